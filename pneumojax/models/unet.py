@@ -1,0 +1,107 @@
+"""U-Net (Ronneberger et al. 2015, arXiv 1505.04597) on a ResNet34 encoder.
+
+The decoder has the shape that segmentation_models_pytorch made common, so its checkpoints convert.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from pneumojax.models.resnet import ResNet34, batch_norm
+
+kaiming_uniform = nn.initializers.variance_scaling(2.0, 'fan_in', 'uniform')
+xavier_uniform = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
+
+
+def upsample(x, height: int, width: int):
+    """Doubles [B, h, w, C] by nearest neighbour and crops it to height x width.
+
+    A convolution of stride 2 with padding 1 centres its output i on its input 2i, so cropping the
+    far edge keeps maps of odd size aligned with the skip they are joined to.
+    """
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)[:, :height, :width]
+
+
+class DecoderBlock(nn.Module):
+    """Upsample, join the skip, then convolution-BatchNorm-ReLU twice."""
+
+    filters: int
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, skip, size: tuple[int, int], *, train: bool):
+        conv = partial(
+            nn.Conv, self.filters, (3, 3), padding=1, use_bias=False,
+            dtype=self.dtype, kernel_init=kaiming_uniform,
+        )  # fmt: skip
+        x = upsample(x, *size)
+        if skip is not None:
+            x = jnp.concatenate([x, skip], axis=-1)
+        for i in (1, 2):
+            x = conv(name=f'conv{i}')(x)
+            x = nn.relu(batch_norm(train, self.axis_name, self.dtype, name=f'bn{i}')(x))
+        return x
+
+
+class Decoder(nn.Module):
+    """Five blocks, from the deepest feature map back to the input's size."""
+
+    filters: Sequence[int]
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, features, size: tuple[int, int], *, train: bool):
+        x, *skips = reversed(features)
+        for i, filters in enumerate(self.filters):
+            skip = skips[i] if i < len(skips) else None
+            x = DecoderBlock(filters, self.dtype, self.axis_name, name=f'block{i}')(
+                x, skip, skip.shape[1:3] if skip is not None else size, train=train
+            )
+        return x
+
+
+class UNet(nn.Module):
+    """ResNet34-UNet: 24,436,369 parameters with the defaults and three input channels.
+
+    Attributes:
+      width: channels of the encoder's first stage; the decoder has width x (4, 2, 1, 1/2, 1/4).
+      stage_sizes: blocks of each encoder stage.
+      dtype: of the computation. Parameters, batch statistics and logits are float32 in any case.
+      axis_name: of the `pmap` over which batch statistics are synchronised, or None.
+    """
+
+    width: int = 64
+    stage_sizes: Sequence[int] = (3, 4, 6, 3)
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, *, train: bool):
+        """Segments images.
+
+        Args:
+          images: [B, H, W, C] floats of any size from 1 x 1 on, normalised; C is 1 or 3.
+          train: batch statistics come from the batch (and are updated) instead of being read.
+
+        Returns:
+          Logits [B, H, W, 1], float32 (float64 where the parameters are).
+        """
+        shared = {'dtype': self.dtype, 'axis_name': self.axis_name}
+        features = ResNet34(
+            width=self.width, stage_sizes=self.stage_sizes, name='encoder', **shared
+        )(images, train=train)
+        decoder_filters = [max(1, int(self.width * share)) for share in (4, 2, 1, 0.5, 0.25)]
+        x = Decoder(decoder_filters, name='decoder', **shared)(
+            features, images.shape[1:3], train=train
+        )
+        logits_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        return nn.Conv(
+            1, (3, 3), padding=1, dtype=logits_dtype, kernel_init=xavier_uniform, name='head'
+        )(x.astype(logits_dtype))
