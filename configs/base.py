@@ -1,0 +1,102 @@
+"""Every key, its default and what it does. Other configs start from this one.
+
+Values carry their source where they have one (docs/provenance.md tells the whole story):
+P the paper (arXiv 2009.02805), A the same authors' later released code (Ens4B-UNet),
+K the public Kaggle kernel that code grew from, W a winning solution, I inferred or our own choice.
+Any value can be overridden: --config.optimizer.learning_rate=3e-4 --config.tta.flips="()".
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The defaults."""
+    config = ml_collections.ConfigDict()
+    config.name = 'base'  # the run directory is runs/<name> unless --workdir says otherwise
+    config.seed = 0  # of initial weights, order of images and augmentation
+    config.image_size = 256  # side of the square that images are fitted into, pixels
+    config.batch_size = 16  # images per step, over all devices and processes together
+    config.num_epochs = 80  # passes over the training images (or samples of them, see sampling)
+    # Run directory of the earlier stage (or of a converted network) to take all weights from;
+    # empty: start from model.pretrained.
+    config.init_from = ''
+    config.init_weights = 'average'  # of init_from: 'average' (SWA; 'last' if it has none) or 'last'
+    config.log_every_steps = 20  # steps between two lines of metrics.jsonl
+
+    config.data = data = ml_collections.ConfigDict()
+    data.root = 'data/siim'  # folder with DICOMs anywhere below it and Kaggle's CSV
+    data.patients = ''  # CSV ImageId,PatientId; empty: <root>/patients.csv if there, else by image
+    data.cache = 'runs/cache'  # decoded images are kept here, one folder per data set and size
+    data.fold = 0  # the validation fold
+    data.num_folds = 5  # patient-disjoint folds
+    data.split_seed = 0  # of the assignment to folds; the same for all stages of one experiment
+    data.num_examples = 0  # use only so many images, drawn with split_seed; 0: all
+    data.workers = 0  # processes that read records; 0: threads of the main process
+    data.phantoms = ml_collections.ConfigDict()
+    data.phantoms.num_images = 0  # above 0: draw so many phantoms into data.root first
+    data.phantoms.size = 512  # side of a drawn image, pixels
+    data.phantoms.seed = 0
+    data.phantoms.positive_share = 0.22  # SIIM's: 2,669 of 12,047
+
+    config.model = model = ml_collections.ConfigDict()
+    # 'imagenet', a file (torchvision, timm or Hugging Face ResNet34; .safetensors or .pth), or
+    # empty for random weights.
+    model.pretrained = ''
+    model.channels = 3  # A: grey repeated to three channels; 1 sums the stem's kernel instead
+    model.normalization = 'unit'  # A: x/255 only; 'imagenet' subtracts its mean, divides by its std
+    model.width = 64  # channels of the first stage; 64 is ResNet34
+    model.stage_sizes = (3, 4, 6, 3)  # blocks per stage; these are ResNet34's
+    model.dtype = 'float32'  # of the computation; parameters, statistics and loss stay float32
+
+    config.optimizer = optimizer = ml_collections.ConfigDict()
+    optimizer.name = 'sgd'  # A: the ResNet50 notebook; 'adam' or 'adamw' elsewhere
+    optimizer.learning_rate = 1e-3  # A: where the half-cosine starts
+    optimizer.final_learning_rate = 1e-5  # A: where it ends
+    optimizer.warmup_epochs = 0.0  # linear from 0 before the half-cosine; A has none
+    optimizer.momentum = 0.9  # A; of sgd
+    optimizer.weight_decay = 0.0  # adds to the gradient (sgd, adam) or shrinks weights (adamw)
+    optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0: unclipped
+    optimizer.accumulate = 1  # batches whose gradients are averaged into one update
+    optimizer.freeze_encoder_epochs = 0  # the encoder keeps its weights for the first epochs
+
+    config.loss = loss = ml_collections.ConfigDict()
+    loss.bce = 1.0  # A: weight of binary cross-entropy, mean over pixels
+    loss.dice = 1.0  # A: weight of soft Dice, over the whole batch at once
+    loss.smooth = 1.0  # A: added to numerator and denominator of soft Dice
+
+    config.augment = augment = ml_collections.ConfigDict()
+
+    config.sampling = sampling = ml_collections.ConfigDict()
+    # Share of positive images, one value per equal part of the epochs, such as (0.8, 0.6, 0.4):
+    # an epoch is then all positives and as many random negatives as the share leaves (W, sneddy).
+    # Empty: every image once an epoch (A).
+    sampling.positive_share = ()
+
+    config.swa = swa = ml_collections.ConfigDict()
+    swa.kind = 'mean'  # P has SWA. 'mean': equal mean of weights; 'ema': exponential; 'none'
+    swa.start = config.get_ref('num_epochs') - 13  # K: epochs done before averaging starts
+    swa.every_steps = 0  # updates between two members of the mean; 0: the end of each epoch (K)
+    swa.decay = 0.999  # of the EMA, per update
+    # Training images for the averaged weights' batch statistics; 0: all. (A, K skip this step.)
+    swa.bn_examples = 0
+
+    config.tta = tta = ml_collections.ConfigDict()
+    tta.flips = ('horizontal',)  # A: probabilities are averaged with those of the flipped image
+
+    config.evaluation = evaluation = ml_collections.ConfigDict()
+    evaluation.batch_size = 16  # images per prediction step
+    evaluation.every_epochs = 1  # epochs between two looks at the validation images; 0: none
+    evaluation.weights = 'average'  # which weights are reported: 'average' (if any) or 'last'
+    # 'single': one threshold and a smallest area (A); 'triplet': sneddy's two thresholds (W).
+    evaluation.rule = 'single'
+    evaluation.bootstrap = 2000  # resamples behind each 95 % interval
+
+    config.checkpoint = checkpoint = ml_collections.ConfigDict()
+    checkpoint.every_epochs = 1  # epochs between two checkpoints
+    checkpoint.keep = 2  # newest checkpoints that stay
+
+    # Stages run one after another by one command, each in its own folder below the run directory:
+    # name -> the keys it changes. Empty: this config is one run.
+    config.stages = config_dict.ConfigDict()
+    return config

@@ -1,0 +1,147 @@
+"""A run's configuration: checked once at the start, written to and read from `config.json`."""
+
+import json
+from typing import Any
+
+import ml_collections
+
+from pneumojax.errors import UsageError
+
+# Keys that say where and how fast, not what: a run may be continued with other values of them.
+FREE_KEYS = (
+    'data.root',
+    'data.patients',
+    'data.cache',
+    'data.workers',
+    'checkpoint.keep',
+    'log_every_steps',
+    'evaluation.batch_size',
+)
+
+
+def _require(config, key: str, ok: bool, expected: str) -> None:
+    if not ok:
+        raise UsageError(f'config.{key} is {get(config, key)!r}: expected {expected}')
+
+
+def get(config, key: str) -> Any:
+    """The value of a dotted key, such as 'data.root'."""
+    for part in key.split('.'):
+        config = config[part]
+    return config
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises UsageError for the first value that cannot work, naming its key."""
+
+    def require(key, ok, expected):
+        _require(config, key, ok, expected)
+
+    def share(key):
+        value = get(config, key)
+        require(key, 0 <= value <= 1, 'a number from 0 to 1')
+
+    require('name', bool(config.name) and '/' not in config.name, 'a name without slashes')
+    require('image_size', 16 <= config.image_size <= 4096, 'pixels, from 16 to 4096')
+    require('batch_size', config.batch_size >= 1, 'at least 1')
+    require('num_epochs', config.num_epochs >= 1, 'at least 1')
+    require('init_weights', config.init_weights in ('average', 'last'), "'average' or 'last'")
+    require('log_every_steps', config.log_every_steps >= 1, 'at least 1')
+
+    data = config.data
+    require('data.num_folds', data.num_folds >= 2, 'at least 2')
+    require('data.fold', 0 <= data.fold < data.num_folds, f'0 to {data.num_folds - 1}')
+    require('data.num_examples', data.num_examples >= 0, '0 (all) or more')
+    require('data.workers', data.workers >= 0, '0 (threads of this process) or more')
+    if data.phantoms.num_images:
+        require('data.phantoms.size', data.phantoms.size >= 32, 'at least 32 pixels')
+        share('data.phantoms.positive_share')
+
+    model = config.model
+    require('model.channels', model.channels in (1, 3), '1 or 3')
+    require('model.width', model.width >= 4, 'at least 4')
+    require('model.dtype', model.dtype in ('float32', 'bfloat16'), "'float32' or 'bfloat16'")
+    require(
+        'model.normalization', model.normalization in ('unit', 'imagenet'), "'unit' or 'imagenet'"
+    )
+    require(
+        'model.stage_sizes',
+        len(model.stage_sizes) == 4 and min(model.stage_sizes) >= 1,
+        'four numbers of blocks',
+    )
+
+    optimizer = config.optimizer
+    require('optimizer.name', optimizer.name in ('sgd', 'adam', 'adamw'), "'sgd', 'adam' or 'adamw'")
+    require('optimizer.learning_rate', optimizer.learning_rate > 0, 'a number above 0')
+    require('optimizer.final_learning_rate', optimizer.final_learning_rate >= 0, '0 or more')
+    require('optimizer.weight_decay', optimizer.weight_decay >= 0, '0 or more')
+    require('optimizer.clip_norm', optimizer.clip_norm >= 0, '0 (off) or more')
+    require('optimizer.accumulate', optimizer.accumulate >= 1, 'at least 1')
+    require('optimizer.freeze_encoder_epochs', optimizer.freeze_encoder_epochs >= 0, '0 or more')
+
+    for key in ('loss.bce', 'loss.dice', 'loss.smooth'):
+        require(key, get(config, key) >= 0, '0 or more')
+    require('loss', config.loss.bce + config.loss.dice > 0, 'at least one weight above 0')
+
+    for value in config.sampling.positive_share:
+        require('sampling.positive_share', 0 < value <= 1, 'shares above 0, up to 1')
+
+    require('swa.kind', config.swa.kind in ('none', 'mean', 'ema'), "'none', 'mean' or 'ema'")
+    require('swa.start', config.swa.start < config.num_epochs, 'an epoch before num_epochs')
+    require('swa.every_steps', config.swa.every_steps >= 0, '0 (once per epoch) or more')
+    require('swa.decay', 0 < config.swa.decay < 1, 'between 0 and 1')
+    require('swa.bn_examples', config.swa.bn_examples >= 0, '0 (all training images) or more')
+
+    known_flips = {'horizontal', 'vertical'}
+    require('tta.flips', set(config.tta.flips) <= known_flips, f'names from {sorted(known_flips)}')
+    require(
+        'evaluation.rule', config.evaluation.rule in ('single', 'triplet'), "'single' or 'triplet'"
+    )
+    require(
+        'evaluation.weights', config.evaluation.weights in ('average', 'last'),
+        "'average' or 'last'",
+    )  # fmt: skip
+    require('evaluation.batch_size', config.evaluation.batch_size >= 1, 'at least 1')
+    require('evaluation.every_epochs', config.evaluation.every_epochs >= 0, '0 (never) or more')
+    require('evaluation.bootstrap', config.evaluation.bootstrap >= 100, 'at least 100 samples')
+    require('checkpoint.every_epochs', config.checkpoint.every_epochs >= 1, 'at least 1')
+    require('checkpoint.keep', config.checkpoint.keep >= 1, 'at least 1')
+
+
+def to_json(config: ml_collections.ConfigDict) -> str:
+    """The resolved configuration as JSON text (references replaced by their values)."""
+    return json.dumps(config.copy_and_resolve_references().to_dict(), indent=2) + '\n'
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+    """The inverse of `to_json`. JSON knows no tuples: every list becomes one again."""
+
+    def restore(value):
+        if isinstance(value, dict):
+            return {k: restore(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return tuple(restore(v) for v in value)
+        return value
+
+    return ml_collections.ConfigDict(restore(json.loads(text)))
+
+
+def flatten(config, prefix: str = '') -> dict[str, Any]:
+    """Dotted keys and values of all leaves."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            flat.update(flatten(value, f'{prefix}{key}.'))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
+    """One 'key: old -> new' for every key whose difference would make it another run."""
+    before, after = flatten(from_json(to_json(old))), flatten(from_json(to_json(new)))
+    return [
+        f'{key}: {before.get(key)!r} -> {after.get(key)!r}'
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in FREE_KEYS
+    ]
