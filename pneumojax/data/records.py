@@ -1,0 +1,172 @@
+"""The cache: every image decoded and fitted once, as ArrayRecord shards.
+
+A cache folder is named by what went into it (the list of files, the annotations, the size) and is
+renamed into place when it is complete, so neither a stale nor a half-written one is ever read.
+A record is the image's bytes and then the mask's, eight pixels a byte: fast to read, no parser.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import cv2
+import grain.python as grain
+import numpy as np
+from absl import logging
+from array_record.python.array_record_module import ArrayRecordWriter
+from tqdm import tqdm
+
+from pneumojax.data import geometry, siim
+from pneumojax.errors import UsageError
+
+FORMAT = 1  # raise it when the bytes of a record or the way to them change
+SHARD_SIZE = 2048  # records
+
+
+class Records:
+    """Random access to a complete cache folder. Picklable: worker processes open files themselves.
+
+    Args:
+      folder: as `prepare` returned it.
+    """
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        manifest = json.loads((self.folder / 'manifest.json').read_text())
+        self.size = manifest['image_size']
+        self.image_ids = manifest['image_ids']
+        self.shapes = [tuple(s) for s in manifest['shapes']]  # of the original images, (H, W)
+        shards = [str(self.folder / name) for name in manifest['shards']]
+        self._source = grain.ArrayRecordDataSource(shards)
+        if len(self._source) != len(self.image_ids):
+            raise UsageError(
+                f'{self.folder} holds {len(self._source)} records instead of '
+                f'{len(self.image_ids)}; delete the folder, the next run makes it anew'
+            )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and mask, uint8 [size, size] each; the mask is 0 or 1."""
+        return decode(self._source[int(index)], self.size)
+
+
+def encode(image: np.ndarray, mask: np.ndarray) -> bytes:
+    """One record. image, mask: uint8 [S, S]; the mask is 0 or 1."""
+    return image.tobytes() + np.packbits(mask).tobytes()
+
+
+def decode(record: bytes, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of `encode`. Raises ValueError when the record has another length."""
+    pixels = size * size
+    if len(record) != pixels + (pixels + 7) // 8:
+        raise ValueError(f'a record of {len(record)} bytes is not one of a {size} px image')
+    data = np.frombuffer(record, np.uint8)
+    mask = np.unpackbits(data[pixels:], count=pixels)
+    return data[:pixels].reshape(size, size), mask.reshape(size, size)
+
+
+def cache_key(examples: Sequence[siim.Example], size: int) -> str:
+    """Changes with the files (path, length, time), the annotations, the size and the format."""
+    digest = hashlib.sha256(f'{FORMAT} {size} {cv2.__version__}'.encode())
+    for example in examples:
+        stat = example.path.stat()
+        digest.update(
+            f'\n{example.image_id}\t{example.path.absolute()}\t{stat.st_size}\t{stat.st_mtime_ns}'
+            f'\t{"|".join(example.rles)}'.encode()
+        )
+    return digest.hexdigest()[:16]
+
+
+def cache_folder(cache, examples: Sequence[siim.Example], size: int) -> pathlib.Path:
+    """Where `prepare` keeps these examples at this size."""
+    return pathlib.Path(cache) / f'{size}px-{cache_key(examples, size)}'
+
+
+def prepare(cache, examples: Sequence[siim.Example], size: int) -> Records:
+    """Returns the cache of these examples, made first if it is missing or stale.
+
+    Args:
+      cache: folder that holds one folder per data set and size.
+      examples: in the order of the records.
+      size: side of the fitted squares, pixels.
+
+    Raises:
+      UsageError: a file cannot be read, a mask does not fit its image, the disk is full ...
+    """
+    folder = cache_folder(cache, examples, size)
+    if (folder / 'manifest.json').is_file():
+        logging.info('%d images at %d px are in %s', len(examples), size, folder)
+        return Records(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = pathlib.Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
+    except OSError as e:
+        raise UsageError(f'config.data.cache: cannot write in {folder.parent}: {e}') from None
+    try:
+        _write(partial, examples, size)
+        os.rename(partial, folder)
+    except OSError as e:
+        if (folder / 'manifest.json').is_file():  # another process was faster
+            return Records(folder)
+        raise UsageError(f'config.data.cache: cannot write {folder}: {e}') from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Records(folder)
+
+
+class _Fitted(NamedTuple):
+    record: bytes
+    shape: tuple[int, int]
+
+
+def _write(folder: pathlib.Path, examples: Sequence[siim.Example], size: int) -> None:
+    shapes, shards = [], []
+    progress = tqdm(total=len(examples), desc=f'prepare {size} px', unit='image')
+    with progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+        fitted = _bounded_map(pool, lambda e: _fit(e, size), examples, 4 * (os.cpu_count() or 1))
+        for start in range(0, len(examples), SHARD_SIZE):
+            name = f'shard-{len(shards):05d}.array_record'
+            shards.append(name)
+            # One record per group: random access reads no neighbour. Pixels do not compress fast.
+            writer = ArrayRecordWriter(str(folder / name), 'group_size:1,uncompressed')
+            for item in itertools.islice(fitted, min(SHARD_SIZE, len(examples) - start)):
+                writer.write(item.record)
+                shapes.append(item.shape)
+                progress.update()
+            writer.close()
+    manifest = {
+        'format': FORMAT,
+        'image_size': size,
+        'shards': shards,
+        'image_ids': [e.image_id for e in examples],
+        'shapes': shapes,
+    }
+    (folder / 'manifest.json').write_text(json.dumps(manifest))
+
+
+def _fit(example: siim.Example, size: int) -> _Fitted:
+    image, mask = siim.load(example)
+    record = encode(geometry.fit_image(image, size), geometry.fit_mask(mask, size))
+    return _Fitted(record, image.shape)
+
+
+def _bounded_map(pool, function, items, ahead: int) -> Iterator:
+    """Like `pool.map`, in order, but only `ahead` results wait in memory."""
+    items = iter(items)
+    pending = [pool.submit(function, item) for item in itertools.islice(items, ahead)]
+    try:
+        while pending:
+            yield pending.pop(0).result()
+            pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
+    finally:
+        for future in pending:
+            future.cancel()

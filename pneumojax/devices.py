@@ -1,0 +1,80 @@
+"""The one seam between one device and several: `jax.jit` there, `jax.pmap` here.
+
+Nothing else in the package knows how many devices there are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from pneumojax.errors import UsageError
+
+AXIS = 'batch'
+
+
+class Devices:
+    """The local devices that share every batch.
+
+    Args:
+      count: how many local devices to use; None for all.
+    """
+
+    def __init__(self, count: int | None = None):
+        self.devices = jax.local_devices()[:count]
+
+    @property
+    def count(self) -> int:
+        return len(self.devices)
+
+    @property
+    def axis_name(self) -> str | None:
+        """What to name in `lax.pmean` and BatchNorm: None on a single device."""
+        return AXIS if self.count * jax.process_count() > 1 else None
+
+    def check_batch_size(self, key: str, batch_size: int) -> None:
+        """Raises UsageError when a batch cannot be shared equally by all devices of all hosts."""
+        total = self.count * jax.process_count()
+        if batch_size % total:
+            raise UsageError(
+                f'config.{key} is {batch_size}: expected a multiple of the {total} devices'
+            )
+
+    def compile(self, function: Callable, donate: tuple[int, ...] = ()) -> Callable:
+        """Compiles a pure function of (replicated ..., sharded batch).
+
+        Args:
+          function: made for this `axis_name`.
+          donate: positions of arguments whose buffers may be reused.
+        """
+        if self.axis_name is None:
+            return jax.jit(function, donate_argnums=donate)
+        return jax.pmap(function, AXIS, devices=self.devices, donate_argnums=donate)
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts a copy of a pytree on every device (as a leading axis where there are several)."""
+        if self.axis_name is None:
+            return jax.device_put(tree, self.devices[0])
+        return jax.pmap(lambda x: x, devices=self.devices)(
+            jax.tree.map(lambda x: np.broadcast_to(x, (self.count, *np.shape(x))), tree)
+        )
+
+    def first(self, tree: Any) -> Any:
+        """One copy of a replicated pytree, as numpy arrays."""
+        if self.axis_name is None:
+            return jax.device_get(tree)
+        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
+
+    def shard(self, batch: Any) -> Any:
+        """Shares a batch [B, ...] out over the devices, and starts its transfer."""
+        if self.axis_name is None:
+            return jax.device_put(batch, self.devices[0])
+        return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
+
+    def gather(self, tree: Any) -> Any:
+        """The inverse of `shard` for results: numpy arrays [B, ...] in the batch's order."""
+        tree = jax.device_get(tree)
+        if self.axis_name is None:
+            return tree
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)

@@ -1,0 +1,86 @@
+"""Averages of the weights along training, as optax transformations.
+
+They go last in a chain, where the updates are what is really added to the parameters, and leave
+them as they are: the average lives in the optimizer state and is saved and restored with it.
+optax itself has no such transformation: `optax.ema` averages updates, not parameters.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class AverageState(NamedTuple):
+    """The average so far."""
+
+    count: Any  # int32 [], updates seen
+    members: Any  # int32 [], weights that went into `average`
+    average: Any  # like the parameters
+
+
+def stochastic_weight_average(
+    is_member: Callable[[Any], Any],
+) -> optax.GradientTransformation:
+    """Equal mean of the weights after chosen updates (SWA).
+
+    With members w_1 .. w_n the average is (w_1 + ... + w_n) / n, kept as a running mean
+    m_n = m_(n-1) + (w_n - m_(n-1)) / n. Until the first member it follows the weights.
+
+    Args:
+      is_member: from the number of updates done (int32 []) to whether the weights then count.
+
+    Returns:
+      A transformation that needs `params` in `update`.
+
+    References:
+      Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization".
+    """
+
+    def weight(count, members):
+        members = members + is_member(count)
+        return jnp.where(is_member(count), 1.0 / jnp.maximum(members, 1), members == 0), members
+
+    return _average(weight)
+
+
+def exponential_moving_average(decay: float, start: int = 0) -> optax.GradientTransformation:
+    """m <- decay m + (1 - decay) w after every update from `start` on.
+
+    Until then the average follows the weights, so it starts as their value and needs no debiasing.
+
+    Args:
+      decay: between 0 and 1.
+      start: updates done before averaging starts.
+    """
+
+    def weight(count, members):
+        averaging = count > start
+        return jnp.where(averaging, 1.0 - decay, 1.0), members + averaging
+
+    return _average(weight)
+
+
+def _average(weight) -> optax.GradientTransformation:
+    def init(params):
+        zero = jnp.zeros([], jnp.int32)
+        return AverageState(zero, zero, jax.tree.map(jnp.array, params))  # a copy: both are donated
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError('an average of weights needs them: call update(updates, state, params)')
+        count = state.count + 1
+        step_size, members = weight(count, state.members)
+        weights = optax.apply_updates(params, updates)
+        average = optax.incremental_update(weights, state.average, step_size)
+        return updates, AverageState(count, members.astype(jnp.int32), average)
+
+    return optax.GradientTransformation(init, update)
+
+
+def find_average(opt_state) -> AverageState | None:
+    """The average inside an optimizer state, or None where the optimizer has none."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, AverageState))
+    return next((leaf for leaf in leaves if isinstance(leaf, AverageState)), None)
