@@ -58,7 +58,7 @@ class ResNet34(nn.Module):
 
     Attributes:
       num_classes: None for feature maps, 1000 for ImageNet logits.
-      width: channels of the stem and the first stage (64 is ResNet34; tests and the demo use fewer).
+      width: channels of the stem and the first stage (64 is ResNet34; the demo has fewer).
       stage_sizes: blocks of each stage ((3, 4, 6, 3) is ResNet34).
       dtype: of the computation; parameters and batch statistics stay float32.
       axis_name: of the `pmap` over which batch statistics are synchronised, or None.

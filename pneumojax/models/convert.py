@@ -1,0 +1,83 @@
+"""Foreign weights -> a run directory, usable as `init_from` or `model.pretrained`."""
+
+import importlib.metadata
+import os
+import pathlib
+import shutil
+import tempfile
+
+import ml_collections
+
+from pneumojax import config as config_lib
+from pneumojax.errors import UsageError
+from pneumojax.models import download, pretrained, weight_files
+from pneumojax.run import Run
+
+
+def convert(source: str, output, config: ml_collections.ConfigDict | None = None) -> pathlib.Path:
+    """Converts a ResNet34 or a whole U-Net.
+
+    Args:
+      source: 'imagenet', or a file that `load_resnet34` or `load_smp_unet` reads; which of the two
+        it is, is told by its names. A classifier is kept.
+      output: a directory that does not exist or is empty. It appears only when it is complete:
+        `config.json`, and `checkpoints/0` with the items `params` and `batch_stats`.
+      config: a configuration to write, such as that of the stage the weights will be used in, with
+        its `model.channels`, `width`, `stage_sizes` and `pretrained` set to what was converted.
+        Without it `config.json` has `name`, `model` and `converted` only.
+
+    Returns:
+      The directory.
+
+    Raises:
+      UsageError: the source cannot be read, or the output cannot be written or is not empty.
+    """
+    path, output = download.resolve(source), pathlib.Path(output)
+    if path.is_dir():
+        raise UsageError(f'--input={source} is a directory: expected a file of PyTorch weights')
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f'--output={output} exists and is not an empty directory; give another')
+    weights = pretrained.load(path)
+    config = _describe(path, weights, config)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f'.{output.name}.'))
+    except OSError as e:
+        raise UsageError(f'--output={output} cannot be written: {e.strerror}') from None
+    try:
+        run = Run(partial)
+        with run.checkpointer(keep=1) as checkpointer:
+            checkpointer.save_checkpointables(0, weights.variables)
+        (run / 'config.json').write_text(config_lib.to_json(config))
+        partial.chmod(0o755)
+        os.replace(partial, output)
+    except OSError as e:
+        raise UsageError(f'--output={output} cannot be written: {e.strerror}') from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return output
+
+
+def _describe(path, weights: pretrained.Weights, config) -> ml_collections.ConfigDict:
+    channels, width, stage_sizes = pretrained.network_shape(weights.variables)
+    network = {'channels': channels, 'width': width, 'stage_sizes': stage_sizes, 'pretrained': ''}
+    if config is None:
+        config = {'name': path.stem, 'model': {}}
+    else:
+        config = config.copy_and_resolve_references().to_dict()
+    config['model'] = {**config['model'], **network}
+    config['converted'] = {
+        'kind': weights.kind,
+        'num_classes': weights.num_classes,
+        'file': path.name,
+        'sha256': weight_files.sha256(path),
+        'pneumojax': _version(),
+    }
+    return ml_collections.ConfigDict(config)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version('pneumojax')
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        return 'not installed'

@@ -1,0 +1,156 @@
+"""ImageNet weights: found in the cache folder, or fetched into it once."""
+
+import os
+import pathlib
+import tempfile
+import urllib.request
+from collections.abc import Sequence
+from http.client import HTTPException
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from pneumojax.errors import UsageError
+from pneumojax.models import weight_files
+
+
+class Source(NamedTuple):
+    """A file of weights.
+
+    Attributes:
+      url: where it is published.
+      name: under which it is kept in the cache folder.
+      sha256: of its content, in hexadecimal.
+    """
+
+    url: str
+    name: str
+    sha256: str
+
+
+# The same weights twice (third_party/torchvision, third_party/timm): the first file is the
+# original, the second needs no PyTorch to be read.
+IMAGENET = (
+    Source(
+        'https://download.pytorch.org/models/resnet34-b627a593.pth',
+        'resnet34-b627a593.pth',
+        'b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f',
+    ),
+    Source(
+        'https://huggingface.co/timm/resnet34.tv_in1k/resolve/'
+        '1b7b21cca82ff974d341713f777bf740c2db38c4/model.safetensors',
+        'resnet34.tv_in1k.safetensors',
+        '0bb82595a564991a9d424708b33f5d843f5aaed7f6c0886ff10849ff97022235',
+    ),
+)
+
+
+def resolve(name_or_path: str, sources: Sequence[Source] = IMAGENET) -> pathlib.Path:
+    """The file (or directory) of weights that `config.model.pretrained` means.
+
+    Args:
+      name_or_path: 'imagenet', or a path, which is returned if it exists.
+      sources: the files that 'imagenet' may be, best first; those that cannot be read here
+        (`.pth` without PyTorch) are passed over.
+
+    Returns:
+      An existing path. For 'imagenet' it has the expected SHA-256.
+
+    Raises:
+      UsageError: there is no such path; the cache folder cannot be written; the download failed,
+        was cut off or has another SHA-256. The message says which file to put where.
+    """
+    if name_or_path != 'imagenet':
+        path = pathlib.Path(name_or_path).expanduser()
+        if not path.exists():
+            raise UsageError(
+                f"model.pretrained={name_or_path!r}: there is no such file; give 'imagenet' or "
+                'the path of a file of weights'
+            )
+        return path
+    folder = cache_folder()
+    readable = [s for s in sources if _readable(s)]
+    for source in readable:
+        if (folder / source.name).exists():
+            return _verified(folder / source.name, source)
+    return download(readable[0], folder)
+
+
+def cache_folder() -> pathlib.Path:
+    """$PNEUMOJAX_CACHE, else $XDG_CACHE_HOME/pneumojax, else ~/.cache/pneumojax."""
+    if own := os.environ.get('PNEUMOJAX_CACHE'):
+        return pathlib.Path(own).expanduser()
+    shared = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    return pathlib.Path(shared).expanduser() / 'pneumojax'
+
+
+def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pathlib.Path:
+    """Fetches a file, which appears in the folder only when it is whole and the right one.
+
+    Args:
+      source: what to fetch.
+      folder: where to put it; made if it is not there.
+      timeout: seconds without data after which to give up.
+
+    Returns:
+      The file's path.
+
+    Raises:
+      UsageError: as for `resolve`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f'.{source.name}.')
+    except OSError as e:
+        raise UsageError(
+            f'the cache folder {folder} cannot be written ({e.strerror}); set the environment '
+            'variable PNEUMOJAX_CACHE to a folder that can, or set model.pretrained to a file'
+        ) from None
+    partial = pathlib.Path(name)
+    try:
+        with os.fdopen(handle, 'wb') as f:
+            _fetch(source, f, timeout)
+        _verified(partial, source)
+        partial.chmod(0o644)
+        os.replace(partial, folder / source.name)
+    except (OSError, HTTPException) as e:  # URLError, timeouts and a full disk are OSErrors
+        reason = str(getattr(e, 'reason', None) or e) or type(e).__name__
+        raise UsageError(
+            f'{source.url} could not be downloaded ({reason}); put that file, SHA-256 '
+            f'{source.sha256}, at {folder / source.name}, or set model.pretrained to its path'
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return folder / source.name
+
+
+def _fetch(source: Source, f, timeout: float) -> None:
+    with urllib.request.urlopen(source.url, timeout=timeout) as response:
+        length = response.headers.get('Content-Length')
+        expected = int(length) if length is not None else None
+        received = 0
+        # Shown on a terminal only: a bar in a log file is a nuisance.
+        with tqdm(total=expected, unit='B', unit_scale=True, desc=source.name, disable=None) as bar:
+            while chunk := response.read(1 << 20):
+                f.write(chunk)
+                received += len(chunk)
+                bar.update(len(chunk))
+    if expected is not None and received != expected:
+        raise ConnectionError(f'cut off after {received} of {expected} bytes')
+
+
+def _verified(path: pathlib.Path, source: Source) -> pathlib.Path:
+    if not path.is_file():
+        raise UsageError(f'{path} is not a file; remove it')
+    actual = weight_files.sha256(path)
+    if actual != source.sha256:
+        cached = path.name == source.name
+        raise UsageError(
+            f'{path if cached else source.url}: SHA-256 is {actual}, expected {source.sha256}; '
+            + ('delete the file to have it fetched again' if cached else 'it was not kept')
+        )
+    return path
+
+
+def _readable(source: Source) -> bool:
+    return source.name.endswith(weight_files.SAFETENSORS) or weight_files.has_torch()

@@ -1,0 +1,60 @@
+"""From grey values to what the network was trained on."""
+
+import jax.numpy as jnp
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green, blue in 0 to 1, as torchvision uses them
+IMAGENET_STD = (0.229, 0.224, 0.225)
+GREY_MEAN = sum(IMAGENET_MEAN) / 3
+GREY_STD = sum(IMAGENET_STD) / 3
+
+KINDS = ('unit', 'imagenet', 'imagenet_grey')
+
+
+def normalize(images, kind: str, channels: int):
+    """Normalises grey images and repeats them to the network's channels.
+
+    The kinds, for a grey value x in [0, 1]:
+
+    - 'unit': x. What the 2ST-UNet authors' later code does (division by 255, nothing else).
+    - 'imagenet': (x - mean) / std with ImageNet's mean and standard deviation of each channel, what
+      most PyTorch networks were trained on. With one channel it is 'imagenet_grey'.
+    - 'imagenet_grey': the same with one pair for all channels, the averages 0.449 and 0.226.
+
+    A one-channel network converted from a three-channel one (`load_resnet34(path, channels=1)` sums
+    the stem's kernel over its channels) gives the same features if the three channels it was
+    summed over were equal: always for 'unit' and 'imagenet_grey'. Under 'imagenet' the three
+    channels differ by constants. No one-channel kernel can make up for these at the border, where
+    the padding is zero after normalisation, so there the two networks differ slightly: a network
+    that was fine-tuned with 'imagenet' and three channels should keep its three channels.
+
+    Args:
+      images: [B, H, W, 1], uint8 in 0 to 255 or floats in 0 to 1.
+      kind: one of `KINDS`.
+      channels: 1 or 3.
+
+    Returns:
+      [B, H, W, channels], float32 (float64 for float64 images).
+
+    Raises:
+      ValueError: another shape, type, kind or number of channels.
+    """
+    images = jnp.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 1:
+        raise ValueError(f'images have shape {images.shape}: expected [B, H, W, 1]')
+    if kind not in KINDS:
+        raise ValueError(f'normalisation {kind!r}: expected one of {KINDS}')
+    if channels not in (1, 3):
+        raise ValueError(f'{channels} channels: expected 1 or 3')
+    if images.dtype == jnp.uint8:
+        images = images.astype(jnp.float32) / 255
+    elif not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f'images are {images.dtype}: expected uint8, or floats in 0 to 1')
+    images = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    images = jnp.repeat(images, channels, axis=-1)
+    if kind == 'unit':
+        return images
+    if kind == 'imagenet' and channels == 3:
+        mean, std = jnp.array(IMAGENET_MEAN), jnp.array(IMAGENET_STD)
+    else:
+        mean, std = GREY_MEAN, GREY_STD
+    return ((images - mean) / std).astype(images.dtype)

@@ -1,0 +1,143 @@
+"""Files of PyTorch weights -> numpy arrays, by ways of reading that cannot run code."""
+
+import hashlib
+import pathlib
+import pickle
+import re
+
+import ml_dtypes  # noqa: F401  (lets numpy hold the bfloat16 of a .safetensors file)
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from pneumojax.errors import UsageError
+
+SAFETENSORS = '.safetensors'
+PICKLED = ('.pth', '.pt', '.bin')
+# torchvision and timm end a file's name with the first digits of its SHA-256.
+_HASH_IN_NAME = re.compile(r'^resnet34[\w.]*-([0-9a-f]{8})\.\w+$')
+
+
+def read_tensors(path) -> dict[str, np.ndarray]:
+    """Reads the tensors of a `.safetensors` file or of a PyTorch state dict.
+
+    A state dict may stand under the key 'state_dict' or 'model_state_dict', as training programs
+    write it, and its names may share a prefix 'module.' or 'model.', which is removed.
+
+    Args:
+      path: the file. If it is named like torchvision's own files, `resnet34-<hash>.pth`, its
+        content must have that hash.
+
+    Returns:
+      Name -> array, floats as float32.
+
+    Raises:
+      UsageError: the file is missing, damaged, of another format, not the file that its name says,
+        or holds anything other than tensors. Nothing in it is ever executed.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise UsageError(f'{path}: there is no such file of weights')
+    if path.suffix not in (SAFETENSORS, *PICKLED):
+        raise UsageError(
+            f'{path}: cannot tell what this is; expected a name ending in {SAFETENSORS} or in '
+            f'{", ".join(PICKLED)}'
+        )
+    _check_hash_in_name(path)
+    tensors = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickled(path)
+    for prefix in ('module.', 'model.'):
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    broken = sorted(k for k, v in tensors.items() if v.dtype.kind == 'f' and not _finite(v))
+    if broken:
+        raise UsageError(f'{path}: values that are not finite in {", ".join(broken)}')
+    return tensors
+
+
+def sha256(path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def has_torch() -> bool:
+    """Whether PyTorch can be imported here."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _check_hash_in_name(path: pathlib.Path) -> None:
+    match = _HASH_IN_NAME.match(path.name)
+    if match and not (actual := sha256(path)).startswith(match[1]):
+        raise UsageError(
+            f'{path}: its SHA-256 should start with {match[1]}, as its name says, but is '
+            f'{actual[:8]}...: the file is damaged or another one; get it again, '
+            'or rename it if the last part of its name is no hash'
+        )
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        tensors = safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as e:
+        raise UsageError(
+            f'{path}: not a safetensors file, or cut off ({_first_line(e)}); get it again'
+        ) from None
+    return {name: _as_float32(tensor) for name, tensor in tensors.items()}
+
+
+def _read_pickled(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if not has_torch():
+        raise UsageError(
+            f'{path}: a {path.suffix} file needs PyTorch to be read, which is not installed; '
+            'pip install torch, or give the same weights as .safetensors'
+        )
+    import torch
+
+    if tuple(int(n) for n in re.findall(r'\d+', torch.__version__)[:2]) < (2, 6):
+        raise UsageError(
+            f'{path}: torch {torch.__version__} can be made to run code by a weights file '
+            '(CVE-2025-32434); install torch 2.6 or later, or give the weights as .safetensors'
+        )
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as e:
+        raise UsageError(
+            f'{path}: not a file of plain tensors, or cut off ({_first_line(e)}); it was not '
+            'opened further, because such files can run code; save model.state_dict() instead'
+        ) from None
+    except Exception as e:  # torch raises many kinds for a damaged archive
+        raise UsageError(
+            f'{path}: not a PyTorch file, or cut off ({_first_line(e)}); get it again'
+        ) from None
+    for key in ('state_dict', 'model_state_dict'):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+        isinstance(v, torch.Tensor) for v in content.values()
+    ):
+        raise UsageError(
+            f'{path}: expected a state dict (names and tensors), alone or under the key '
+            "'state_dict'; save model.state_dict()"
+        )
+    return {
+        str(name): (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        for name, tensor in content.items()
+    }
+
+
+def _as_float32(tensor: np.ndarray) -> np.ndarray:
+    integer = np.issubdtype(tensor.dtype, np.integer) or tensor.dtype == bool
+    return tensor if integer else tensor.astype(np.float32)
+
+
+def _finite(tensor: np.ndarray) -> bool:
+    return bool(np.isfinite(tensor).all())
+
+
+def _first_line(e: Exception) -> str:
+    text = str(e).strip()
+    return f'{type(e).__name__}: {text.splitlines()[0][:200]}' if text else type(e).__name__
