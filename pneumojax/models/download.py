@@ -38,7 +38,7 @@ IMAGENET = (
     ),
     Source(
         'https://huggingface.co/timm/resnet34.tv_in1k/resolve/'
-        '1b7b21cca82ff974d341713f777bf740c2db38c4/model.safetensors',
+        'c983eba7f5e69bc3548a626d1b0b0b914e5de3a6/model.safetensors',
         'resnet34.tv_in1k.safetensors',
         '0bb82595a564991a9d424708b33f5d843f5aaed7f6c0886ff10849ff97022235',
     ),
