@@ -127,7 +127,7 @@ def is_there(root: Path, wanted: dict) -> bool:
     if found == wanted:
         return True
     raise UsageError(
-        f'{marker} was written with {found}, wanted are {wanted}; delete {root} or name another folder'
+        f'{marker} says {found}, but {wanted} is wanted; delete {root} or name another folder'
     )
 
 

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from pneumojax.data import phantom_shapes as shapes
+from pneumojax.data.phantom_film import Film, clouds
+from pneumojax.data.phantom_shapes import ellipse
 
-FINE = 4  # bits of sub-pixel position handed to OpenCV
 SMALLEST = 256  # smaller pictures are drawn at a multiple of their size and averaged down
 
 
@@ -78,95 +79,6 @@ def pose(rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([matrix, shift[:, None]], axis=1)
 
 
-class Film(NamedTuple):
-    """Draws shapes given in parts of the side as 8-bit layers [size, size]."""
-
-    size: int
-    pose: np.ndarray  # [2, 3]
-    scratch: np.ndarray  # float32 [size, size]: fresh pages for every sum would cost half the time
-
-    def blank(self) -> np.ndarray:
-        return np.zeros((self.size, self.size), np.uint8)
-
-    def points(self, points: np.ndarray) -> np.ndarray:
-        """Anatomy to OpenCV's pixel centres in fixed point."""
-        pixels = (points @ self.pose[:, :2].T + self.pose[:, 2]) * self.size - 0.5
-        return np.rint(pixels * 2**FINE).astype(np.int32)
-
-    def fill(self, *polygons: np.ndarray) -> np.ndarray:
-        layer = self.blank()
-        for polygon in polygons:
-            cv2.fillPoly(layer, [self.points(polygon)], 255, cv2.LINE_AA, FINE)
-        return layer
-
-    def stroke(self, layer: np.ndarray, curve: np.ndarray, width: float, value: float = 1.0):
-        """Draws a line; one thinner than a pixel is drawn a pixel wide and fainter."""
-        pixels = max(1, round(width * self.size))
-        value *= min(1.0, width * self.size / pixels)
-        cv2.polylines(layer, [self.points(curve)], False, 255 * value, pixels, cv2.LINE_AA, FINE)
-        return layer
-
-    def strokes(self, layer: np.ndarray, strokes: shapes.Strokes) -> np.ndarray:
-        """Draws many lines, the faint ones first, in a few steps of brightness and width."""
-        pixels = np.maximum(1, np.rint(strokes.widths * self.size)).astype(int)
-        values = strokes.values * np.minimum(1, strokes.widths * self.size / pixels)
-        kinds = np.rint(values * 16).astype(int) * 1000 + pixels
-        points = self.points(strokes.curves)
-        for kind in np.unique(kinds):
-            value, width = divmod(int(kind), 1000)
-            lines = list(points[kinds == kind])
-            cv2.polylines(layer, lines, False, 255 * value / 16, width, cv2.LINE_AA, FINE)
-        return layer
-
-    def cover(self, polygon: np.ndarray) -> np.ndarray:
-        """How much of each pixel a polygon covers (0 to 255), counted at 4 x 4 places in it.
-
-        OpenCV's own fill takes in the whole outline, which would widen a thin crescent.
-        """
-        pixels = (polygon @ self.pose[:, :2].T + self.pose[:, 2]) * self.size
-        low = np.clip(np.floor(pixels.min(axis=0)).astype(int) - 1, 0, self.size - 2)
-        high = np.clip(np.ceil(pixels.max(axis=0)).astype(int) + 1, low + 1, self.size)
-        width, height = high - low
-        fine = np.zeros((4 * height, 4 * width), np.uint8)
-        places = np.rint(((pixels - low) * 4 - 0.5) * 2**FINE).astype(np.int32)
-        cv2.fillPoly(fine, [places], 255, cv2.LINE_8, FINE)
-        layer = self.blank()
-        part = fine.reshape(height, 4, width, 4).mean(axis=(1, 3))
-        layer[low[1] : high[1], low[0] : high[0]] = np.rint(part).astype(np.uint8)
-        return layer
-
-    def soften(self, layer: np.ndarray, sigma: float) -> np.ndarray:
-        """Gaussian blur; `sigma` is a part of the side. Wide ones are made on a smaller picture."""
-        sigma *= self.size
-        less = 1
-        while sigma / less > 2.5 and self.size % (2 * less) == 0:
-            less *= 2
-        if less > 1:
-            n = self.size // less
-            layer = cv2.resize(layer, (n, n), interpolation=cv2.INTER_AREA)
-        layer = cv2.GaussianBlur(layer, (0, 0), max(sigma / less, 0.3))
-        if less > 1:
-            layer = cv2.resize(layer, (self.size,) * 2, interpolation=cv2.INTER_LINEAR)
-        return layer
-
-    def spread(self, picture: np.ndarray) -> np.ndarray:
-        """Enlarges a small float picture to the film's size."""
-        return cv2.resize(picture, (self.size,) * 2, interpolation=cv2.INTER_CUBIC)
-
-    def add(self, total: np.ndarray, layer: np.ndarray, weight: float, through=None) -> None:
-        """Adds an 8-bit layer, `weight` where it is full, to `total`; `through` dims it."""
-        np.multiply(layer, np.float32(weight / 255), out=self.scratch, dtype=np.float32)
-        if through is not None:
-            np.multiply(self.scratch, through, out=self.scratch)
-        np.add(total, self.scratch, out=total)
-
-
-def clouds(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
-    """Smooth noise of about unit variance, float32 [size, size], with so many cells a side."""
-    noise = 2.5 * cv2.GaussianBlur(rng.standard_normal((cells, cells), np.float32), (0, 0), 0.7)
-    return cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
-
-
 def attenuation(rng, film: Film, pair: list[shapes.Lung], gap: np.ndarray) -> np.ndarray:
     """What the rays lost, float32 [size, size]: 0 in air outside, about 1 behind the spine."""
     density = film.spread(0.60 * (1 + 0.06 * clouds(rng, 6, 32)))
@@ -192,7 +104,7 @@ def attenuation(rng, film: Film, pair: list[shapes.Lung], gap: np.ndarray) -> np
     texture = 0.026 * clouds(rng, 24, 128) + 0.020 * clouds(rng, 56, 128)
     texture = film.spread(rng.uniform(0.7, 1.3) * (texture + 0.014 * clouds(rng, 128, 128)))
     density += np.multiply(texture, tissue, out=film.scratch)
-    film.add(density, gap, -rng.uniform(0.06, 0.12), air)
+    film.add(density, gap, -rng.uniform(0.08, 0.13), air)
     film.add(density, pleural_lines(rng, film, pair), rng.uniform(0.13, 0.24), air)
 
     bones(rng, film, pair, density)
@@ -207,11 +119,8 @@ def spine(rng, film: Film, density: np.ndarray) -> None:
     film.stroke(layer, np.stack([[x, x], down], axis=1), 0.092, 0.55)
     for number in range(18):
         y, half = -0.02 + 0.058 * number, 0.036 + 0.0006 * number
-        box = np.array([(-half, 0), (half, 0), (0.94 * half, 0.045), (-0.94 * half, 0.045)]) + (
-            x,
-            y,
-        )
-        cv2.fillPoly(layer, [film.points(box)], 255, cv2.LINE_AA, FINE)
+        bone = np.array([(-half, 0), (half, 0), (0.94 * half, 0.045), (-0.94 * half, 0.045)])
+        film.paint(layer, bone + np.array((x, y)), 255)
     film.add(density, film.soften(layer, 0.0045), 0.12)
     lean, windpipe = rng.normal(0, 0.008), film.blank()
     carina = (0.5 + lean, 0.31)
@@ -238,7 +147,7 @@ def lung_vessels(rng, film: Film, pair) -> np.ndarray:
     for lung in pair:
         film.strokes(layer, shapes.vessels(rng, lung))
         root = ellipse(lung.hilum - (lung.side * 0.012, 0), 0.028, 0.055)
-        cv2.fillPoly(hila, [film.points(root)], 130, cv2.LINE_AA, FINE)
+        film.paint(hila, root, 130)
     return cv2.add(film.soften(layer, 0.0016), film.soften(hila, 0.016))
 
 
@@ -272,7 +181,7 @@ def bones(rng, film: Film, pair, density: np.ndarray) -> None:
         curve, outline = shapes.clavicle(lung, lift), shapes.scapula(lung, inward)
         film.stroke(collar, curve, 0.027, 1.0)
         film.stroke(collar, curve, 0.017, 0.7)
-        cv2.fillPoly(blade, [film.points(outline)], 120, cv2.LINE_AA, FINE)
+        film.paint(blade, outline, 120)
         film.stroke(blade, np.concatenate([outline, outline[:1]]), 0.005, border)
     film.add(density, film.soften(back, 0.0016), rng.uniform(0.07, 0.12))
     film.add(density, film.soften(front, 0.003), rng.uniform(0.025, 0.06))
@@ -286,7 +195,7 @@ def distractors(rng, film: Film, pair, density: np.ndarray, air: np.ndarray) -> 
         fold, layer, steps = shapes.skin_fold(rng, pair[rng.integers(2)]), film.blank(), 7
         inward = np.sign(0.5 - fold[:, 0].mean())
         for step in range(steps):
-            shifted = fold + (inward * 0.005 * (steps - 1 - step), 0)
+            shifted = fold + np.array((inward * 0.005 * (steps - 1 - step), 0))
             film.stroke(layer, shifted, 0.0065, (step + 1) / steps)
         film.add(density, film.soften(layer, 0.0012), rng.uniform(0.05, 0.10))
     if rng.random() < 0.18:  # a bulla: dark, no vessels, a wall of its own all round
@@ -311,12 +220,12 @@ def distractors(rng, film: Film, pair, density: np.ndarray, air: np.ndarray) -> 
         both, drop, wide = film.blank(), rng.uniform(0.56, 0.66), rng.uniform(0.10, 0.15)
         for side in (-1, 1):
             place = (0.5 + side * rng.uniform(0.21, 0.27), drop)
-            cv2.fillPoly(both, [film.points(ellipse(place, wide, wide))], 255, cv2.LINE_AA, FINE)
+            film.paint(both, ellipse(place, wide, wide), 255)
         film.add(density, film.soften(both, 0.012), rng.uniform(0.04, 0.11))
     fields = film.blank()  # one lung may be darker than the other without any pneumothorax
     for lung in pair:
         darker = 255 * rng.random() ** 2
-        cv2.fillPoly(fields, [film.points(lung.outline)], darker, cv2.LINE_AA, FINE)
+        film.paint(fields, lung.outline, darker)
     film.add(density, film.soften(fields, 0.003), -0.06, air)
 
 
@@ -339,7 +248,7 @@ def hardware(rng, film: Film, density: np.ndarray) -> None:
     for _ in range(rng.integers(2, 5) if rng.random() < 0.28 else 0):
         place = rng.uniform((0.12, 0.15), (0.88, 0.8))
         disc = ellipse(place, 0.012, 0.012)
-        cv2.fillPoly(metal, [film.points(disc)], 210, cv2.LINE_AA, FINE)
+        film.paint(metal, disc, 210)
         end = ((-0.1, 1.1)[rng.integers(2)], rng.uniform(0.2, 1.0))
         bend = (place + end) / 2 + rng.normal(0, 0.07, 2)
         film.stroke(metal, shapes.smooth([place, bend, end], 10), 0.003, 0.8)
@@ -391,8 +300,3 @@ def letter(rng, film: Film, image: np.ndarray) -> None:
         film.stroke(layer, np.array(curve) @ rotate + place, 0.006)
     np.multiply(layer, np.float32(rng.uniform(0.85, 1.0)), out=film.scratch, dtype=np.float32)
     np.maximum(image, film.scratch, out=image)
-
-
-def ellipse(centre, a: float, b: float) -> np.ndarray:
-    t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    return np.asarray(centre) + np.stack([a * np.cos(t), b * np.sin(t)], axis=1)

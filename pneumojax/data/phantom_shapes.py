@@ -35,7 +35,7 @@ class Lung(NamedTuple):
     collapse: np.ndarray  # [n] in [0, 1): how far the lung's surface has gone towards the hilum
 
     def at(self, place, depth) -> np.ndarray:
-        """Points of the lung itself: `place` in [0, 1) round the outline, `depth` 0 at the hilum."""
+        """Points of the lung: `place` in [0, 1) round its surface, `depth` 0 at the hilum."""
         index = np.asarray(place, float) * len(self.outline)
         low = np.floor(index).astype(int) % len(self.outline)
         high, part = (low + 1) % len(self.outline), (index % 1)[..., None]
@@ -139,10 +139,11 @@ def collapse(rng: np.random.Generator, lung: Lung, area: float) -> Lung:
         new[: lung.wall] = depth * bump
         return lung._replace(collapse=new)
 
-    deepest = 0.72
-    if polygon_area(crescent(gap(deepest, start, extent))) < area:
-        start, extent = 0.0, 1.0
-    low, high = 0.0, deepest
+    # Rather along more of the wall than down to the hilum.
+    while extent < 1 and polygon_area(crescent(gap(0.5, start, extent))) < area:
+        extent = min(1.0, 1.15 * extent)
+        start = min(start, 1 - extent)
+    low, high = 0.0, 0.8
     for _ in range(24):
         middle = (low + high) / 2
         small = polygon_area(crescent(gap(middle, start, extent))) < area
@@ -213,7 +214,7 @@ def body(rng: np.random.Generator) -> np.ndarray:
     half[:, 0] *= np.where(half[:, 1] < 0.05, 1, rng.uniform(0.93, 1.15))
     half[:, 1] += rng.uniform(-0.02, 0.03)
     points = np.concatenate([half * (1, 1), half[::-1] * (-1, 1)])
-    return smooth(points + (0.5, 0), 6, closed=True)
+    return smooth(points + np.array((0.5, 0)), 6, closed=True)
 
 
 class Strokes(NamedTuple):
@@ -254,10 +255,15 @@ def vessels(rng: np.random.Generator, lung: Lung) -> Strokes:
 
 
 def skin_fold(rng: np.random.Generator, lung: Lung) -> np.ndarray:
-    """A long line down the lateral lung that, unlike a pleural line, runs on past the chest wall."""
+    """A long line down the lateral lung that, unlike a pleura, runs on past the chest wall."""
     x = 0.5 + lung.side * rng.uniform(0.17, 0.29)
     dx = lung.side * (
         rng.uniform(0.02, 0.10) * np.array([0, 0.3, 0.7, 1.1]) + rng.normal(0, 0.006, 4)
     )
     y = rng.uniform(0.05, 0.3) + rng.uniform(0.12, 0.22) * np.arange(4)
     return smooth(np.stack([x + dx, y], axis=1), 8)
+
+
+def ellipse(centre, a: float, b: float) -> np.ndarray:
+    t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    return np.asarray(centre) + np.stack([a * np.cos(t), b * np.sin(t)], axis=1)
