@@ -19,7 +19,7 @@ import numpy as np
 import pydicom
 from pydicom import uid
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_modality_lut, apply_voi, get_decoder
+from pydicom.pixels import get_decoder
 
 MAX_PIXELS = 100_000_000
 _REQUIRED = (
@@ -269,17 +269,19 @@ def _padding(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:
 
 def _transform(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     """Modality, VOI and inversion for stored values: int64 of any shape to uint16, 0..65535."""
-    values = _modality(stored, dataset)
+    values = _modality(stored, dataset).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DicomError('its rescale slope or intercept is absurd; export the image again')
     center, width = _first(dataset, 'WindowCenter'), _first(dataset, 'WindowWidth')
     function = str(dataset.get('VOILUTFunction') or 'LINEAR').upper()
     if dataset.get('VOILUTSequence'):
-        depth = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        unit = apply_voi(np.rint(values).astype(np.int64), dataset) / ((1 << depth) - 1)
+        shown, bits = _look_up(values, dataset.VOILUTSequence[0], dataset)
+        unit = shown / ((1 << bits) - 1)
     # Widths that the standard forbids occur; such a window says nothing.
     elif center is not None and width is not None and width >= (function == 'LINEAR') and width > 0:
         unit = _window(values, center, width, function)
     else:
-        span = values.max() - values.min()
+        span = float(values.max()) - float(values.min())
         unit = (values - values.min()) / span if span else np.zeros(values.shape)
     shown = np.rint(np.clip(unit, 0, 1) * 65535).astype(np.uint16)
     return 65535 - shown if dataset.PhotometricInterpretation == 'MONOCHROME1' else shown
@@ -287,9 +289,33 @@ def _transform(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
 
 def _modality(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     if dataset.get('ModalityLUTSequence'):
-        return apply_modality_lut(stored, dataset)
+        return _look_up(stored, dataset.ModalityLUTSequence[0], dataset)[0]
     slope, intercept = _first(dataset, 'RescaleSlope'), _first(dataset, 'RescaleIntercept')
-    return stored * (1.0 if slope is None else slope) + (intercept or 0.0)
+    with np.errstate(over='ignore'):  # the caller looks for infinity
+        return stored * (1.0 if slope is None else slope) + (intercept or 0.0)
+
+
+def _look_up(
+    values: np.ndarray, item: pydicom.Dataset, dataset: pydicom.Dataset
+) -> tuple[np.ndarray, int]:
+    """Applies one item of a LUT sequence (PS3.3 C.11.1.1.1); its output and how many bits it has.
+
+    Not pydicom's functions, which wrap around in 8-bit tables of more than 256 entries.
+    """
+    entries, first, bits = map(int, item.LUTDescriptor)
+    entries = entries or 1 << 16  # 65,536 does not fit the tag
+    data = item.LUTData
+    if isinstance(data, bytes):
+        little = dataset.file_meta.TransferSyntaxUID.is_little_endian
+        packed = len(data) < 2 * entries  # 8-bit entries may come two in a word
+        data = np.frombuffer(data, 'u1' if packed else '<u2' if little else '>u2')
+    data = np.atleast_1d(data)[:entries]
+    if len(data) < entries or not 1 <= bits <= 16:
+        raise DicomError(
+            f'its lookup table has {len(data)} of {entries} entries and {bits} bits; '
+            'export the image again'
+        )
+    return data[np.clip(np.rint(values) - first, 0, entries - 1).astype(np.int64)], bits
 
 
 def _window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
