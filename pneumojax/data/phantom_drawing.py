@@ -172,12 +172,10 @@ def bones(rng, film: Film, pair, density: np.ndarray) -> None:
     )
     border = rng.uniform(0.6, 1)
     for lung in pair:
-        for number in range(1, 11):
-            rib = shapes.posterior_rib(lung, number, droop)
-            film.stroke(back, rib, width, 1.0)
-            film.stroke(back, rib, width * 0.66, 0.62)
-            if 1 < number < 8:
-                film.stroke(front, shapes.anterior_rib(lung, rib[-1], fall), width * 1.25, 1.0)
+        ribs = shapes.posterior_ribs(lung, droop)
+        film.stroke(back, ribs, width, 1.0)
+        film.stroke(back, ribs, width * 0.66, 0.62)
+        film.stroke(front, shapes.anterior_ribs(lung, ribs[1:7, -1], fall), width * 1.25, 1.0)
         curve, outline = shapes.clavicle(lung, lift), shapes.scapula(lung, inward)
         film.stroke(collar, curve, 0.027, 1.0)
         film.stroke(collar, curve, 0.017, 0.7)

@@ -37,11 +37,15 @@ class Film(NamedTuple):
         """Fills a polygon [n, 2] with a value of 0 to 255."""
         cv2.fillPoly(layer, [self.points(polygon)], value, cv2.LINE_AA, FINE)
 
-    def stroke(self, layer: np.ndarray, curve: np.ndarray, width: float, value: float = 1.0):
-        """Draws a line; one thinner than a pixel is drawn a pixel wide and fainter."""
+    def stroke(self, layer: np.ndarray, curves: np.ndarray, width: float, value: float = 1.0):
+        """Draws a curve [m, 2] or several [n, m, 2] in place and returns the layer.
+
+        A line thinner than a pixel is drawn a pixel wide and fainter.
+        """
         pixels = max(1, round(width * self.size))
         value *= min(1.0, width * self.size / pixels)
-        cv2.polylines(layer, [self.points(curve)], False, 255 * value, pixels, cv2.LINE_AA, FINE)
+        lines = list(self.points(np.reshape(curves, (-1, *np.shape(curves)[-2:]))))
+        cv2.polylines(layer, lines, False, 255 * value, pixels, cv2.LINE_AA, FINE)
         return layer
 
     def strokes(self, layer: np.ndarray, strokes: Strokes) -> np.ndarray:

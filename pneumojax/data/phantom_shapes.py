@@ -65,8 +65,8 @@ def smooth(points, samples: int = SAMPLES, closed: bool = False) -> np.ndarray:
 
 def polygon_area(points: np.ndarray) -> float:
     """The area of a simple polygon [n, 2] (Gauss's shoelace formula)."""
-    x, y = points.T
-    return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+    x, y = (points - points[0]).T
+    return abs(np.dot(x[1:], y[:-1]) - np.dot(y[1:], x[:-1])) / 2
 
 
 def lungs(rng: np.random.Generator) -> tuple[Lung, Lung]:
@@ -144,7 +144,7 @@ def collapse(rng: np.random.Generator, lung: Lung, area: float) -> Lung:
         extent = min(1.0, 1.15 * extent)
         start = min(start, 1 - extent)
     low, high = 0.0, 0.8
-    for _ in range(24):
+    for _ in range(18):
         middle = (low + high) / 2
         small = polygon_area(crescent(gap(middle, start, extent))) < area
         low, high = (middle, high) if small else (low, middle)
@@ -157,22 +157,20 @@ def wall_x(lung: Lung, y) -> np.ndarray:
     return np.interp(y, wall[:, 1], wall[:, 0])
 
 
-def posterior_rib(lung: Lung, number: int, droop: float) -> np.ndarray:
-    """Rib `number` (1 to 11) from the spine, over its angle, down to the chest wall: [25, 2]."""
-    s = np.linspace(0, 1, 25)
-    begin, base = 0.065 + 0.068 * number, 0.012 + 0.010 * min(number, 8)
+def posterior_ribs(lung: Lung, droop: float) -> np.ndarray:
+    """Ribs 1 to 10 from the spine, over their angle, down to the chest wall: [10, 25, 2]."""
+    s, number = np.linspace(0, 1, 25), np.arange(1, 11)[:, None]
+    begin, base = 0.065 + 0.068 * number, 0.012 + 0.010 * np.minimum(number, 8)
     y = begin - 0.03 * np.sin(np.pi * np.minimum(1.4 * s, 1)) + (droop + base) * s**2.4
-    reach = wall_x(lung, y[-1] * np.ones(1))[0] + lung.side * 0.008
-    x = 0.5 + lung.side * 0.035
-    return np.stack([x + (reach - x) * np.sin(s * np.pi / 2) ** 0.92, y], axis=1)
+    x, reach = 0.5 + lung.side * 0.035, wall_x(lung, y[:, -1:]) + lung.side * 0.008
+    return np.stack([x + (reach - x) * np.sin(s * np.pi / 2) ** 0.92, y], axis=2)
 
 
-def anterior_rib(lung: Lung, start: np.ndarray, fall: float) -> np.ndarray:
-    """The front part of a rib from its turn at the chest wall down towards the sternum: [17, 2]."""
-    s = np.linspace(0, 1, 17)
-    goal = 0.5 + lung.side * 0.11
-    x = start[0] + (goal - start[0]) * s**1.6
-    return np.stack([x, start[1] + fall * np.sin(s * np.pi / 2) ** 1.1], axis=1)
+def anterior_ribs(lung: Lung, start: np.ndarray, fall: float) -> np.ndarray:
+    """The ribs' front parts [n, 17, 2], from the chest wall at `start` [n, 2] to the sternum."""
+    s, goal = np.linspace(0, 1, 17), 0.5 + lung.side * 0.11
+    x = start[:, :1] + (goal - start[:, :1]) * s**1.6
+    return np.stack([x, start[:, 1:] + fall * np.sin(s * np.pi / 2) ** 1.1], axis=2)
 
 
 def clavicle(lung: Lung, lift: float) -> np.ndarray:
