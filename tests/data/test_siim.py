@@ -1,6 +1,6 @@
 """Finding a data set in Kaggle's layout: the ways the files come, the ways they go wrong."""
 
-import logging as python_logging
+import logging
 import os
 import time
 
@@ -54,17 +54,19 @@ def make(root, rows, names, csv='train-rle.csv', header='ImageId, EncodedPixels'
 
 @pytest.fixture
 def messages():
-    """What absl logs, one string a message."""
+    """What is logged, one string a message, whichever of the two loggers is in use."""
     seen = []
 
-    class Handler(python_logging.Handler):
+    class Handler(logging.Handler):
         def emit(self, record):
             seen.append(record.getMessage())
 
-    logger, handler = python_logging.getLogger('absl'), Handler()
-    logger.addHandler(handler)
+    loggers, handler = [logging.getLogger(name) for name in ('pneumojax', 'absl')], Handler()
+    for logger in loggers:
+        logger.addHandler(handler)
     yield seen
-    logger.removeHandler(handler)
+    for logger in loggers:
+        logger.removeHandler(handler)
 
 
 def test_kaggles_first_file_with_its_spaces_and_several_rows(tmp_path):
