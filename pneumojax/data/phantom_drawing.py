@@ -92,7 +92,7 @@ def attenuation(rng, film: Film, pair: list[shapes.Lung], gap: np.ndarray) -> np
     floor = belly(rng, film, pair)
     air = np.zeros_like(density)
     film.add(air, cv2.subtract(outlines, cv2.multiply(outlines, heart, scale=0.86 / 255)), 1.0)
-    density -= np.multiply(air, np.float32(rng.uniform(0.33, 0.41)), out=film.scratch)
+    density -= np.multiply(air, np.float32(rng.uniform(0.28, 0.36)), out=film.scratch)
     film.add(density, cv2.max(heart, floor), rng.uniform(0.09, 0.15))
     spine(rng, film, density)
 
@@ -101,11 +101,11 @@ def attenuation(rng, film: Film, pair: list[shapes.Lung], gap: np.ndarray) -> np
     tissue = np.zeros_like(density)
     film.add(tissue, cv2.bitwise_not(gap), 1.0, air)
     film.add(density, lung_vessels(rng, film, pair), rng.uniform(0.20, 0.30), tissue)
-    texture = 0.026 * clouds(rng, 24, 128) + 0.020 * clouds(rng, 56, 128)
+    texture = 0.016 * clouds(rng, 24, 128) + 0.020 * clouds(rng, 56, 128)
     texture = film.spread(rng.uniform(0.7, 1.3) * (texture + 0.014 * clouds(rng, 128, 128)))
     density += np.multiply(texture, tissue, out=film.scratch)
-    film.add(density, gap, -rng.uniform(0.08, 0.13), air)
-    film.add(density, pleural_lines(rng, film, pair), rng.uniform(0.13, 0.24), air)
+    film.add(density, gap, -rng.uniform(0.12, 0.19), air)
+    film.add(density, pleural_lines(rng, film, pair), rng.uniform(0.18, 0.32), air)
 
     bones(rng, film, pair, density)
     distractors(rng, film, pair, density, air)
@@ -153,7 +153,7 @@ def lung_vessels(rng, film: Film, pair) -> np.ndarray:
 
 def pleural_lines(rng, film: Film, pair) -> np.ndarray:
     """The thin bright edge of a retracted lung."""
-    width, layer = rng.uniform(0.0022, 0.0036), film.blank()
+    width, layer = rng.uniform(0.0026, 0.0042), film.blank()
     for lung in pair:
         (parted,) = np.nonzero(lung.collapse > 0)
         if len(parted):
@@ -181,7 +181,7 @@ def bones(rng, film: Film, pair, density: np.ndarray) -> None:
         film.stroke(collar, curve, 0.017, 0.7)
         film.paint(blade, outline, 120)
         film.stroke(blade, np.concatenate([outline, outline[:1]]), 0.005, border)
-    film.add(density, film.soften(back, 0.0016), rng.uniform(0.07, 0.12))
+    film.add(density, film.soften(back, 0.0016), rng.uniform(0.055, 0.09))
     film.add(density, film.soften(front, 0.003), rng.uniform(0.025, 0.06))
     film.add(density, film.soften(collar, 0.0018), rng.uniform(0.10, 0.15))
     film.add(density, film.soften(blade, 0.002), rng.uniform(0.05, 0.08))
@@ -224,7 +224,7 @@ def distractors(rng, film: Film, pair, density: np.ndarray, air: np.ndarray) -> 
     for lung in pair:
         darker = 255 * rng.random() ** 2
         film.paint(fields, lung.outline, darker)
-    film.add(density, film.soften(fields, 0.003), -0.06, air)
+    film.add(density, film.soften(fields, 0.003), -0.05, air)
 
 
 def hardware(rng, film: Film, density: np.ndarray) -> None:

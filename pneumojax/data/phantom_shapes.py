@@ -115,7 +115,7 @@ def collapse(rng: np.random.Generator, lung: Lung, area: float) -> Lung:
       0.1 % unless the whole lung is too small for it.
     """
     share = area / polygon_area(lung.outline)
-    extent = min(1.0, (0.10 + 0.95 * share**0.45) * rng.uniform(0.85, 1.3))
+    extent = min(1.0, (0.07 + 0.80 * share**0.45) * rng.uniform(0.85, 1.3))
     place = rng.random()
     if place < 0.7:  # apical, the usual one in a standing patient
         start = rng.uniform(0.0, 0.12)
@@ -124,7 +124,7 @@ def collapse(rng: np.random.Generator, lung: Lung, area: float) -> Lung:
     else:  # basal, as in a supine one
         start = 1 - extent
     start = min(start, 1 - extent)
-    peak, waves, blunt = rng.uniform(0.35, 0.65), rng.uniform(-0.10, 0.10, 3), rng.uniform(0.5, 0.9)
+    peak, waves, blunt = rng.uniform(0.35, 0.65), rng.uniform(-0.06, 0.06, 3), rng.uniform(0.5, 0.9)
 
     steps = np.linalg.norm(np.diff(lung.outline[: lung.wall], axis=0), axis=1)
     along = np.concatenate([[0], np.cumsum(steps)]) / steps.sum()
@@ -175,7 +175,7 @@ def anterior_ribs(lung: Lung, start: np.ndarray, fall: float) -> np.ndarray:
 
 def clavicle(lung: Lung, lift: float) -> np.ndarray:
     """From the sternum, in its shallow S, to the shoulder."""
-    dx = np.array([0.045, 0.10, 0.17, 0.25, 0.33, 0.41])
+    dx = np.array([0.045, 0.095, 0.155, 0.22, 0.29, 0.36])
     y = np.array([0.185, 0.172, 0.160, 0.138, 0.120, 0.115]) + lift * np.array(
         [0, 0.1, 0.3, 0.6, 0.9, 1]
     )

@@ -100,9 +100,12 @@ def test_areas_before_drawing_have_siims_quantiles():
     assert max(areas) <= 81_000
 
 
-@pytest.mark.slow
-def test_drawn_masks_have_siims_quantiles():
-    areas = [phantom.draw(rng(2, i), 128, True).mask.sum() * 64 for i in range(200)]
+def test_drawn_masks_have_siims_quantiles(monkeypatch):
+    def nothing(rng, film, pair, gap):
+        return np.zeros(gap.shape, np.float32)
+
+    monkeypatch.setattr(phantom_drawing, 'attenuation', nothing)  # masks alone, for speed
+    areas = [phantom.draw(rng(2, i), 256, True).mask.sum() * 16 for i in range(300)]
     expected = np.array([2061, 9500, 32219])
     ratio = np.quantile(areas, (0.1, 0.5, 0.9)) / expected
     assert (ratio > 0.75).all(), ratio
@@ -138,13 +141,13 @@ def test_a_pneumothorax_lies_in_one_lung_and_is_darker_and_smoother_than_its_res
 def test_darkness_alone_does_not_tell_positives_from_negatives():
     darkest = {True: [], False: []}
     for positive, values in darkest.items():
-        for seed in range(40):
+        for seed in range(30):
             image = phantom.draw(rng(seed, positive), 64, positive).image
             lung = sum(anatomy((seed, positive), 64)) > 0
             values.append(np.quantile(image[lung], 0.05))
     positive, negative = (np.array(darkest[key]) for key in (True, False))
     auc = (positive[:, None] < negative).mean() + 0.5 * (positive[:, None] == negative).mean()
-    assert auc < 0.85
+    assert auc < 0.75
 
 
 # --- the data set
