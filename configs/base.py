@@ -21,7 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Run directory of the earlier stage (or of a converted network) to take all weights from;
     # empty: start from model.pretrained.
     config.init_from = ''
-    config.init_weights = 'average'  # of init_from: 'average' (SWA; 'last' if it has none) or 'last'
+    config.init_weights = (
+        'average'  # of init_from: 'average' (SWA; 'last' if it has none) or 'last'
+    )
     config.log_every_steps = 20  # steps between two lines of metrics.jsonl
 
     config.data = data = ml_collections.ConfigDict()
@@ -65,7 +67,29 @@ def get_config() -> ml_collections.ConfigDict:
     loss.dice = 1.0  # A: weight of soft Dice, over the whole batch at once
     loss.smooth = 1.0  # A: added to numerator and denominator of soft Dice
 
+    # On the device, one draw per image and step. L: albumentations' default, left in place by A.
     config.augment = augment = ml_collections.ConfigDict()
+    augment.flip = 0.5  # A: probability of a left-right flip
+    augment.vertical_flip = 0.0  # probability of upside down; no radiograph is
+    augment.tone = 0.3  # A: probability of one of contrast, gamma, brightness
+    augment.contrast = 0.2  # L: factor from 1 - 0.2 to 1 + 0.2
+    augment.gamma = (80, 120)  # L: exponent, per cent
+    augment.brightness = 0.2  # L: offset of at most 0.2 of the range
+    augment.warp = 0.3  # A: probability of one of elastic, grid, optical distortion
+    augment.elastic_alpha = 120.0  # A: displacement before smoothing, pixels at 512
+    augment.elastic_sigma = 6.0  # A: its smoothing, pixels at 512
+    augment.elastic_affine = 3.6  # A: three corners move by up to this, pixels at 512
+    augment.grid_steps = 5  # L: cells a side
+    augment.grid_distort = 0.3  # L: cells read 1 - 0.3 to 1 + 0.3 of their size
+    augment.optical_distort = 2.0  # A: largest |k| of the lens
+    augment.optical_shift = 0.5  # A: largest shift of its centre, pixels at 512
+    augment.affine = 0.5  # A, L: probability of shift-scale-rotate
+    augment.shift = 0.2  # A: at most this share of the size
+    augment.scale = 0.2  # A: from 1 - 0.2 to 1 + 0.2
+    augment.rotate = 20.0  # A: degrees at most, both ways
+    augment.border = 'constant'  # A: beyond a shifted edge: 'constant' (black) or 'reflect'
+    augment.crop = 0.25  # A: probability of a crop resized to full size
+    augment.crop_min = 412 / 512  # A: its smallest side, as a share
 
     config.sampling = sampling = ml_collections.ConfigDict()
     # Share of positive images, one value per equal part of the epochs, such as (0.8, 0.6, 0.4):
@@ -90,6 +114,9 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.weights = 'average'  # which weights are reported: 'average' (if any) or 'last'
     # 'single': one threshold and a smallest area (A); 'triplet': sneddy's two thresholds (W).
     evaluation.rule = 'single'
+    evaluation.compare = (
+        False  # also score the last weights, and without flips: what each part gains
+    )
     evaluation.bootstrap = 2000  # resamples behind each 95 % interval
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()

@@ -71,7 +71,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     )
 
     optimizer = config.optimizer
-    require('optimizer.name', optimizer.name in ('sgd', 'adam', 'adamw'), "'sgd', 'adam' or 'adamw'")
+    require(
+        'optimizer.name', optimizer.name in ('sgd', 'adam', 'adamw'), "'sgd', 'adam' or 'adamw'"
+    )
     require('optimizer.learning_rate', optimizer.learning_rate > 0, 'a number above 0')
     require('optimizer.final_learning_rate', optimizer.final_learning_rate >= 0, '0 or more')
     require('optimizer.weight_decay', optimizer.weight_decay >= 0, '0 or more')

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from pneumojax.errors import UsageError
+from pneumojax.progress import waiting
 
 AXIS = 'batch'
 
@@ -41,16 +42,29 @@ class Devices:
                 f'config.{key} is {batch_size}: expected a multiple of the {total} devices'
             )
 
-    def compile(self, function: Callable, donate: tuple[int, ...] = ()) -> Callable:
-        """Compiles a pure function of (replicated ..., sharded batch).
+    def compile(self, function: Callable, name: str, donate: tuple[int, ...] = ()) -> Callable:
+        """Compiles a pure function of (replicated ..., sharded batch), at its first call.
 
         Args:
           function: made for this `axis_name`.
+          name: what the user is told meanwhile.
           donate: positions of arguments whose buffers may be reused.
         """
         if self.axis_name is None:
-            return jax.jit(function, donate_argnums=donate)
-        return jax.pmap(function, AXIS, devices=self.devices, donate_argnums=donate)
+            compiled = jax.jit(function, donate_argnums=donate)
+        else:
+            compiled = jax.pmap(function, AXIS, devices=self.devices, donate_argnums=donate)
+        called = False
+
+        def call(*args):
+            nonlocal called
+            if called:
+                return compiled(*args)
+            with waiting(f'compiling {name}'):
+                called = True
+                return compiled(*args)
+
+        return call
 
     def replicate(self, tree: Any) -> Any:
         """Puts a copy of a pytree on every device (as a leading axis where there are several)."""

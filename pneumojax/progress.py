@@ -1,25 +1,48 @@
-"""Signs of life for steps that say nothing themselves, such as a compilation."""
+"""What the program says while it works: one logger, and signs of life for silent steps."""
 
 import contextlib
+import logging
 import sys
 import threading
 import time
 
+from tqdm import tqdm
+
+log = logging.getLogger('pneumojax')
+
+
+class _AboveBars(logging.Handler):
+    """Writes lines above running progress bars instead of through them."""
+
+    def emit(self, record):
+        prefix = 'warning: ' if record.levelno >= logging.WARNING else ''
+        tqdm.write(prefix + record.getMessage(), file=sys.stderr)
+
+
+def show_log() -> None:
+    """Shows this package's messages on stderr, without those of the libraries it uses."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if not log.handlers:
+        log.addHandler(_AboveBars())
+
 
 @contextlib.contextmanager
 def waiting(message: str, every: float = 2.0):
-    """Writes `message`, then the seconds that passed, to stderr until the block ends."""
+    """Writes `message`, then the seconds that passed, to stderr until the block ends.
+
+    Args:
+      message: what takes long, such as 'compiling the training step'.
+      every: seconds between two signs of life.
+    """
     done = threading.Event()
     start = time.monotonic()
-    live = sys.stderr.isatty()
+    bar = tqdm(desc=message, bar_format='{desc} ... {elapsed}', leave=True)
 
     def tick():
         while not done.wait(every):
-            line = f'{message} ... {time.monotonic() - start:.0f} s'
-            print(f'\r{line}' if live else line, end='' if live else '\n', file=sys.stderr)
-            sys.stderr.flush()
+            bar.refresh()
 
-    print(f'{message} ...', end='' if live else '\n', file=sys.stderr, flush=True)
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
     try:
@@ -27,5 +50,5 @@ def waiting(message: str, every: float = 2.0):
     finally:
         done.set()
         thread.join()
-        if live:
-            print(f'\r{message} ... {time.monotonic() - start:.0f} s', file=sys.stderr, flush=True)
+        bar.set_description_str(f'{message} ({time.monotonic() - start:.1f} s)', refresh=True)
+        bar.close()

@@ -1,16 +1,15 @@
 """A run directory: the one place that knows its layout.
 
-    config.json       the resolved configuration        metrics.jsonl   one JSON object a line
-    checkpoints/N/    Orbax, by optimizer step; named items params, batch_stats, opt_state, ...
-    split.json        which images were trained on and which were held out
-    tensorboard/      the same metrics
-    thresholds.json, evaluation.json, per_image.csv, curves.png, contact_sheet.png   from evaluate
+config.json       the resolved configuration        metrics.jsonl   one JSON object a line
+checkpoints/N/    Orbax, by optimizer step; named items params, batch_stats, opt_state, ...
+split.json        which images were trained on and which were held out
+tensorboard/      the same metrics
+thresholds.json, evaluation.json, per_image.csv, curves.png, contact_sheet.png   from evaluate
 """
 
 import json
 import os
 import pathlib
-import shutil
 from typing import Any
 
 import jax
@@ -20,6 +19,8 @@ from orbax.checkpoint import v1 as ocp
 
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
+
+VARIABLES = ('params', 'batch_stats')  # the items that make up a network
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -93,6 +94,10 @@ class Run:
     def write_json(self, name: str, value: Any) -> None:
         """Writes one JSON file of the directory, atomically. NaN is refused: use None."""
         write_text(self / name, json.dumps(value, indent=2, allow_nan=False) + '\n')
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes one text file of the directory, atomically."""
+        write_text(self / name, text)
 
     def read_json(self, name: str) -> Any:
         """Reads one JSON file of the directory; UsageError when it is missing or broken."""
@@ -173,9 +178,17 @@ class Run:
         except Exception as e:
             raise UsageError(f'checkpoint {path} cannot be loaded: {_first_line(e)}') from None
 
-    def discard_checkpoints(self) -> None:
-        """Removes this run's own checkpoints, for a run that starts over."""
-        shutil.rmtree(self / 'checkpoints', ignore_errors=True)
+    def load_variables(self, step: int, shapes, *, averaged: bool) -> dict[str, Any]:
+        """Parameters and batch statistics of one checkpoint, the averaged ones or the last.
+
+        Args:
+          step: a step that `latest_step` gave.
+          shapes: {'params', 'batch_stats'} of the network, to compare with.
+          averaged: take `average_params` and `average_batch_stats`.
+        """
+        prefix = 'average_' if averaged else ''
+        items = self.load(step, {prefix + name: shapes[name] for name in VARIABLES})
+        return {name: items[prefix + name] for name in VARIABLES}
 
     def _step_path(self, step: int) -> pathlib.Path:
         return (self / 'checkpoints').absolute() / str(step)

@@ -19,7 +19,7 @@ class Fit(NamedTuple):
 
 
 def fit_of(shape: tuple[int, int], size: int) -> Fit:
-    """Places an image of `shape` (H, W), scaled to touch two sides, in the middle of size x size."""
+    """Scales an image of `shape` (H, W) to touch two sides of size x size, and centres it."""
     h, w = shape
     scale = size / max(h, w)
     height, width = max(1, round(h * scale)), max(1, round(w * scale))

@@ -64,7 +64,9 @@ def train_batches(
     dataset = grain.MapDataset.range(len(order)).map(_Fetch(records, order)).batch(share)
     if workers:
         _parse_flags_for_grain()
-        iterable = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16))
+        iterable = dataset.to_iter_dataset(
+            grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
+        )
         iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     else:
         iterable = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))

@@ -19,12 +19,12 @@ from typing import NamedTuple
 import cv2
 import grain.python as grain
 import numpy as np
-from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from pneumojax.data import geometry, siim
 from pneumojax.errors import UsageError
+from pneumojax.progress import log
 
 FORMAT = 1  # raise it when the bytes of a record or the way to them change
 SHARD_SIZE = 2048  # records
@@ -78,9 +78,9 @@ def cache_key(examples: Sequence[siim.Example], size: int) -> str:
     """Changes with the files (path, length, time), the annotations, the size and the format."""
     digest = hashlib.sha256(f'{FORMAT} {size} {cv2.__version__}'.encode())
     for example in examples:
-        stat = example.path.stat()
+        stat = os.stat(example.path)
         digest.update(
-            f'\n{example.image_id}\t{example.path.absolute()}\t{stat.st_size}\t{stat.st_mtime_ns}'
+            f'\n{example.image_id}\t{os.path.abspath(example.path)}\t{stat.st_size}\t{stat.st_mtime_ns}'
             f'\t{"|".join(example.rles)}'.encode()
         )
     return digest.hexdigest()[:16]
@@ -104,7 +104,7 @@ def prepare(cache, examples: Sequence[siim.Example], size: int) -> Records:
     """
     folder = cache_folder(cache, examples, size)
     if (folder / 'manifest.json').is_file():
-        logging.info('%d images at %d px are in %s', len(examples), size, folder)
+        log.info('%d images at %d px are in %s', len(examples), size, folder)
         return Records(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

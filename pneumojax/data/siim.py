@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterator
 
 import numpy as np
-from absl import logging
 
 from pneumojax.data import dicom, rle
 from pneumojax.errors import UsageError
+from pneumojax.progress import log
 
 # The later file first: it holds the rows of the earlier one and those of the stage-1 test set.
 ANNOTATIONS = ('stage_2_train.csv', 'train-rle.csv')
@@ -106,12 +106,12 @@ def find(root: str | os.PathLike, patients: str | os.PathLike | None = None) -> 
             'belongs to these images'
         )
     if without_row:
-        logging.warning(
+        log.warning(
             '%d images have no row in %s and are left out; the first is %s',
             len(without_row), annotations, without_row[0],
         )  # fmt: skip
     if without_image:
-        logging.warning(
+        log.warning(
             '%d ImageIds in %s have no DICOM file and are left out; the first is %s',
             len(without_image), annotations, without_image[0],
         )  # fmt: skip
@@ -180,7 +180,7 @@ def _find_annotations(root: str) -> str | None:
             if os.path.isfile(path := os.path.join(folder, name))
         ]
         if len(found) > 1:
-            logging.info('several CSVs with masks; taking %s, not %s', found[0], found[1:])
+            log.info('several CSVs with masks; taking %s, not %s', found[0], found[1:])
         if found:
             return found[0]
     return None
@@ -203,7 +203,7 @@ def _read_masks(path: str) -> dict[str, tuple[str, ...]]:
             empty.add(image_id)
     contradictory = sorted(image_id for image_id in empty if texts[image_id])
     if contradictory:
-        logging.warning(
+        log.warning(
             '%d ImageIds in %s have both a mask and %s; the mask counts; the first is %s',
             len(contradictory), path, rle.EMPTY, contradictory[0],
         )  # fmt: skip

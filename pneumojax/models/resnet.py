@@ -25,6 +25,7 @@ def batch_norm(train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.
         epsilon=1e-5,
         dtype=dtype,
         axis_name=axis_name if train else None,
+        use_fast_variance=False,
         name=name,
     )
 

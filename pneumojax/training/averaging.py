@@ -70,7 +70,9 @@ def _average(weight) -> optax.GradientTransformation:
 
     def update(updates, state, params=None):
         if params is None:
-            raise ValueError('an average of weights needs them: call update(updates, state, params)')
+            raise ValueError(
+                'an average of weights needs them: call update(updates, state, params)'
+            )
         count = state.count + 1
         step_size, members = weight(count, state.members)
         weights = optax.apply_updates(params, updates)

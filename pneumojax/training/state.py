@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pneumojax.models.unet import UNet
-
 
 @flax.struct.dataclass
 class TrainState:
@@ -23,24 +21,6 @@ class TrainState:
     def variables(self) -> dict[str, Any]:
         """What the network's `apply` takes."""
         return {'params': self.params, 'batch_stats': self.batch_stats}
-
-
-def make_model(config, axis_name: str | None = None) -> UNet:
-    """The network that `config.model` describes."""
-    return UNet(
-        width=config.model.width,
-        stage_sizes=tuple(config.model.stage_sizes),
-        dtype=jnp.dtype(config.model.dtype),
-        axis_name=axis_name,
-    )
-
-
-def initial_variables(config) -> dict[str, Any]:
-    """Random weights from `config.seed`; the statistics of BatchNorm are 0 and 1."""
-    model = make_model(config)
-    # Jitted: one compilation instead of hundreds of small ones. The size does not matter here.
-    images = jnp.zeros((1, 32, 32, config.model.channels))
-    return jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(config.seed))
 
 
 def create_state(variables: dict[str, Any], optimizer: optax.GradientTransformation) -> TrainState:

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pneumojax.models.build import make_model
 from pneumojax.models.normalize import normalize
 from pneumojax.training import augment, losses
-from pneumojax.training.state import TrainState, make_model
+from pneumojax.training.state import TrainState
 
 Metrics = dict[str, Any]
 
@@ -35,7 +36,12 @@ def make_train_step(
       int32 [B]. Metrics are float32 scalars, the same on every device.
     """
     model = make_model(config, axis_name)
-    aug, loss_weights, seed, channels = config.augment, config.loss, config.seed, config.model.channels
+    aug, loss_weights, seed, channels = (
+        config.augment,
+        config.loss,
+        config.seed,
+        config.model.channels,
+    )
     normalization = config.model.normalization
 
     def train_step(state: TrainState, batch):

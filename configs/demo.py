@@ -1,0 +1,34 @@
+"""Both stages on drawn radiographs: needs no data, no GPU, and a few minutes.
+
+    python -m pneumojax.main --config=configs/demo.py
+
+The images are phantoms (`pneumojax.data.phantom`) in Kaggle's layout, so everything runs that runs
+on real data. The network is narrower and the images smaller than for radiographs. All values are
+chosen for this demo (I): they say nothing about the method on real images.
+"""
+
+from configs import base
+
+
+def get_config():
+    """Stage 1 at 64 px, stage 2 at 128 px, each evaluated; a table at the end."""
+    config = base.get_config()
+    config.name = 'demo'
+    config.data.root = 'data/phantoms'
+    config.data.phantoms.num_images = 600
+    config.data.phantoms.size = 256
+    config.data.phantoms.positive_share = 0.3
+    config.model.channels = 1
+    config.model.width = 16
+    config.batch_size = 16
+    config.log_every_steps = 10
+    config.optimizer.name = 'adam'
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.final_learning_rate = 1e-4
+    config.evaluation.compare = True
+    config.evaluation.batch_size = 32
+    config.stages = {
+        'stage1': {'image_size': 64, 'num_epochs': 12, 'swa': {'start': 9}},
+        'stage2': {'image_size': 128, 'num_epochs': 4, 'swa': {'start': 2}},
+    }
+    return config

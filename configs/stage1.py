@@ -1,0 +1,24 @@
+"""2ST-UNet, stage 1: 256 px from ImageNet weights.
+
+    python -m pneumojax.main --config=configs/stage1.py --config.data.root=DIR
+
+As far as the method is known. P: the paper's abstract. A: the authors' later released code.
+K: the public kernel that code grew from. I: inferred. See docs/provenance.md.
+"""
+
+from configs import base
+
+
+def get_config():
+    """Low resolution first: "better and faster network convergence" (P)."""
+    config = base.get_config()
+    config.name = 'stage1'
+    config.image_size = 256  # I: A loads a model named 256_resnet34 into its 512 px stage
+    config.batch_size = 16  # K
+    config.num_epochs = 80  # K
+    config.model.pretrained = 'imagenet'  # P
+    config.optimizer.name = 'adam'  # K: at 256
+    config.optimizer.learning_rate = 1e-3  # K: Adam from 1e-3 at 256
+    config.optimizer.final_learning_rate = 1e-6  # A: where Adam's half-cosines end
+    config.swa.start = config.get_ref('num_epochs') - 13  # K: the last 13 of 80
+    return config

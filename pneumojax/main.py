@@ -1,0 +1,96 @@
+"""Pneumothorax segmentation in chest radiographs, in two stages.
+
+  python -m pneumojax.main --config=configs/demo.py                  both stages on drawn images
+  python -m pneumojax.main --config=configs/stage1.py --config.data.root=DIR
+  python -m pneumojax.main --config=configs/stage2.py --config.data.root=DIR
+  python -m pneumojax.main --mode=evaluate --workdir=runs/stage2
+
+Any value of a config can be changed: --config.batch_size=8. configs/base.py explains them all.
+Interrupted? The same command continues. Exit status: 0 done, 2 unusable arguments or data.
+"""
+
+import os
+import pathlib
+import sys
+
+# Configs import one another as `configs.NAME`, wherever the program is started from.
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's start-up chatter
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from pneumojax import config as config_lib
+from pneumojax.errors import UsageError
+from pneumojax.progress import show_log
+from pneumojax.run import Run
+
+MODES = ('prepare', 'train', 'evaluate')
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'configs/NAME.py; may be left out where the run directory has one.'
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Run directory; default runs/<config.name>.')
+_MODE = flags.DEFINE_enum(
+    'mode', 'train', MODES,
+    'prepare: decode all images into the cache. train: (prepare and) train, or continue. '
+    'evaluate: figures, thresholds and pictures of a run.',
+)  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    """Runs one mode. UsageError and bad flags exit with status 2, without a traceback."""
+    if len(argv) > 1:
+        raise UsageError(f'unknown argument {argv[1]!r}; every option starts with --')
+    config, workdir = resolve()
+    config_lib.check(config)
+    from pneumojax.training import stages  # late: --help and mistyped flags need no JAX
+
+    {'prepare': stages.prepare, 'train': stages.train, 'evaluate': stages.evaluate}[_MODE.value](
+        config, workdir
+    )
+
+
+def resolve():
+    """The configuration and the run directory that the flags name."""
+    config = _CONFIG.value
+    if config is None and _WORKDIR.value is None:
+        raise UsageError(
+            'give --config=configs/NAME.py, or --workdir=RUN of an existing run; '
+            'to see it all work on drawn images: --config=configs/demo.py'
+        )
+    workdir = pathlib.Path(_WORKDIR.value or f'runs/{config.name}')
+    return (Run(workdir).config() if config is None else config), workdir
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """As absl's own, but every mistake is one line and exit status 2."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as e:
+        message = str(e)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as e:
+        message = f'--config: {e}'  # a file that is missing or broken, an unknown key, a bad value
+    sys.exit(_fail(message))
+
+
+def _fail(message: str) -> int:
+    print(f'pneumojax: {" ".join(message.split())}', file=sys.stderr)
+    return 2
+
+
+def run() -> None:
+    """The program."""
+    show_log()
+
+    def guarded(argv):
+        try:
+            main(argv)
+        except (UsageError, FloatingPointError) as e:
+            sys.exit(_fail(str(e)) if isinstance(e, UsageError) else f'pneumojax: {e}')
+
+    app.run(guarded, flags_parser=parse_flags)
+
+
+if __name__ == '__main__':
+    run()

@@ -1,0 +1,93 @@
+"""The weights a run starts from, by this order:
+
+1. its own newest checkpoint, state and all      (`resume`)
+2. the earlier stage that `init_from` names      (parameters and statistics)
+3. ImageNet weights, `model.pretrained`          (encoder only; the decoder is random)
+4. random weights
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from pneumojax.errors import UsageError
+from pneumojax.models import build, pretrained
+from pneumojax.progress import log
+from pneumojax.run import Run
+from pneumojax.training import state as state_lib
+from pneumojax.training.state import TrainState
+
+ITEMS = ('params', 'batch_stats', 'opt_state')
+
+
+def resume(run: Run, config, optimizer: optax.GradientTransformation) -> TrainState | None:
+    """The state of the newest checkpoint, as numpy arrays; None where there is no checkpoint."""
+    step = run.latest_step()
+    if step is None:
+        return None
+
+    def fresh():
+        variables = build.initial_variables(config)
+        return state_lib.create_state(variables, optimizer)
+
+    shapes = jax.eval_shape(fresh)
+    items = run.load(step, {name: getattr(shapes, name) for name in ITEMS})
+    return TrainState(step=np.asarray(step, np.int32), **items)
+
+
+def variables(config, held_out: list[str]) -> dict[str, Any]:
+    """Parameters and batch statistics for step 0 (2 to 4 of the order above).
+
+    Args:
+      config: `init_from`, `init_weights`, `model` and `seed` are read.
+      held_out: ImageIds of this run's validation images.
+    """
+    if config.init_from:
+        shapes = build.variable_shapes(config)
+        return from_stage(Run(config.init_from), config.init_weights, shapes, held_out)
+    fresh = jax.device_get(build.initial_variables(config))
+    if config.model.pretrained:
+        encoder = pretrained.load_resnet34(
+            pretrained.resolve(config.model.pretrained), channels=config.model.channels
+        )
+        return {k: {**fresh[k], 'encoder': encoder[k]} for k in ('params', 'batch_stats')}
+    return fresh
+
+
+def from_stage(run: Run, weights: str, shapes, held_out: list[str]) -> dict[str, Any]:
+    """All parameters and statistics of an earlier stage; nothing stays random.
+
+    Args:
+      run: the earlier stage.
+      weights: 'average' takes the averaged weights and their statistics where the stage has any.
+      shapes: variables of this run's network, to compare with.
+      held_out: ImageIds that this run validates on.
+
+    Raises:
+      UsageError: no such run, no checkpoint, another network, or a stage that was trained on
+        images that this run wants to validate on.
+    """
+    if not run.exists or run.latest_step() is None:
+        raise UsageError(
+            f'config.init_from: {run.path} has no checkpoint to start from; train that stage '
+            f'first: python -m pneumojax.main --config=configs/{run.path.name}.py '
+            f'--workdir={run.path}'
+        )
+    if (run / 'split.json').exists():
+        leaked = set(run.read_json('split.json')['train']) & set(held_out)
+        if leaked:
+            raise UsageError(
+                f'config.init_from: {run.path} was trained on {len(leaked)} of the images that '
+                f'this run holds out ({min(leaked)}, ...); use the same data.fold, data.num_folds '
+                'and data.split_seed in both stages'
+            )
+    step = run.latest_step()
+    names = run.items(step)
+    averaged = weights == 'average' and 'average_params' in names
+    if weights == 'average' and not averaged:
+        log.warning(
+            '%s has no averaged weights at step %d: its last ones are taken', run.path, step
+        )
+    return run.load_variables(step, shapes, averaged=averaged)
