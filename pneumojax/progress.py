@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+from absl import logging as absl_logging
 from tqdm import tqdm
 
 log = logging.getLogger('pneumojax')
@@ -21,6 +22,7 @@ class _AboveBars(logging.Handler):
 
 def show_log() -> None:
     """Shows this package's messages on stderr, without those of the libraries it uses."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
     log.setLevel(logging.INFO)
     log.propagate = False
     if not log.handlers:
