@@ -84,7 +84,8 @@ def elastic_transform(key, image, mask, *, alpha=120.0, sigma=6.0, affine=3.6):
       key: PRNG key.
       image: float32 [H, W, C] in [0, 1].
       mask: float32 [H, W, 1] in {0, 1}.
-      alpha: factor of the smoothed noise, in pixels at `REFERENCE_SIZE`.
+      alpha: factor of the smoothed noise, in pixels at `REFERENCE_SIZE`; the displacements'
+        standard deviation is alpha / (6.14 sigma) of them.
       sigma: standard deviation of the smoothing, in pixels at `REFERENCE_SIZE`.
       affine: largest displacement of a corner along an axis, in pixels at `REFERENCE_SIZE`.
 
@@ -217,7 +218,8 @@ def draw_elastic(key, points, *, alpha, sigma, affine):
     noise_key, jitter_key = jax.random.split(key)
     unit = _unit(points)
     noise = jax.random.uniform(noise_key, (height, width, 2), minval=-1.0)
-    field = warp.elastic_field(noise, alpha=alpha * unit, sigma=sigma * unit)
+    # Smoothed noise is as small as its sigma is large, hence the second factor for alpha.
+    field = warp.elastic_field(noise, alpha=alpha * unit**2, sigma=sigma * unit)
     jitter = affine * unit * jax.random.uniform(jitter_key, (3, 2), minval=-1.0)
     matrix = warp.jitter_matrix(jitter, height, width)
     # The corners move before the field does, so they are asked after it.
