@@ -65,8 +65,9 @@ def exponential_moving_average(decay: float, start: int = 0) -> optax.GradientTr
 
 def _average(weight) -> optax.GradientTransformation:
     def init(params):
-        zero = jnp.zeros([], jnp.int32)
-        return AverageState(zero, zero, jax.tree.map(jnp.array, params))  # a copy: both are donated
+        # No buffer twice, and none of the caller's: a training step may donate every one of them.
+        count, members = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        return AverageState(count, members, jax.tree.map(jnp.array, params))
 
     def update(updates, state, params=None):
         if params is None:
