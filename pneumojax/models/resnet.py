@@ -17,7 +17,10 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # t
 def batch_norm(train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.BatchNorm:
     """BatchNorm with torchvision's constants; statistics are always kept in float32.
 
-    PyTorch's momentum 0.1 weighs the new value, Flax's 0.9 the old one: they are the same.
+    PyTorch's momentum 0.1 weighs the new value, Flax's 0.9 the old one: they are the same. PyTorch
+    keeps n / (n - 1) times the variance it normalises by, Flax that variance: no step is affected.
+    Flax's fast variance, E[x^2] - E[x]^2, cancels in float32: with it gradients are three to ten
+    times as far from those of float64 as PyTorch's are, without it about as far.
     """
     return nn.BatchNorm(
         use_running_average=not train,

@@ -123,12 +123,12 @@ def flax_shape(name: Name) -> tuple[int, ...]:
 
 def flax_array(name: Name, tensor: np.ndarray) -> np.ndarray:
     """PyTorch's tensor as ours: kernels to [height, width, in, out], dense ones to [in, out]."""
-    return np.ascontiguousarray(tensor.transpose(_axes(name, tensor.ndim)))
+    return tensor.transpose(_axes(name, tensor.ndim)).copy()  # contiguous, and 0-d stays 0-d
 
 
 def torch_array(name: Name, array: np.ndarray) -> np.ndarray:
     """The inverse of `flax_array`."""
-    return np.ascontiguousarray(array.transpose(np.argsort(_axes(name, array.ndim))))
+    return array.transpose(np.argsort(_axes(name, array.ndim)).astype(int)).copy()
 
 
 def _axes(name: Name, ndim: int) -> tuple[int, ...]:
