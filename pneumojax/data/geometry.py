@@ -18,22 +18,32 @@ class Fit(NamedTuple):
     width: int
 
 
-def fit_of(shape: tuple[int, int], size: int) -> Fit:
-    """Scales an image of `shape` (H, W) to touch two sides of size x size, and centres it."""
-    h, w = shape
+def fit_of(shape: tuple[int, int], size: int, aspect: float = 1.0) -> Fit:
+    """Scales an image of `shape` (H, W) to touch two sides of size x size, and centres it.
+
+    Args:
+      shape: of the image, pixels.
+      size: side of the square, pixels.
+      aspect: height of one of the image's pixels over its width; those of the square are square.
+    """
+    h, w = shape[0] * aspect, shape[1]
     scale = size / max(h, w)
     height, width = max(1, round(h * scale)), max(1, round(w * scale))
     return Fit((size - height) // 2, (size - width) // 2, height, width)
 
 
-def fit_image(image: np.ndarray, size: int) -> np.ndarray:
+def fit_image(image: np.ndarray, size: int, aspect: float = 1.0) -> np.ndarray:
     """Scales [H, W] uint8 into [size, size] uint8; margins are black.
 
     Shrinking averages areas (no aliasing); enlarging is bilinear, as the authors' code is (A).
     """
-    fit = fit_of(image.shape, size)
-    interpolation = cv2.INTER_AREA if fit.height < image.shape[0] else cv2.INTER_LINEAR
-    scaled = cv2.resize(image, (fit.width, fit.height), interpolation=interpolation)
+    fit = fit_of(image.shape, size, aspect)
+    if aspect == 1:
+        interpolation = cv2.INTER_AREA if fit.height < image.shape[0] else cv2.INTER_LINEAR
+        scaled = cv2.resize(image, (fit.width, fit.height), interpolation=interpolation)
+    else:  # one axis may grow while the other shrinks
+        scaled = _resize_height(image, fit.height)
+        scaled = _resize_height(scaled.T, fit.width).T
     if scaled.shape == (size, size):
         return scaled
     square = np.zeros((size, size), image.dtype)
@@ -49,8 +59,15 @@ def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return (fit_image(mask * np.uint8(255), size) >= 128).astype(np.uint8)
 
 
-def unfit(probability: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def unfit(probability: np.ndarray, shape: tuple[int, int], aspect: float = 1.0) -> np.ndarray:
     """Maps a square result [S, S] float32 back to an image of `shape` (H, W), bilinearly."""
-    fit = fit_of(shape, probability.shape[0])
+    fit = fit_of(shape, probability.shape[0], aspect)
     inner = probability[fit.top : fit.top + fit.height, fit.left : fit.left + fit.width]
     return cv2.resize(inner, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def _resize_height(image, height):
+    interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
+    return cv2.resize(
+        np.ascontiguousarray(image), (image.shape[1], height), interpolation=interpolation
+    )
