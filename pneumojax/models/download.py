@@ -114,7 +114,7 @@ def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pat
         partial.chmod(0o644)
         os.replace(partial, folder / source.name)
     except (OSError, HTTPException) as e:  # URLError, timeouts and a full disk are OSErrors
-        reason = str(getattr(e, 'reason', None) or e) or type(e).__name__
+        reason = str(e) or type(e).__name__
         raise UsageError(
             f'{source.url} could not be downloaded ({reason}); put that file, SHA-256 '
             f'{source.sha256}, at {folder / source.name}, or set model.pretrained to its path'

@@ -219,7 +219,7 @@ def _stem_channels(tensors: Mapping[str, np.ndarray], stem: str) -> int:
 def _match(tensors, wanted: dict[str, Name], optional, path, what: str) -> dict[str, Any]:
     """Takes every wanted tensor out of the file, or raises one error that lists all that differ."""
     missing = [k for k, name in wanted.items() if k not in tensors and name.path is not None]
-    extra = [k for k in tensors if k not in wanted and k not in optional]
+    extra = sorted(k for k in tensors if k not in wanted and k not in optional)
     wrong = [
         f'{k} {tensors[k].shape} instead of {name.shape}'
         for k, name in wanted.items()

@@ -70,14 +70,14 @@ def _torch_bytes(state_dict: dict[str, np.ndarray]) -> bytes:
 def _write_new(path: pathlib.Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            raise _exists(path)
         with open(path, 'xb') as f:
             try:
                 f.write(content)
             except OSError:
                 path.unlink()
                 raise
-    except FileExistsError:
-        raise _exists(path) from None
     except OSError as e:
         raise UsageError(f'{path} cannot be written: {e.strerror}') from None
 
