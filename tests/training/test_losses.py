@@ -1,0 +1,118 @@
+"""The losses against closed forms, NumPy, optax and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+from scipy.special import expit
+
+from pneumojax.training import losses
+
+SHAPE = (3, 5, 4, 1)
+WEIGHTS = ConfigDict({'bce': 0.25, 'dice': 3.0, 'smooth': 0.5})
+
+
+def batch(seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, SHAPE)
+    return logits.astype(np.float32), (rng.random(SHAPE) < 0.3).astype(np.float32)
+
+
+def numpy_bce(logits, masks):
+    p = expit(logits.astype(np.float64))
+    return -np.mean(np.where(masks > 0, np.log(p), np.log1p(-p)))
+
+
+def numpy_dice(logits, masks, smooth):
+    p = expit(logits.astype(np.float64)).ravel()
+    return 1 - (2 * np.dot(p, masks.ravel()) + smooth) / (p.sum() + masks.sum() + smooth)
+
+
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('smooth', [0.5, 1.0, 10.0])
+def test_losses_equal_their_definitions_in_numpy(seed, smooth):
+    logits, masks = batch(seed)
+    assert losses.bce(logits, masks) == pytest.approx(numpy_bce(logits, masks), rel=1e-6)
+    expected = numpy_dice(logits, masks, smooth)
+    assert losses.soft_dice(logits, masks, smooth) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize('smooth', [0.5, 1.0])
+def test_soft_dice_equals_that_of_optax(smooth):
+    logits, masks = batch()
+    # Theirs divides numerator and denominator by two before it adds `smooth`.
+    theirs = optax.losses.dice_loss(logits, masks, smooth=smooth / 2, axis=(0, 1, 2))
+    assert losses.soft_dice(logits, masks, smooth) == pytest.approx(float(theirs), rel=1e-6)
+
+
+def test_bce_without_knowledge_is_the_logarithm_of_two():
+    _, masks = batch()
+    assert losses.bce(jnp.zeros(SHAPE), masks) == pytest.approx(np.log(2), rel=1e-6)
+
+
+def test_bce_of_certain_logits_is_linear_and_finite():
+    ones = jnp.ones(SHAPE)
+    assert losses.bce(1000 * ones, ones) == 0
+    assert losses.bce(-1000 * ones, ones) == pytest.approx(1000, rel=1e-6)
+    gradient = jax.grad(losses.bce)(-1000 * ones, ones)
+    np.testing.assert_allclose(gradient, -1 / ones.size, rtol=1e-6)
+
+
+def test_soft_dice_from_perfect_to_wrong():
+    _, masks = batch()
+    n = masks.size
+    perfect, wrong = 100.0 * (2 * masks - 1), -100.0 * (2 * masks - 1)
+    assert losses.soft_dice(perfect, masks) == pytest.approx(0, abs=1e-6)
+    # No overlap, and prediction and truth together cover the batch.
+    assert losses.soft_dice(wrong, masks) == pytest.approx(1 - 1 / (n + 1), rel=1e-6)
+    # p = 1/2 everywhere: 2 * (T / 2) over n / 2 + T.
+    expected = 1 - (masks.sum() + 1) / (n / 2 + masks.sum() + 1)
+    assert losses.soft_dice(jnp.zeros(SHAPE), masks) == pytest.approx(expected, rel=1e-6)
+
+
+def test_soft_dice_of_a_batch_without_lesions():
+    empty = jnp.zeros(SHAPE)
+    assert losses.soft_dice(empty - 100.0, empty) == pytest.approx(0, abs=1e-6)
+    for smooth in (1.0, 4.0):
+        expected = 1 - smooth / (empty.size / 2 + smooth)
+        assert losses.soft_dice(empty, empty, smooth) == pytest.approx(expected, rel=1e-6)
+    assert np.isfinite(jax.grad(losses.soft_dice)(empty - 100.0, empty)).all()
+
+
+def test_soft_dice_is_one_ratio_for_the_whole_batch():
+    logits, masks = batch()
+    masks[1] = 0
+    together = float(losses.soft_dice(logits, masks))
+    flat = (1, -1, 1, 1)
+    as_one_image = losses.soft_dice(logits.reshape(flat), masks.reshape(flat))
+    assert together == pytest.approx(float(as_one_image), rel=1e-6)
+    per_image = np.mean([numpy_dice(x, t, 1.0) for x, t in zip(logits, masks, strict=True)])
+    assert abs(together - per_image) > 0.01
+
+
+def test_combined_weighs_the_parts_as_the_config_says():
+    logits, masks = batch()
+    loss, parts = losses.combined(logits, masks, WEIGHTS)
+    bce, dice = numpy_bce(logits, masks), numpy_dice(logits, masks, 0.5)
+    assert loss == pytest.approx(0.25 * bce + 3 * dice, rel=1e-6)
+    assert parts['bce'] == pytest.approx(bce, rel=1e-6)
+    assert parts['dice_loss'] == pytest.approx(dice, rel=1e-6)
+    assert {x.dtype for x in (loss, *parts.values())} == {jnp.dtype('float32')}
+    assert {x.shape for x in (loss, *parts.values())} == {()}
+
+
+def test_gradients_equal_finite_differences():
+    logits, masks = (x.astype(np.float64) for x in batch())
+    step = 1e-5
+    with jax.enable_x64(True):
+        gradient = np.asarray(jax.grad(lambda x: losses.combined(x, masks, WEIGHTS)[0])(logits))
+        assert gradient.dtype == np.float64
+        for index in np.ndindex(*SHAPE):
+            ends = []
+            for sign in (-1, 1):
+                moved = logits.copy()
+                moved[index] += sign * step
+                ends.append(0.25 * numpy_bce(moved, masks) + 3 * numpy_dice(moved, masks, 0.5))
+            assert gradient[index] == pytest.approx((ends[1] - ends[0]) / (2 * step), abs=1e-9)
