@@ -2,7 +2,6 @@
 
 import hashlib
 import pathlib
-import pickle
 import re
 
 import ml_dtypes  # noqa: F401  (lets numpy hold the bfloat16 of a .safetensors file)
@@ -104,12 +103,12 @@ def _read_pickled(path: pathlib.Path) -> dict[str, np.ndarray]:
         )
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as e:
-        raise UsageError(
-            f'{path}: not a file of plain tensors, or cut off ({_first_line(e)}); it was not '
-            'opened further, because such files can run code; save model.state_dict() instead'
-        ) from None
     except Exception as e:  # torch raises many kinds for a damaged archive
+        if type(e).__name__ == 'UnpicklingError':
+            raise UsageError(
+                f'{path}: not a file of plain tensors, or cut off ({_first_line(e)}); it was not '
+                'opened further, because such files can run code; save model.state_dict() instead'
+            ) from None
         raise UsageError(
             f'{path}: not a PyTorch file, or cut off ({_first_line(e)}); get it again'
         ) from None
