@@ -13,7 +13,7 @@ def half_cosine(initial: float, final: float, steps: int, warmup: int = 0) -> op
     """A linear rise over `warmup` updates, then half a cosine from `initial` to `final` (A).
 
     Args:
-      initial, final: learning rates at the top and at the last update.
+      initial, final: learning rates at the top and where the cosine ends, after the last update.
       steps: updates in all, warm-up included.
       warmup: updates of the rise.
     """
@@ -27,7 +27,8 @@ def half_cosine(initial: float, final: float, steps: int, warmup: int = 0) -> op
 
 
 def updates_done(plan: Plan, accumulate: int, epochs: float) -> int:
-    """Updates after so many epochs: batches done, divided by those that make one update."""
+    """Updates after so many epochs (at most all): batches done, by those that make one update."""
+    epochs = min(epochs, len(plan.epoch_ends))
     whole = int(epochs)
     ends = np.concatenate([[0], plan.epoch_ends])
     batches = ends[whole]
