@@ -19,8 +19,9 @@ def batch_norm(train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.
 
     PyTorch's momentum 0.1 weighs the new value, Flax's 0.9 the old one: they are the same. PyTorch
     keeps n / (n - 1) times the variance it normalises by, Flax that variance: no step is affected.
-    Flax's fast variance, E[x^2] - E[x]^2, cancels in float32: with it gradients are three to ten
-    times as far from those of float64 as PyTorch's are, without it about as far.
+    Flax's fast variance, E[x^2] - E[x]^2, cancels in float32 where the mean is large: in one step
+    of random weights (tests/models/test_against_torch.py) the gradient was 9.3e-3 from the float64
+    one with it, 2.7e-3 without, and PyTorch's 0.9e-3.
     """
     return nn.BatchNorm(
         use_running_average=not train,

@@ -1,6 +1,7 @@
 import functools
 
 import jax
+import made_up
 import numpy as np
 import pytest
 
@@ -57,16 +58,14 @@ def test_refusals(images, kind, channels):
 
 @functools.partial(jax.jit, static_argnums=0)
 def evaluate(model, variables, x):
-    return evaluate(model, variables, x)
+    return model.apply(variables, x, train=False)
 
 
 @pytest.fixture(scope='module')
 def networks():
     """A narrow ResNet with three input channels, and the same with its stem summed to one."""
     model = ResNet34(width=8, stage_sizes=(1, 1, 1, 1))
-    x = np.zeros((1, 32, 32, 3), np.float32)
-    three = jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(0))
-    three = jax.tree.map(np.asarray, dict(three))
+    three = made_up.variables(model)
     one = jax.tree.map(lambda leaf: leaf, three)
     return model, three, pretrained.with_channels(one, 1)
 
@@ -76,8 +75,8 @@ def test_one_channel_gives_the_features_of_three_equal_ones(networks, kind):
     model, three, one = networks
     assert one['params']['conv1']['kernel'].shape == (7, 7, 1, 8)
     x = grey()
-    expected = model.apply(three, normalize(x, kind, 3), train=False)
-    actual = model.apply(one, normalize(x, kind, 1), train=False)
+    expected = evaluate(model, three, normalize(x, kind, 3))
+    actual = evaluate(model, one, normalize(x, kind, 1))
     for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
@@ -85,8 +84,8 @@ def test_one_channel_gives_the_features_of_three_equal_ones(networks, kind):
 def test_per_channel_imagenet_differs_as_the_docstring_says(networks):
     model, three, one = networks
     x = grey()
-    expected = model.apply(three, normalize(x, 'imagenet', 3), train=False)[0]
-    actual = model.apply(one, normalize(x, 'imagenet', 1), train=False)[0]
+    expected = evaluate(model, three, normalize(x, 'imagenet', 3))[0]
+    actual = evaluate(model, one, normalize(x, 'imagenet', 1))[0]
     assert np.abs(actual - expected).max() > 1e-3
 
 

@@ -6,6 +6,8 @@ import os
 import pickle
 
 import jax
+import made_up
+import ml_collections
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -226,8 +228,7 @@ def test_pth_without_torch_says_so(tmp_path, monkeypatch):
 
 
 def zeros(channels=3, **size):
-    x = jax.ShapeDtypeStruct((1, 32, 32, channels), np.float32)
-    shapes = jax.eval_shape(lambda x: UNet(**size).init(jax.random.key(0), x, train=False), x)
+    shapes = made_up.shapes(UNet(**size), channels)
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
@@ -262,8 +263,12 @@ def test_initialize_another_width(full):
 
 @pytest.mark.slow
 def test_convert(full, tmp_path):
+    stage = ml_collections.ConfigDict(
+        {'image_size': 512, 'model': {'width': 8, 'dtype': 'bfloat16'}}
+    )
     for kind, path in zip(('resnet34', 'unet'), full, strict=True):
-        output = convert(str(path), tmp_path / 'deep' / kind)
+        config = stage if kind == 'unet' else None
+        output = convert(str(path), tmp_path / 'deep' / kind, config)
         assert sorted(p.name for p in output.iterdir()) == ['checkpoints', 'config.json']
         about = json.loads((output / 'config.json').read_text())
         assert about['converted']['kind'] == kind
@@ -275,6 +280,9 @@ def test_convert(full, tmp_path):
         assert Run(output).items(0) == {'params', 'batch_stats'}
         fresh = zeros(1)
         same(pretrained.initialize(fresh, str(output)), pretrained.initialize(fresh, str(path)))
+    assert about['image_size'] == 512  # the configuration given, with the network's own shape
+    assert (about['model']['width'], about['model']['dtype']) == (64, 'bfloat16')
+    assert stage.model.width == 8
     encoder = tmp_path / 'deep' / 'resnet34'
     same(
         pretrained.load_resnet34(encoder, num_classes=1000),

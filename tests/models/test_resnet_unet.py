@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import made_up
 import numpy as np
 import pytest
 
@@ -17,14 +18,8 @@ def draw(size, channels=3, batch=2, seed=0):
     return np.random.default_rng(seed).random((batch, *size, channels), np.float32)
 
 
-def init(model, channels=3):
-    x = jnp.zeros((1, 32, 32, channels))
-    return jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(0))
-
-
 def count(model, channels=3):
-    x = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
-    shapes = jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), x)
+    shapes = made_up.shapes(model, channels)
     return sum(leaf.size for leaf in jax.tree.leaves(shapes['params']))
 
 
@@ -40,7 +35,7 @@ def train(model, variables, x):
 
 @pytest.fixture(scope='module')
 def narrow():
-    return UNet(**NARROW), init(UNet(**NARROW))
+    return UNet(**NARROW), made_up.variables(UNet(**NARROW))
 
 
 def test_golden_parameter_counts():
@@ -83,7 +78,7 @@ def test_upsample_repeats_and_crops_the_far_edge():
 def test_the_stem_pads_both_sides_by_three():
     """Against the definition, written as loops: padding 3, stride 2, no shift."""
     model = ResNet34(**NARROW)
-    variables = init(model, 1)
+    variables = made_up.variables(model, 1)
     x = draw((9, 8), 1, batch=1)
     kernel = np.asarray(variables['params']['conv1']['kernel'])  # [7, 7, 1, 8]
     padded = np.pad(x[0], ((3, 3), (3, 3), (0, 0)))
@@ -98,11 +93,12 @@ def test_the_stem_pads_both_sides_by_three():
     np.testing.assert_allclose(stem, np.maximum(expected / np.sqrt(1 + 1e-5), 0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(narrow):
     _, variables = narrow
     x = draw((64, 64))
     model = UNet(**NARROW, dtype=jnp.bfloat16)
-    fresh = init(model)
+    fresh = made_up.shapes(model)
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype('float32')}
     logits, updates = train(model, variables, x)
     assert logits.dtype == jnp.float32
@@ -159,6 +155,7 @@ def test_jit_equals_no_jit(narrow):
     np.testing.assert_allclose(jitted, plain, atol=1e-5 * np.abs(plain).max())
 
 
+@pytest.mark.slow
 def test_statistics_over_an_axis_are_those_of_the_whole_batch(narrow):
     _, variables = narrow
     x = draw((64, 64), batch=4)
