@@ -46,7 +46,8 @@ def get_config() -> ml_collections.ConfigDict:
     # empty for random weights.
     model.pretrained = ''
     model.channels = 3  # A: grey repeated to three channels; 1 sums the stem's kernel instead
-    model.normalization = 'unit'  # A: x/255 only; 'imagenet' subtracts its mean, divides by its std
+    # 'unit': x/255 only (A); 'imagenet': its mean and std per channel; 'imagenet_grey': one pair.
+    model.normalization = 'unit'
     model.width = 64  # channels of the first stage; 64 is ResNet34
     model.stage_sizes = (3, 4, 6, 3)  # blocks per stage; these are ResNet34's
     model.dtype = 'float32'  # of the computation; parameters, statistics and loss stay float32

@@ -25,10 +25,16 @@ def get_config():
     config.optimizer.name = 'adam'
     config.optimizer.learning_rate = 3e-3
     config.optimizer.final_learning_rate = 1e-4
+    config.sampling.positive_share = (0.5,)
+    # Milder than for radiographs: there is time for a few hundred steps only.
+    config.augment.warp = 0.0
+    config.augment.shift = config.augment.scale = 0.1
+    config.augment.rotate = 10.0
     config.evaluation.compare = True
-    config.evaluation.batch_size = 32
+    config.evaluation.batch_size = 40
+    config.evaluation.every_epochs = 2
     config.stages = {
-        'stage1': {'image_size': 64, 'num_epochs': 12, 'swa': {'start': 9}},
-        'stage2': {'image_size': 128, 'num_epochs': 4, 'swa': {'start': 2}},
+        'stage1': {'image_size': 64, 'num_epochs': 16, 'swa': {'start': 12}},
+        'stage2': {'image_size': 128, 'num_epochs': 10, 'swa': {'start': 7}},
     }
     return config

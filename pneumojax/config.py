@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 
 from pneumojax.errors import UsageError
+from pneumojax.models.normalize import KINDS
 
 # Keys that say where and how fast, not what: a run may be continued with other values of them.
 FREE_KEYS = (
@@ -61,9 +62,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     require('model.channels', model.channels in (1, 3), '1 or 3')
     require('model.width', model.width >= 4, 'at least 4')
     require('model.dtype', model.dtype in ('float32', 'bfloat16'), "'float32' or 'bfloat16'")
-    require(
-        'model.normalization', model.normalization in ('unit', 'imagenet'), "'unit' or 'imagenet'"
-    )
+    require('model.normalization', model.normalization in KINDS, f'one of {KINDS}')
     require(
         'model.stage_sizes',
         len(model.stage_sizes) == 4 and min(model.stage_sizes) >= 1,

@@ -25,33 +25,54 @@ from pneumojax.errors import UsageError
 from pneumojax.progress import show_log
 from pneumojax.run import Run
 
-MODES = ('prepare', 'train', 'evaluate')
-
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'configs/NAME.py; may be left out where the run directory has one.'
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Run directory; default runs/<config.name>.')
 _MODE = flags.DEFINE_enum(
-    'mode', 'train', MODES,
+    'mode', 'train', ['prepare', 'train', 'evaluate', 'export', 'convert'],
     'prepare: decode all images into the cache. train: (prepare and) train, or continue. '
-    'evaluate: figures, thresholds and pictures of a run.',
+    'evaluate: figures, thresholds and pictures of a run. export: a run\'s network for other '
+    'programs, to --output. convert: PyTorch weights, --input, into a checkpoint, --output.',
+)  # fmt: skip
+_INPUT = flags.DEFINE_string('input', None, "convert: a .safetensors or .pth file, or 'imagenet'.")
+_OUTPUT = flags.DEFINE_string('output', None, 'export, convert: the folder to write.')
+_FORMAT = flags.DEFINE_enum(
+    'format', 'torch', ['torch'],
+    "export: 'torch', a state dict for segmentation_models_pytorch.Unet('resnet34').",
 )  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
-    """Runs one mode. UsageError and bad flags exit with status 2, without a traceback."""
+    """Runs one mode."""
     if len(argv) > 1:
         raise UsageError(f'unknown argument {argv[1]!r}; every option starts with --')
-    config, workdir = resolve()
+    mode = _MODE.value
+    if mode == 'convert':
+        from pneumojax.models.convert import convert
+
+        convert(_needed('input', _INPUT.value), _needed('output', _OUTPUT.value), _CONFIG.value)
+        return
+    config, workdir = _config_and_workdir()
     config_lib.check(config)
-    from pneumojax.training import stages  # late: --help and mistyped flags need no JAX
+    if mode == 'export':
+        from pneumojax.inference.export import export
 
-    {'prepare': stages.prepare, 'train': stages.train, 'evaluate': stages.evaluate}[_MODE.value](
-        config, workdir
-    )
+        export(config, Run(workdir), _needed('output', _OUTPUT.value))
+        return
+    from pneumojax.training import stages  # late: --help and mistyped flags need none of it
+
+    modes = {'prepare': stages.prepare, 'train': stages.train, 'evaluate': stages.evaluate}
+    modes[mode](config, workdir)
 
 
-def resolve():
+def _needed(flag: str, value: str | None) -> str:
+    if not value:
+        raise UsageError(f'--mode={_MODE.value} needs --{flag}')
+    return value
+
+
+def _config_and_workdir():
     """The configuration and the run directory that the flags name."""
     config = _CONFIG.value
     if config is None and _WORKDIR.value is None:
@@ -71,23 +92,25 @@ def parse_flags(argv: list[str]) -> list[str]:
         message = str(e)
     except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as e:
         message = f'--config: {e}'  # a file that is missing or broken, an unknown key, a bad value
-    sys.exit(_fail(message))
+    return sys.exit(_complain(message))
 
 
-def _fail(message: str) -> int:
+def _complain(message: str) -> int:
     print(f'pneumojax: {" ".join(message.split())}', file=sys.stderr)
     return 2
 
 
 def run() -> None:
-    """The program."""
+    """The program: modes and their errors, as lines and exit statuses."""
     show_log()
 
     def guarded(argv):
         try:
             main(argv)
-        except (UsageError, FloatingPointError) as e:
-            sys.exit(_fail(str(e)) if isinstance(e, UsageError) else f'pneumojax: {e}')
+        except UsageError as e:
+            sys.exit(_complain(str(e)))
+        except FloatingPointError as e:
+            sys.exit(f'pneumojax: {e}')
 
     app.run(guarded, flags_parser=parse_flags)
 

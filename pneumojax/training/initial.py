@@ -2,7 +2,7 @@
 
 1. its own newest checkpoint, state and all      (`resume`)
 2. the earlier stage that `init_from` names      (parameters and statistics)
-3. ImageNet weights, `model.pretrained`          (encoder only; the decoder is random)
+3. `model.pretrained`      (a ResNet34: the encoder; a whole converted U-Net: everything)
 4. random weights
 """
 
@@ -49,10 +49,7 @@ def variables(config, held_out: list[str]) -> dict[str, Any]:
         return from_stage(Run(config.init_from), config.init_weights, shapes, held_out)
     fresh = jax.device_get(build.initial_variables(config))
     if config.model.pretrained:
-        encoder = pretrained.load_resnet34(
-            pretrained.resolve(config.model.pretrained), channels=config.model.channels
-        )
-        return {k: {**fresh[k], 'encoder': encoder[k]} for k in ('params', 'batch_stats')}
+        return pretrained.initialize(fresh, config.model.pretrained)
     return fresh
 
 
