@@ -1,0 +1,49 @@
+"""What several rooms' tests share: a tiny data set of phantoms and a configuration that fits it."""
+
+import pytest
+
+from configs import base
+from pneumojax.data import phantom
+
+
+def tiny_config(root, cache):
+    """Four narrow stages at 32 px on 40 phantoms: a run takes seconds."""
+    config = base.get_config()
+    config.name = 'tiny'
+    config.image_size = 32
+    config.batch_size = 8
+    config.num_epochs = 3
+    config.log_every_steps = 1
+    config.data.root = str(root)
+    config.data.cache = str(cache)
+    config.data.num_folds = 4
+    config.model.channels = 1
+    config.model.width = 4
+    config.model.stage_sizes = (1, 1, 1, 1)
+    config.optimizer.name = 'adam'
+    config.optimizer.learning_rate = 1e-2
+    config.augment.warp = 0.0  # compiles in a quarter of the time
+    config.swa.start = 1
+    config.evaluation.batch_size = 8
+    config.evaluation.bootstrap = 200
+    return config
+
+
+@pytest.fixture(scope='session')
+def phantoms(tmp_path_factory):
+    """The root of 40 phantoms, 40 % positive, in Kaggle's layout."""
+    root = tmp_path_factory.mktemp('phantoms') / 'siim'
+    phantom.write_dataset(root, num_images=40, size=64, seed=3, positive_share=0.4)
+    return root
+
+
+@pytest.fixture(scope='session')
+def cache(tmp_path_factory):
+    """A cache that all tests share: each size is decoded once."""
+    return tmp_path_factory.mktemp('cache')
+
+
+@pytest.fixture
+def config(phantoms, cache):
+    """A fresh copy of the tiny configuration."""
+    return tiny_config(phantoms, cache)

@@ -1,0 +1,106 @@
+"""The program as a person meets it: help, mistakes, exit statuses, the README's commands."""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from pneumojax import config as config_lib
+from pneumojax.run import Run
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+
+def pneumojax(*arguments, cwd):
+    environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'JAX_PLATFORMS': 'cpu'}
+    return subprocess.run(
+        [sys.executable, '-m', 'pneumojax.main', *map(str, arguments)],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def refused(result, *words):
+    """One line on stderr that has the words, and exit status 2."""
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith('pneumojax: ')]
+    assert len(lines) == 1, result.stderr
+    assert 'Traceback' not in result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_can_be_read(tmp_path):
+    result = pneumojax('--help', cwd=tmp_path)
+    assert 'configs/demo.py' in result.stdout
+    assert '--workdir' in result.stdout
+    assert len(result.stdout.splitlines()) < 60
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        ([], ['--config=configs/NAME.py', 'configs/demo.py']),
+        (['--mode=fly'], ['mode', 'fly']),
+        (['--config=nowhere.py'], ['nowhere.py']),
+        (['--config={configs}/stage1.py', '--config.no_such_key=1'], ['no_such_key']),
+        (['--config={configs}/stage1.py', '--config.image_size=0'], ['image_size', '0']),
+        (['--config={configs}/stage1.py', '--config.image_size=big'], ['image_size', 'big']),
+        (['--config={configs}/stage1.py', 'evaluate'], ['evaluate']),
+        (['--mode=evaluate', '--workdir=nowhere'], ['nowhere', 'config.json']),
+        (['--mode=convert'], ['--input']),
+        (['--config={configs}/stage1.py'], ['data/siim', 'configs/demo.py']),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(arguments, words, tmp_path):
+    given = [a.format(configs=REPOSITORY / 'configs') for a in arguments]
+    refused(pneumojax(*given, cwd=tmp_path), *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_run_directory_of_another_config_is_left_alone(config, tmp_path):
+    run = Run(tmp_path / 'run')
+    run.start(config)
+    (tmp_path / 'changed.json').write_text(config_lib.to_json(config))
+    before = (run / 'config.json').read_text()
+    result = pneumojax(
+        f'--config={REPOSITORY}/configs/stage1.py', f'--workdir={run.path}',
+        f'--config.data.root={config.data.root}', f'--config.data.cache={config.data.cache}',
+        '--config.model.pretrained=', cwd=tmp_path,
+    )  # fmt: skip
+    refused(result, str(run.path), 'another config')
+    assert (run / 'config.json').read_text() == before
+
+
+def readme_commands():
+    text = (REPOSITORY / 'README.md').read_text()
+    blocks = re.findall(r'```bash\n(.*?)```', text, re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    commands = [c.strip() for line in lines for c in line.split('&&')]
+    return sorted({c for c in commands if 'pneumojax.main' in c})
+
+
+def test_the_readme_has_its_two_set_up_commands():
+    text = (REPOSITORY / 'README.md').read_text()
+    first, second = re.findall(r'```bash\n(.*?)```', text, re.S)[:2]
+    assert first.strip() == 'pip install -e . && python -m pneumojax.main --config=configs/demo.py'
+    assert second.strip() == "pip install -e '.[test]' && python -m pytest"
+
+
+@pytest.mark.parametrize('command', readme_commands())
+def test_every_readme_command_parses(command, tmp_path):
+    """Flags, config file and overrides are understood; nothing is run."""
+    arguments = shlex.split(command)[3:]
+    script = (
+        'import sys; from pneumojax import main, config; from absl import flags\n'
+        'main.parse_flags(["pneumojax", *sys.argv[1:]])\n'
+        'c = flags.FLAGS.config\n'
+        'c is None or config.check(c)\n'
+    )
+    subprocess.run(
+        [sys.executable, '-c', script, *arguments],
+        cwd=REPOSITORY, env=os.environ | {'PYTHONPATH': str(REPOSITORY)}, check=True, timeout=120,
+    )  # fmt: skip

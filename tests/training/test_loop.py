@@ -1,0 +1,277 @@
+"""A stage from its first step to its last checkpoint: resumed, restored, refused."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from pneumojax.data import dataset as dataset_lib
+from pneumojax.errors import UsageError
+from pneumojax.models import build
+from pneumojax.run import Run
+from pneumojax.training import averaging, initial, loop, optimizer, stages, steps
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+def final_items(run, config):
+    """All items of the last checkpoint, strictly loaded."""
+    shapes = build.variable_shapes(config)
+    step = run.latest_step()
+    plan = loop.make_plan(config, dataset_lib.load(config))
+    state = initial.resume(run, config, optimizer.make_optimizer(config, plan))
+    average = run.load_variables(step, shapes, averaged=True)
+    return step, {'last': state.variables, 'opt_state': state.opt_state, 'average': average}
+
+
+def assert_same_bits(a, b):
+    flat_a, tree_a = jax.tree.flatten(a)
+    flat_b, tree_b = jax.tree.flatten(b)
+    assert tree_a == tree_b
+    for x, y in zip(flat_a, flat_b, strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope='module')
+def trained(phantoms, cache, tmp_path_factory):
+    """One uninterrupted run, for several tests."""
+    from tests.conftest import tiny_config
+
+    config = tiny_config(phantoms, cache)
+    run = Run(tmp_path_factory.mktemp('runs') / 'whole')
+    loop.train(config, run)
+    return config, run
+
+
+def test_it_writes_what_the_contract_names(trained):
+    config, run = trained
+    step, _ = final_items(run, config)
+    plan = loop.make_plan(config, dataset_lib.load(config))
+    assert step == plan.total_steps
+    assert run.items(step) >= {
+        'params', 'batch_stats', 'opt_state', 'average_params', 'average_batch_stats',
+    }  # fmt: skip
+    rows = run.metrics()
+    assert [r['step'] for r in rows if r['split'] == 'train'] == list(range(1, step + 1))
+    assert [r['step'] for r in rows if r['split'] == 'validation'] == plan.epoch_ends.tolist()
+    assert {'loss', 'bce', 'dice_loss', 'grad_norm', 'learning_rate'} <= rows[0].keys()
+    assert list((run / 'tensorboard').iterdir())
+    split = run.read_json('split.json')
+    assert not set(split['train']) & set(split['validation'])
+    assert len(split['train']) + len(split['validation']) == 40
+
+
+def test_the_average_is_the_mean_of_the_last_epochs_weights(config, tmp_path):
+    config.checkpoint.keep = 10
+    run = Run(tmp_path / 'run')
+    loop.train(config, run)
+    shapes = build.variable_shapes(config)
+    plan = loop.make_plan(config, dataset_lib.load(config))
+    members = [
+        run.load_variables(int(step), shapes, averaged=False)['params']
+        for step in plan.epoch_ends[config.swa.start :]
+    ]
+    assert len(members) == 2
+    mean = jax.tree.map(lambda *w: np.mean(np.stack(w), axis=0), *members)
+    averaged = run.load_variables(plan.total_steps, shapes, averaged=True)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), averaged['params'], mean)
+
+    # Its statistics are those of its own activations, not the last weights'.
+    dataset = dataset_lib.load(config)
+    statistics = jax.jit(steps.make_statistics_step(config))
+    rows = [dataset.records[i] for i in dataset.train[:8]]
+    batch = {'image': np.stack([r[0] for r in rows]), 'mask': np.stack([r[1] for r in rows])}
+    one = statistics(averaged['params'], averaged['batch_stats'], batch)
+    own = averaged['batch_stats']['encoder']['bn1']['mean']
+    last = run.load_variables(plan.total_steps, shapes, averaged=False)['batch_stats']
+    expected = one['encoder']['bn1']['mean']
+    assert np.abs(own - expected).max() < np.abs(last['encoder']['bn1']['mean'] - expected).max()
+
+
+def test_a_complete_run_is_left_alone(trained):
+    config, run = trained
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob('*') if p.is_file()}
+    loop.train(config, run)
+    assert before == {p: p.stat().st_mtime_ns for p in run.path.rglob('*') if p.is_file()}
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_bits(trained, tmp_path):
+    """kill -9 after the first checkpoint; the same command continues."""
+    config, whole = trained
+    run = Run(tmp_path / 'killed')
+    script = tmp_path / 'train.py'
+    script.write_text(
+        'import sys\n'
+        'from pneumojax import config as config_lib\n'
+        'from pneumojax.run import Run\n'
+        'from pneumojax.training import loop\n'
+        'config = config_lib.from_json(open(sys.argv[1]).read())\n'
+        'loop.train(config, Run(sys.argv[2]))\n'
+    )
+    command = [sys.executable, str(script), str(whole / 'config.json'), str(run.path)]
+    environment = os.environ | {'PYTHONPATH': str(REPOSITORY)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while run.latest_step() is None and time.monotonic() < deadline:
+            assert process.poll() is None, 'ended before its first checkpoint was seen'
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    killed_at = run.latest_step()
+    assert killed_at is not None
+    loop.train(config, run)
+    step, items = final_items(run, config)
+    expected_step, expected = final_items(whole, config)
+    assert step == expected_step
+    assert_same_bits(items, expected)
+    assert [r['step'] for r in run.metrics() if r['split'] == 'train'] == list(range(1, step + 1))
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(trained, tmp_path, monkeypatch):
+    """Interrupted in the middle of an epoch, with steps past the last checkpoint to forget."""
+    config, whole = trained
+    run = Run(tmp_path / 'interrupted')
+    report = loop.Stage._report
+
+    def interrupt(self, step, metrics):
+        report(self, step, metrics)
+        if step == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Stage, '_report', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config, run)
+    monkeypatch.undo()
+    assert 0 < run.latest_step() < 6
+    loop.train(config, run)
+    assert_same_bits(final_items(run, config), final_items(whole, config))
+    drop = ('seconds',)
+    lines = [[{k: v for k, v in row.items() if k not in drop} for row in r.metrics()]
+             for r in (run, whole)]  # fmt: skip
+    assert lines[0] == lines[1]
+
+
+def test_stage_2_starts_from_all_of_stage_1(trained, config):
+    _, stage1 = trained
+    config.name, config.image_size, config.init_from = 'stage2', 48, str(stage1.path)
+    start = initial.variables(config, held_out=[])
+    shapes = build.variable_shapes(config)
+    average = stage1.load_variables(stage1.latest_step(), shapes, averaged=True)
+    assert_same_bits(start, average)
+    config.init_weights = 'last'
+    last = stage1.load_variables(stage1.latest_step(), shapes, averaged=False)
+    assert_same_bits(initial.variables(config, held_out=[]), last)
+
+
+def test_another_network_is_refused_with_both_key_lists(trained, config):
+    _, stage1 = trained
+    config.init_from = str(stage1.path)
+    config.model.stage_sizes = (1, 2, 1, 1)
+    with pytest.raises(UsageError) as e:
+        initial.variables(config, held_out=[])
+    assert str(stage1.path) in str(e.value)
+    assert f'/{stage1.latest_step()}' in str(e.value)
+    assert 'only in the model: encoder/layer2_1/bn1/' in str(e.value)
+    config.model.stage_sizes, config.model.width = (1, 1, 1, 1), 8
+    with pytest.raises(UsageError, match=r'another shape or dtype: .*\(7, 7, 1, 4\)'):
+        initial.variables(config, held_out=[])
+
+
+def test_without_stage_1_it_says_the_command_that_makes_one(config, tmp_path):
+    config.init_from = str(tmp_path / 'stage1')
+    with pytest.raises(UsageError, match=r'--config=configs/stage1\.py'):
+        initial.variables(config, held_out=[])
+    assert not (tmp_path / 'stage1').exists()
+
+
+def test_a_stage_that_saw_the_held_out_images_is_refused(trained, config):
+    _, stage1 = trained
+    config.init_from = str(stage1.path)
+    seen = stage1.read_json('split.json')['train'][0]
+    with pytest.raises(UsageError, match='was trained on 1 of the images'):
+        initial.variables(config, held_out=[seen])
+
+
+def test_another_split_is_refused(trained, config, tmp_path):
+    _, run = trained
+    changed = json.loads((run / 'split.json').read_text())
+    other = Run(tmp_path / 'other')
+    other.start(config)
+    changed['validation'].append(changed['train'].pop())
+    other.write_json('split.json', changed)
+    with pytest.raises(UsageError, match=r'split\.json'):
+        loop.train(config, other)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_images(config, tmp_path):
+    config.optimizer.name = 'sgd'
+    config.optimizer.learning_rate = 1e30
+    run = Run(tmp_path / 'diverges')
+    with pytest.raises(FloatingPointError, match=r'not finite at step \d+.*learning rate') as e:
+        loop.train(config, run)
+    ids = {example.image_id for example in dataset_lib.load(config).examples}
+    named = str(e.value).split('images ')[1].split(';')[0].split(', ')
+    assert len(named) == config.batch_size
+    assert set(named) <= ids
+
+
+def test_freezing_and_accumulation_by_config(config, tmp_path):
+    """The encoder of a run whose every epoch is frozen keeps its initial weights, bit for bit."""
+    config.optimizer.freeze_encoder_epochs = config.num_epochs
+    config.optimizer.accumulate = 2
+    config.optimizer.clip_norm = 0.1
+    config.swa.kind = 'ema'
+    run = Run(tmp_path / 'frozen')
+    loop.train(config, run)
+    shapes = build.variable_shapes(config)
+    final = run.load_variables(run.latest_step(), shapes, averaged=False)
+    fresh = jax.device_get(build.initial_variables(config))
+    assert_same_bits(final['params']['encoder'], fresh['params']['encoder'])
+    changed = jax.tree.map(
+        lambda a, b: bool((a != b).any()),
+        final['params']['decoder'], fresh['params']['decoder'],
+    )  # fmt: skip
+    assert all(v for k, v in jax.tree.leaves_with_path(changed) if 'kernel' in str(k))
+    plan = loop.make_plan(config, dataset_lib.load(config))
+    state = initial.resume(run, config, optimizer.make_optimizer(config, plan))
+    assert averaging.find_average(state.opt_state).count == plan.total_steps // 2
+
+
+def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, capsys):
+    config.num_epochs = 1
+    config.swa.start = 0
+    config.evaluation.compare = True
+    config.stages = {'low': {'image_size': 32}, 'high': {'image_size': 48, 'num_epochs': 2}}
+    stages.train(config, tmp_path / 'both')
+    table = capsys.readouterr().out
+    for words in ('low, 32 px', 'high, 48 px', '+ SWA', '+ TTA', 'all empty', 'positives'):
+        assert words in table
+    high = Run(tmp_path / 'both' / 'high')
+    assert high.config().init_from == str(tmp_path / 'both' / 'low')
+    for name in ('evaluation.json', 'per_image.csv', 'thresholds.json'):
+        assert (high / name).is_file()
+    for name in ('curves.png', 'contact_sheet.png'):
+        assert (high / name).read_bytes().startswith(b'\x89PNG')
+    report = high.read_json('evaluation.json')
+    keys = {'mean_dice', 'all_empty_dice', 'positive_dice', 'sensitivity', 'specificity', 'auc'}
+    for key in keys:
+        assert set(report[key]) == {'value', 'low', 'high'}
+    split = high.read_json('split.json')
+    assert report['n'] == len(split['validation'])
+    rows = (high / 'per_image.csv').read_text().splitlines()
+    assert rows[0] == 'ImageId,dice,true_px,predicted_px,probability'
+    assert [row.split(',')[0] for row in rows[1:]] == split['validation']
+    mean = np.mean([float(row.split(',')[1]) for row in rows[1:]])
+    assert report['mean_dice']['value'] == pytest.approx(mean, abs=1e-6)
