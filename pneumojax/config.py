@@ -34,7 +34,16 @@ def get(config, key: str) -> Any:
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises UsageError for the first value that cannot work, naming its key."""
+    try:
+        _check(config)
+    except (AttributeError, KeyError, TypeError) as e:  # a key is missing or of another type
+        message = ' '.join(str(e).split())
+        raise UsageError(
+            f'the config cannot be used: {message}; start from configs/base.py'
+        ) from None
 
+
+def _check(config) -> None:
     def require(key, ok, expected):
         _require(config, key, ok, expected)
 
@@ -43,6 +52,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         require(key, 0 <= value <= 1, 'a number from 0 to 1')
 
     require('name', bool(config.name) and '/' not in config.name, 'a name without slashes')
+    require('seed', config.seed >= 0, '0 or more')
     require('image_size', 16 <= config.image_size <= 4096, 'pixels, from 16 to 4096')
     require('batch_size', config.batch_size >= 1, 'at least 1')
     require('num_epochs', config.num_epochs >= 1, 'at least 1')
@@ -52,6 +62,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     data = config.data
     require('data.num_folds', data.num_folds >= 2, 'at least 2')
     require('data.fold', 0 <= data.fold < data.num_folds, f'0 to {data.num_folds - 1}')
+    require('data.split_seed', data.split_seed >= 0, '0 or more')
     require('data.num_examples', data.num_examples >= 0, '0 (all) or more')
     require('data.workers', data.workers >= 0, '0 (threads of this process) or more')
     if data.phantoms.num_images:
@@ -78,7 +89,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     require('optimizer.weight_decay', optimizer.weight_decay >= 0, '0 or more')
     require('optimizer.clip_norm', optimizer.clip_norm >= 0, '0 (off) or more')
     require('optimizer.accumulate', optimizer.accumulate >= 1, 'at least 1')
-    require('optimizer.freeze_encoder_epochs', optimizer.freeze_encoder_epochs >= 0, '0 or more')
+    for key in ('optimizer.warmup_epochs', 'optimizer.freeze_encoder_epochs'):
+        require(key, 0 <= get(config, key) <= config.num_epochs, '0 to num_epochs')
+    require('optimizer.momentum', 0 <= optimizer.momentum < 1, 'from 0 to below 1')
 
     for key in ('loss.bce', 'loss.dice', 'loss.smooth'):
         require(key, get(config, key) >= 0, '0 or more')

@@ -148,7 +148,7 @@ class Run:
 
     def items(self, step: int) -> set[str]:
         """Names of the items that the checkpoint of a step holds."""
-        return set(ocp.checkpointables_metadata(self._step_path(step)).metadata)
+        return set(self._stored(step))
 
     def load(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """Loads named items of one checkpoint, strictly.
@@ -163,14 +163,15 @@ class Run:
         Raises:
           UsageError: an item is missing, or its keys, shapes or dtypes differ; both are listed.
         """
-        path = self._step_path(step)
-        try:
-            stored = ocp.checkpointables_metadata(path).metadata
-        except Exception as e:  # Orbax raises whatever its storage layer raised
-            raise UsageError(f'checkpoint {path} cannot be read: {_first_line(e)}') from None
+        path, stored = self._step_path(step), self._stored(step)
         for name, tree in abstract.items():
             if name not in stored:
                 raise UsageError(f'checkpoint {path} has no {name!r}, only {sorted(stored)}')
+            if stored[name] is None:  # Orbax logs why and goes on
+                raise UsageError(
+                    f'checkpoint {path}, item {name!r}: files are missing or damaged; delete '
+                    'that folder to go on from the checkpoint before it'
+                )
             _compare(f'{path}, item {name!r}', stored[name], tree)
         wanted = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
         try:
@@ -189,6 +190,13 @@ class Run:
         prefix = 'average_' if averaged else ''
         items = self.load(step, {prefix + name: shapes[name] for name in VARIABLES})
         return {name: items[prefix + name] for name in VARIABLES}
+
+    def _stored(self, step: int) -> dict[str, Any]:
+        path = self._step_path(step)
+        try:
+            return ocp.checkpointables_metadata(path).metadata
+        except Exception as e:  # Orbax raises whatever its storage layer raised
+            raise UsageError(f'checkpoint {path} cannot be read: {_first_line(e)}') from None
 
     def _step_path(self, step: int) -> pathlib.Path:
         return (self / 'checkpoints').absolute() / str(step)

@@ -39,7 +39,7 @@ def fit_image(image: np.ndarray, size: int, aspect: float = 1.0) -> np.ndarray:
     """
     fit = fit_of(image.shape, size, aspect)
     if aspect == 1:
-        interpolation = cv2.INTER_AREA if fit.height < image.shape[0] else cv2.INTER_LINEAR
+        interpolation = cv2.INTER_AREA if size < max(image.shape) else cv2.INTER_LINEAR
         scaled = cv2.resize(image, (fit.width, fit.height), interpolation=interpolation)
     else:  # one axis may grow while the other shrinks
         scaled = _resize_height(image, fit.height)

@@ -5,6 +5,8 @@ renamed into place when it is complete, so neither a stale nor a half-written on
 A record is the image's bytes and then the mask's, eight pixels a byte: fast to read, no parser.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
@@ -28,6 +30,8 @@ from pneumojax.progress import log
 
 FORMAT = 1  # raise it when the bytes of a record or the way to them change
 SHARD_SIZE = 2048  # records
+_ANEW = 'delete the folder, the next run makes it anew'
+_LOCK = 'owner.lock'  # in a folder being written, locked as long as its process lives
 
 
 class Records:
@@ -39,16 +43,19 @@ class Records:
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
-        manifest = json.loads((self.folder / 'manifest.json').read_text())
-        self.size = manifest['image_size']
-        self.image_ids = manifest['image_ids']
-        self.shapes = [tuple(s) for s in manifest['shapes']]  # of the original images, (H, W)
-        shards = [str(self.folder / name) for name in manifest['shards']]
-        self._source = grain.ArrayRecordDataSource(shards)
-        if len(self._source) != len(self.image_ids):
+        try:
+            manifest = json.loads((self.folder / 'manifest.json').read_text())
+            self.size = manifest['image_size']
+            self.image_ids = manifest['image_ids']
+            self.shapes = [tuple(s) for s in manifest['shapes']]  # of the original images, (H, W)
+            shards = [str(self.folder / name) for name in manifest['shards']]
+            self._source = grain.ArrayRecordDataSource(shards)
+            count = len(self._source)
+        except Exception as e:  # ArrayRecord raises several kinds
+            raise UsageError(f'{self.folder} is damaged ({type(e).__name__}); {_ANEW}') from None
+        if count != len(self.image_ids):
             raise UsageError(
-                f'{self.folder} holds {len(self._source)} records instead of '
-                f'{len(self.image_ids)}; delete the folder, the next run makes it anew'
+                f'{self.folder} holds {count} records instead of {len(self.image_ids)}; {_ANEW}'
             )
 
     def __len__(self) -> int:
@@ -78,7 +85,13 @@ def cache_key(examples: Sequence[siim.Example], size: int) -> str:
     """Changes with the files (path, length, time), the annotations, the size and the format."""
     digest = hashlib.sha256(f'{FORMAT} {size} {cv2.__version__}'.encode())
     for example in examples:
-        stat = os.stat(example.path)
+        try:
+            stat = os.stat(example.path)
+        except OSError as e:
+            raise UsageError(
+                f'ImageId {example.image_id}: {example.path} cannot be read: {e.strerror}; '
+                'mend or remove it'
+            ) from None
         digest.update(
             f'\n{example.image_id}\t{os.path.abspath(example.path)}\t{stat.st_size}\t{stat.st_mtime_ns}'
             f'\t{"|".join(example.rles)}'.encode()
@@ -108,11 +121,14 @@ def prepare(cache, examples: Sequence[siim.Example], size: int) -> Records:
         return Records(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder.parent)
         partial = pathlib.Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
     except OSError as e:
         raise UsageError(f'config.data.cache: cannot write in {folder.parent}: {e}') from None
     try:
-        _write(partial, examples, size)
+        with _owned(partial):
+            _write(partial, examples, size)
+        partial.chmod(0o755)  # made for its owner alone
         os.rename(partial, folder)
     except OSError as e:
         if (folder / 'manifest.json').is_file():  # another process was faster
@@ -121,6 +137,26 @@ def prepare(cache, examples: Sequence[siim.Example], size: int) -> Records:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Records(folder)
+
+
+@contextlib.contextmanager
+def _owned(folder: pathlib.Path):
+    """Marks a folder as being written; the mark's lock goes when the process ends, however."""
+    new = folder / 'new.lock'
+    with new.open('w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        new.rename(folder / _LOCK)  # never seen under this name without its lock
+        yield
+        (folder / _LOCK).unlink()
+
+
+def _remove_leftovers(cache: pathlib.Path) -> None:
+    """Removes half-written folders whose process was killed, not those of running ones."""
+    for lock in cache.glob(f'.*px-*/{_LOCK}'):
+        with contextlib.suppress(OSError), lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            log.info('removing %s, left by a run that was killed', lock.parent)
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 class _Fitted(NamedTuple):
