@@ -95,8 +95,11 @@ def test_the_order_of_training_does_not_touch_the_split(config):
     before = dataset.load(config).split_ids()
     config.seed = 99
     assert dataset.load(config).split_ids() == before
-    config.data.split_seed = 99
-    assert dataset.load(config).split_ids() != before
+    splits = set()
+    for seed in range(8):  # with so few patients some seeds agree
+        config.data.split_seed = seed
+        splits.add(tuple(dataset.load(config).validation))
+    assert len(splits) > 2
 
 
 def test_phantoms_are_drawn_when_asked_for(config, tmp_path):
