@@ -19,7 +19,7 @@ class Devices:
     """The local devices that share every batch.
 
     Args:
-      count: how many local devices to use; None for all.
+      count: how many local devices to use, in a run of one process; None for all.
     """
 
     def __init__(self, count: int | None = None):
@@ -28,6 +28,11 @@ class Devices:
     @property
     def count(self) -> int:
         return len(self.devices)
+
+    @property
+    def _mapped(self) -> list | None:
+        """What `pmap` is told: with several processes None, for all devices of all of them."""
+        return self.devices if jax.process_count() == 1 else None
 
     @property
     def axis_name(self) -> str | None:
@@ -53,7 +58,7 @@ class Devices:
         if self.axis_name is None:
             compiled = jax.jit(function, donate_argnums=donate)
         else:
-            compiled = jax.pmap(function, AXIS, devices=self.devices, donate_argnums=donate)
+            compiled = jax.pmap(function, AXIS, devices=self._mapped, donate_argnums=donate)
         called = False
 
         def call(*args):
@@ -68,9 +73,9 @@ class Devices:
 
     def replicate(self, tree: Any) -> Any:
         """Puts a copy of a pytree on every device (as a leading axis where there are several)."""
-        if self.axis_name is None:
-            return jax.device_put(tree, self.devices[0])
-        return jax.pmap(lambda x: x, devices=self.devices)(
+        if self.axis_name is None:  # a real copy: it may be donated, the original must live on
+            return jax.device_put(tree, self.devices[0], may_alias=False)
+        return jax.pmap(lambda x: x, devices=self._mapped)(
             jax.tree.map(lambda x: np.broadcast_to(x, (self.count, *np.shape(x))), tree)
         )
 
@@ -81,7 +86,7 @@ class Devices:
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
 
     def shard(self, batch: Any) -> Any:
-        """Shares a batch [B, ...] out over the devices, and starts its transfer."""
+        """Shares a batch [B, ...] out over the devices; to a single one it travels at once."""
         if self.axis_name is None:
             return jax.device_put(batch, self.devices[0])
         return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
