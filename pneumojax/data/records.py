@@ -175,10 +175,10 @@ def _write(folder: pathlib.Path, examples: Sequence[siim.Example], size: int) ->
             # One record per group: random access reads no neighbour. Pixels do not compress fast.
             writer = ArrayRecordWriter(str(folder / name), 'group_size:1,uncompressed')
             for item in itertools.islice(fitted, min(SHARD_SIZE, len(examples) - start)):
-                writer.write(item.record)
+                _save(writer.write, item.record)
                 shapes.append(item.shape)
                 progress.update()
-            writer.close()
+            _save(writer.close)
     manifest = {
         'format': FORMAT,
         'image_size': size,
@@ -187,6 +187,14 @@ def _write(folder: pathlib.Path, examples: Sequence[siim.Example], size: int) ->
         'shapes': shapes,
     }
     (folder / 'manifest.json').write_text(json.dumps(manifest))
+
+
+def _save(call, *args) -> None:
+    """ArrayRecord raises RuntimeError where other writers raise OSError, as on a full disk."""
+    try:
+        call(*args)
+    except RuntimeError as e:
+        raise OSError(' '.join(str(e).split())) from None
 
 
 def _fit(example: siim.Example, size: int) -> _Fitted:
