@@ -1,0 +1,222 @@
+"""One device against four virtual ones, compared in another process that has the four.
+
+That process is this file run as a program: it writes what it computed to an .npz file.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import base
+from pneumojax.data.sampling import Plan
+from pneumojax.devices import Devices
+from pneumojax.errors import UsageError
+from pneumojax.inference import tta
+from pneumojax.models import build
+from pneumojax.training import averaging, steps
+from pneumojax.training.optimizer import make_optimizer
+from pneumojax.training.state import create_state
+
+ROOT = pathlib.Path(__file__).parents[1]
+SIZE, BATCH, STEPS = 32, 8, 3
+PARTS = ('metrics', 'params', 'batch_stats', 'average')
+
+
+# --- In the other process ------------------------------------------------------------------------
+
+
+def make_config(dtype, augmented):
+    config = base.get_config()
+    config.num_epochs, config.batch_size = 1, BATCH
+    config.model.width, config.model.stage_sizes, config.model.channels = 4, (1, 1, 1, 1), 1
+    config.model.dtype = dtype
+    config.optimizer.learning_rate, config.optimizer.weight_decay = 0.02, 1e-3
+    config.swa.start, config.swa.every_steps = 0, 1
+    for name in ('flip', 'tone', 'warp', 'affine', 'crop'):
+        config.augment[name] = 0.0
+    if augmented:  # enough to see that keys go with the examples; the rest only takes longer
+        config.augment.flip = config.augment.crop = 0.5
+    return config
+
+
+def make_batch(seed):
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (BATCH, 4, 4)).astype(np.uint8)
+    image = coarse.repeat(SIZE // 4, 1).repeat(SIZE // 4, 2)
+    # The lesions stand in the last rows only: a Dice per device would be another one.
+    mask = (image > 200) & (np.arange(BATCH) >= 5)[:, None, None]
+    return {
+        'image': image,
+        'mask': mask.astype(np.uint8),
+        'example': rng.permutation(50)[:BATCH].astype(np.int32),
+        'valid': np.arange(BATCH) < 7,
+    }
+
+
+def train(devices, config, num_steps):
+    """The parts of the state after each step, as a flat dictionary of arrays."""
+    plan = Plan(np.zeros(STEPS * BATCH, np.int32), np.array([STEPS], np.int32), BATCH)
+    optimizer = make_optimizer(config, plan)
+    variables = jax.device_get(build.initial_variables(config))
+    variables = jax.tree.map(lambda x: x.astype(config.model.dtype), variables)
+    state = devices.replicate(create_state(variables, optimizer))
+    step = devices.compile(
+        steps.make_train_step(config, optimizer, devices.axis_name), 'the step', donate=(0,)
+    )
+    results = {}
+    for i in range(num_steps):
+        batch = make_batch(i)
+        del batch['valid']
+        state, metrics = step(state, devices.shard(batch))
+        average = averaging.find_average(state.opt_state).average
+        parts = (metrics, state.params, state.batch_stats, average)
+        for name, tree in zip(PARTS, devices.first(parts), strict=True):
+            for path, leaf in jax.tree.leaves_with_path(tree):
+                results[f'{name} {i} {jax.tree_util.keystr(path)}'] = leaf
+    if devices.axis_name is not None:  # every device holds the same bits
+        for leaf in jax.tree.leaves(jax.device_get((metrics, state))):
+            np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
+    return results
+
+
+def evaluate(devices, config):
+    """Sums, statistics and predictions of the initial network."""
+    initial = build.initial_variables(config)
+    variables, batch = devices.replicate(initial), devices.shard(make_batch(9))
+    sums = devices.compile(steps.make_eval_step(config, devices.axis_name), 'x')(variables, batch)
+    statistics = devices.compile(steps.make_statistics_step(config, devices.axis_name), 'x')(
+        variables['params'], variables['batch_stats'], batch
+    )
+    predict = devices.compile(
+        tta.make_predict(config, build.make_model(config), ('horizontal',)), 'x'
+    )
+    predictions = devices.gather(predict(variables, batch['image']))
+    results = {'predictions': predictions}
+    for name, tree in {'sums': sums, 'statistics': statistics}.items():
+        for path, leaf in jax.tree.leaves_with_path(devices.first(tree)):
+            results[f'{name} {jax.tree_util.keystr(path)}'] = leaf
+    return results
+
+
+def round_trips(devices):
+    tree = {'a': np.arange(24.0).reshape(8, 3), 'b': (np.float32(3), np.arange(8))}
+    copies = devices.replicate(tree)
+    assert copies['a'].shape == (4, 8, 3)
+    assert len(copies['a'].devices()) == 4
+    jax.tree.map(np.testing.assert_array_equal, devices.first(copies), tree)
+    shared = {'a': tree['a'], 'b': tree['b'][1]}
+    jax.tree.map(np.testing.assert_array_equal, devices.gather(devices.shard(shared)), shared)
+    assert devices.shard(shared)['a'].shape == (4, 2, 3)
+    added = devices.compile(lambda s, b: jax.tree.map(lambda x: x + s, b), 'x')(
+        devices.replicate(np.float32(1)), devices.shard(shared)
+    )
+    np.testing.assert_array_equal(devices.gather(added)['a'], tree['a'] + 1)
+    devices.check_batch_size('batch_size', 12)
+    with pytest.raises(UsageError, match=r'config\.batch_size is 10: .* multiple of the 4 devices'):
+        devices.check_batch_size('batch_size', 10)
+
+
+def main(path):
+    one, four = Devices(1), Devices()
+    assert (one.count, one.axis_name, four.count, four.axis_name) == (1, None, 4, 'batch')
+    round_trips(four)
+    results = {}
+    config = make_config('float32', augmented=True)
+    for devices in (one, four):
+        for name, leaf in (train(devices, config, 1) | evaluate(devices, config)).items():
+            results[f'{devices.count} float32 {name}'] = leaf
+    jax.config.update('jax_enable_x64', True)
+    config = make_config('float64', augmented=False)
+    for devices in (one, four):
+        for name, leaf in train(devices, config, STEPS).items():
+            results[f'{devices.count} float64 {name}'] = leaf
+    np.savez(path, **results)
+
+
+# --- In this process -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+    path = tmp_path_factory.mktemp('devices') / 'results.npz'
+    environment = os.environ | {
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+        'JAX_PLATFORMS': 'cpu',
+        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',  # compiles in half the time
+        'PYTHONPATH': str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, __file__, str(path)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def assert_agree(results, start, atol, count):
+    """Arrays of one and of four devices whose names start so; returns the largest difference."""
+    names = [name for name in results if name.startswith(f'1 {start}')]
+    assert len(names) == count
+    for name in names:
+        one, four = results[name], results[f'4{name[1:]}']
+        assert one.dtype == four.dtype
+        np.testing.assert_allclose(four, one, atol=atol, rtol=atol, err_msg=name)
+
+
+# Leaves: 12 encoder and 10 decoder convolutions, each with a BatchNorm; and the head.
+COUNTS = {'metrics': 4, 'params': 3 * 22 + 2, 'batch_stats': 2 * 22, 'average': 3 * 22 + 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('part', PARTS)
+def test_a_step_on_four_devices_equals_one(results, part):
+    assert_agree(results, f'float32 {part} 0 ', 1e-5, COUNTS[part])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('part', PARTS)
+@pytest.mark.parametrize('step', range(STEPS))
+def test_in_float64_only_rounding_is_left(results, part, step):
+    assert results["1 float64 params 0 ['head']['bias']"].dtype == np.float64
+    assert_agree(results, f'float64 {part} {step} ', 1e-9, COUNTS[part])
+
+
+@pytest.mark.slow
+def test_evaluation_on_four_devices_equals_one(results):
+    assert_agree(results, 'float32 sums', 1e-5, 5)
+    assert results["1 float32 sums ['images']"] == 7  # of 8: the padded row counts nowhere
+    assert_agree(results, 'float32 statistics', 1e-5, COUNTS['batch_stats'])
+    assert_agree(results, 'float32 predictions', 1e-6, 1)
+    assert results['4 float32 predictions'].shape == (BATCH, SIZE, SIZE)
+
+
+def test_one_device_keeps_what_it_was_given():
+    devices = Devices(1)
+    assert (devices.count, devices.axis_name) == (1, None)
+    devices.check_batch_size('batch_size', 7)
+    tree = {'a': np.arange(6).reshape(3, 2)}
+    for there, back in ((devices.replicate, devices.first), (devices.shard, devices.gather)):
+        moved = there(tree)
+        assert isinstance(moved['a'], jax.Array)
+        np.testing.assert_array_equal(back(moved)['a'], tree['a'])
+        assert isinstance(back(moved)['a'], np.ndarray)
+
+
+def test_a_replica_can_be_donated_and_the_original_lives_on():
+    devices = Devices(1)
+    original = devices.replicate({'a': np.arange(6.0)})
+    add = devices.compile(lambda x: jax.tree.map(lambda y: y + 1, x), 'addition', donate=(0,))
+    replica = devices.replicate(original)
+    np.testing.assert_array_equal(devices.first(add(replica))['a'], np.arange(6.0) + 1)
+    assert replica['a'].is_deleted()
+    np.testing.assert_array_equal(devices.first(original)['a'], np.arange(6.0))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1])

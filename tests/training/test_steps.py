@@ -1,0 +1,333 @@
+"""The pure functions of training, on a network of width 4 and images of 32 pixels."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import ndimage, signal
+from scipy.special import expit
+
+from configs import base
+from pneumojax.data.sampling import Plan
+from pneumojax.inference import metrics
+from pneumojax.models import build
+from pneumojax.training import averaging, steps
+from pneumojax.training.optimizer import make_optimizer
+from pneumojax.training.state import create_state
+
+SIZE, BATCH = 32, 8
+RATE = 0.05
+PLAN = Plan(np.zeros(40 * BATCH, np.int32), np.array([10, 20, 30, 40], np.int32), BATCH)
+# Operations that are quick to compile; test_augment.py has all of them.
+SOME = ('flip', 'affine', 'crop')
+
+
+def make_config(probability=0.0, **changes):
+    config = base.get_config()
+    config.num_epochs, config.batch_size, config.image_size = 4, BATCH, SIZE
+    config.model.width, config.model.stage_sizes, config.model.channels = 4, (1, 1, 1, 1), 1
+    config.optimizer.learning_rate = config.optimizer.final_learning_rate = RATE
+    config.swa.start, config.swa.every_steps = 0, 1
+    for name in ('flip', 'vertical_flip', 'tone', 'warp', 'affine', 'crop'):
+        config.augment[name] = probability if name in SOME else 0.0
+    config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
+    return config
+
+
+@functools.cache
+def initial_variables():
+    return jax.device_get(build.initial_variables(make_config()))
+
+
+def batch(seed=0):
+    """Smooth noise, whose bright parts are the masks."""
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=(BATCH, SIZE, SIZE)), (0, 4, 4))
+    low, high = noise.min(), noise.max()
+    return {
+        'image': ((noise - low) / (high - low) * 255).astype(np.uint8),
+        'mask': (noise > np.quantile(noise, 0.8)).astype(np.uint8),
+        'example': rng.permutation(100)[:BATCH].astype(np.int32),
+    }
+
+
+def evaluation_batch():
+    """With an image without lesion, one that is nothing but lesion, and two rows of padding."""
+    rows = batch(5)
+    rows['mask'][1], rows['mask'][2] = 0, 1
+    rows['valid'] = np.array([True] * 6 + [False] * 2)
+    return rows
+
+
+class Stepper:
+    """A compiled training step that counts how often it was traced."""
+
+    def __init__(self, config):
+        self.optimizer = make_optimizer(config, PLAN)
+        self.pure = steps.make_train_step(config, self.optimizer)
+        self.traces = 0
+
+        def counted(state, batch):
+            self.traces += 1
+            return self.pure(state, batch)
+
+        self.step = jax.jit(counted, donate_argnums=0)
+
+    def new_state(self):
+        return create_state(initial_variables(), self.optimizer)
+
+    def run(self, batches):
+        """All states and metrics, from the initial weights on, as numpy arrays."""
+        state, results = self.new_state(), []
+        for rows in batches:
+            state, values = self.step(state, rows)
+            results.append(jax.tree.map(np.array, (state, values)))
+        return results
+
+
+@pytest.fixture(scope='module')
+def plain():
+    return Stepper(make_config())
+
+
+@pytest.fixture(scope='module')
+def augmented():
+    return Stepper(make_config(probability=0.5))
+
+
+@pytest.fixture(scope='module')
+def eval_step():
+    return jax.jit(steps.make_eval_step(make_config()))
+
+
+@pytest.fixture(scope='module')
+def statistics_step():
+    return jax.jit(steps.make_statistics_step(make_config()))
+
+
+@functools.cache
+def network(train):
+    """uint8 images -> logits of the network with its initial weights and given statistics."""
+    model = build.make_model(make_config())
+
+    def apply(batch_stats, images):
+        variables = {'params': initial_variables()['params'], 'batch_stats': batch_stats}
+        inputs = images[..., None].astype(jnp.float32) / 255
+        return model.apply(variables, inputs, train=train, mutable=['batch_stats'])
+
+    return jax.jit(apply)
+
+
+def assert_close(actual, expected, atol=1e-5, rtol=1e-5):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=atol, rtol=rtol), actual, expected
+    )
+
+
+def numpy_loss(logits, masks):
+    """BCE plus soft Dice over all that is given."""
+    x, t = np.asarray(logits, np.float64), np.asarray(masks, np.float64).reshape(logits.shape)
+    p = expit(x)
+    bce = np.mean(np.logaddexp(0, x) - t * x)
+    return bce + 1 - (2 * np.sum(p * t) + 1) / (np.sum(p) + np.sum(t) + 1)
+
+
+@pytest.mark.slow
+def test_the_same_bits_twice_and_one_compilation(augmented):
+    batches = [batch(0), batch(1), batch(2)]
+    first, second = augmented.run(batches), augmented.run(batches)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert augmented.traces == 1
+    assert [int(state.step) for state, _ in first] == [1, 2, 3]
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), first[0][0], first[2][0])
+    assert all(jax.tree.leaves(moved.params))
+
+
+@pytest.mark.slow
+def test_the_order_within_a_batch_does_not_matter(augmented):
+    rows, order = batch(), np.random.default_rng(3).permutation(BATCH)
+    permuted = {name: values[order] for name, values in rows.items()}
+    (state, values), *_ = augmented.run([rows])
+    (other_state, other_values), *_ = augmented.run([permuted])
+    assert_close(other_values, values)
+    assert_close(other_state, state)
+    # Augmentation goes with the example: with other numbers the same images come out different.
+    (_, elsewhere), *_ = augmented.run([rows | {'example': permuted['example']}])
+    assert abs(elsewhere['loss'] - values['loss']) > 1e-3
+
+
+@pytest.mark.slow
+def test_jit_equals_no_jit(plain):
+    (state, values), *_ = plain.run([batch()])
+    # Without momentum and average the first update is the same, in a tenth of the operations.
+    optimizer = optax.sgd(RATE)
+    step = steps.make_train_step(make_config(), optimizer)
+    unjitted, unjitted_values = step(create_state(initial_variables(), optimizer), batch())
+    assert_close(jax.device_get(unjitted_values), values)
+    assert_close(jax.device_get(unjitted.variables), state.variables)
+
+
+@pytest.mark.slow
+def test_the_states_buffers_are_donated(plain):
+    state, rows = plain.new_state(), jax.device_put(batch())
+    plain.step(state, rows)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(rows))
+
+
+@pytest.mark.slow
+def test_metrics_are_those_of_the_weights_before_the_update(plain):
+    (state, values), *_ = plain.run([batch()])
+    logits, _ = network(train=True)(initial_variables()['batch_stats'], batch()['image'])
+    assert values['loss'] == pytest.approx(numpy_loss(logits, batch()['mask']), rel=1e-5)
+    assert values['loss'] == pytest.approx(values['bce'] + values['dice_loss'], rel=1e-6)
+    # The first update of SGD is the gradient times the rate.
+    before = initial_variables()['params']
+    gradients = jax.tree.map(lambda a, b: (a.astype(float) - b) / RATE, before, state.params)
+    norm = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(gradients)))
+    assert values['grad_norm'] == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_the_loss_falls_on_one_batch_learned_by_heart(plain):
+    results = plain.run([batch()] * 40)
+    losses = [float(values['loss']) for _, values in results]
+    assert losses[-1] < 0.5 * losses[0]
+    assert max(losses[-5:]) < min(losses[:5])
+
+
+@pytest.mark.slow
+def test_swa_in_the_state_is_the_mean_of_the_weights_so_far(plain):
+    results = plain.run([batch(seed) for seed in range(5)])
+    average = averaging.find_average(results[-1][0].opt_state).average
+    trained = [state.params for state, _ in results]
+    assert_close(average, jax.tree.map(lambda *w: np.mean(w, axis=0, dtype=float), *trained), 1e-6)
+
+
+@pytest.mark.slow
+def test_batch_statistics_change_in_training_and_not_in_evaluation(plain):
+    (state, _), *_ = plain.run([batch()])
+    before = initial_variables()['batch_stats']
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.batch_stats, before)
+    assert all(jax.tree.leaves(moved))
+    # Flax's 0.9 old + 0.1 new: the first step moves them by a tenth of the way.
+    exact = network(train=True)(jax.tree.map(np.zeros_like, before), batch()['image'])[1]
+    tenth = jax.tree.map(lambda old, new: 0.9 * old + new, before, exact['batch_stats'])
+    assert_close(state.batch_stats, tenth)
+
+    _, after = network(train=False)(state.batch_stats, batch()['image'])
+    jax.tree.map(np.testing.assert_array_equal, after['batch_stats'], state.batch_stats)
+
+
+@pytest.mark.slow
+def test_evaluation_equals_one_image_at_a_time_in_numpy(eval_step):
+    rows, variables = evaluation_batch(), initial_variables()
+    sums = eval_step(variables, rows)
+    logits, _ = network(train=False)(variables['batch_stats'], rows['image'])
+    expected = dict.fromkeys(('images', 'loss', 'dice', 'positives', 'positive_dice'), 0.0)
+    for i in np.flatnonzero(rows['valid']):
+        mask = rows['mask'][i]
+        dice = metrics.dice(expit(np.asarray(logits[i, ..., 0])) > 0.5, mask)
+        expected['images'] += 1
+        expected['loss'] += numpy_loss(logits[i], mask)
+        expected['dice'] += dice
+        expected['positives'] += mask.any()
+        expected['positive_dice'] += dice * mask.any()
+    assert (expected['images'], expected['positives']) == (6, 5)
+    assert sums.keys() == expected.keys()
+    for name in expected:
+        assert sums[name] == pytest.approx(expected[name], rel=1e-5), name
+
+
+@pytest.mark.slow
+def test_an_empty_prediction_of_an_empty_mask_scores_one(eval_step):
+    rows, variables = evaluation_batch(), jax.tree.map(np.copy, initial_variables())
+    variables['params']['head']['bias'] -= 1e4
+    rows['mask'][:] = 0
+    sums = eval_step(variables, rows)
+    assert (sums['dice'], sums['positive_dice'], sums['positives']) == (6, 0, 0)
+
+
+@pytest.mark.slow
+def test_padding_counts_nowhere_and_images_do_not_see_each_other(eval_step):
+    rows, variables = evaluation_batch(), initial_variables()
+    sums = eval_step(variables, rows)
+    other = evaluation_batch()
+    other['image'][6:], other['mask'][6:] = 255, 1
+    assert_close(eval_step(variables, other), sums, atol=0)
+    alone = [eval_step(variables, rows | {'valid': np.arange(BATCH) == i}) for i in range(6)]
+    assert_close(jax.tree.map(lambda *x: np.sum(x), *alone), sums)
+    nothing = eval_step(variables, rows | {'valid': np.zeros(BATCH, bool)})
+    assert all(value == 0 for value in nothing.values())
+
+
+def numpy_stem_statistics(images):
+    """Mean and variance of the first convolution's output, by SciPy in float64."""
+    kernel = initial_variables()['params']['encoder']['conv1']['kernel'].astype(float)
+    maps = np.stack([
+        [signal.correlate2d(np.pad(x / 255, 3), kernel[:, :, 0, c], 'valid')[::2, ::2]
+         for c in range(kernel.shape[-1])]
+        for x in images.astype(float)
+    ])  # fmt: skip
+    assert maps.shape == (len(images), 4, SIZE // 2, SIZE // 2)
+    return maps.mean(axis=(0, 2, 3)), maps.var(axis=(0, 2, 3))
+
+
+@pytest.mark.slow
+def test_statistics_are_exactly_those_of_the_batch(statistics_step):
+    variables = initial_variables()
+    # Whatever the statistics were before plays no part.
+    before = jax.tree.map(lambda s: s + 5, variables['batch_stats'])
+    stats = [
+        statistics_step(variables['params'], before, batch(seed))['encoder']['bn1']
+        for seed in (0, 1)
+    ]
+    expected = [numpy_stem_statistics(batch(seed)['image']) for seed in (0, 1)]
+    for ours, (mean, var) in zip(stats, expected, strict=True):
+        np.testing.assert_allclose(ours['mean'], mean, atol=1e-6)
+        np.testing.assert_allclose(ours['var'], var, rtol=1e-4)
+    both = np.concatenate([batch(0)['image'], batch(1)['image']])
+    average = (stats[0]['mean'] + stats[1]['mean']) / 2
+    np.testing.assert_allclose(average, numpy_stem_statistics(both)[0], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_with_its_own_statistics_a_batch_is_evaluated_as_it_was_trained(statistics_step):
+    variables, images = initial_variables(), batch()['image']
+    stats = statistics_step(variables['params'], variables['batch_stats'], batch())
+    trained, _ = network(train=True)(variables['batch_stats'], images)
+    evaluated, _ = network(train=False)(stats, images)
+    np.testing.assert_allclose(evaluated, trained, atol=1e-4)
+    before, _ = network(train=False)(variables['batch_stats'], images)
+    assert np.abs(before - trained).max() > 0.1
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+@pytest.mark.parametrize(
+    ('name', 'swa', 'dtype'),
+    [
+        ('sgd', 'mean', 'float32'),
+        ('adam', 'ema', 'float32'),
+        ('adamw', 'none', 'float32'),
+        ('sgd', 'mean', 'bfloat16'),
+    ],
+)
+def test_a_step_keeps_the_states_shapes_and_float32(name, swa, dtype, accumulate):
+    changes = {'optimizer__name': name, 'swa__kind': swa, 'optimizer__accumulate': accumulate}
+    changes |= {'optimizer__freeze_encoder_epochs': 1, 'optimizer__weight_decay': 1e-4}
+    config = make_config(model__dtype=dtype, optimizer__clip_norm=1.0, **changes)
+    optimizer = make_optimizer(config, PLAN)
+    state = create_state(initial_variables(), optimizer)
+    traced = jax.eval_shape(steps.make_train_step(config, optimizer), state, batch())
+    # Equal types, weak ones too: otherwise the second step would compile again.
+    before, after = (
+        jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree) for tree in (state, traced[0])
+    )
+    assert before == after
+    assert {(x.shape, x.dtype) for x in traced[1].values()} == {((), jnp.dtype('float32'))}
+    dtypes = {x.dtype for x in jax.tree.leaves(traced[0])}
+    assert dtypes <= {jnp.dtype('float32'), jnp.dtype('int32')}
