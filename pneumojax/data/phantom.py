@@ -32,7 +32,7 @@ from pneumojax.errors import UsageError
 __all__ = ['Phantom', 'draw', 'write_dataset']
 
 MARKER = 'phantoms.json'
-VERSION = 1  # of the drawing: raise it when the same seed gives other pictures
+VERSION = 2  # of the drawing: raise it when the same seed gives other pictures
 JPEG_QUALITY = 95
 WINDOW_CENTER, WINDOW_WIDTH = 1048.5, 2041  # of the 12-bit files: 8 values to a grey step
 RESCALE_INTERCEPT = -1000

@@ -104,8 +104,8 @@ def attenuation(rng, film: Film, pair: list[shapes.Lung], gap: np.ndarray) -> np
     texture = 0.016 * clouds(rng, 24, 128) + 0.020 * clouds(rng, 56, 128)
     texture = film.spread(rng.uniform(0.7, 1.3) * (texture + 0.014 * clouds(rng, 128, 128)))
     density += np.multiply(texture, tissue, out=film.scratch)
-    film.add(density, gap, -rng.uniform(0.12, 0.19), air)
-    film.add(density, pleural_lines(rng, film, pair), rng.uniform(0.18, 0.32), air)
+    film.add(density, gap, -rng.uniform(0.14, 0.21), air)
+    film.add(density, pleural_lines(rng, film, pair), rng.uniform(0.22, 0.36), air)
 
     bones(rng, film, pair, density)
     distractors(rng, film, pair, density, air)
