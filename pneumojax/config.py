@@ -22,7 +22,8 @@ FREE_KEYS = (
 
 def _require(config, key: str, ok: bool, expected: str) -> None:
     if not ok:
-        raise UsageError(f'config.{key} is {get(config, key)!r}: expected {expected}')
+        value = ' '.join(repr(get(config, key)).split())  # a ConfigDict's has several lines
+        raise UsageError(f'config.{key} is {value}: expected {expected}')
 
 
 def get(config, key: str) -> Any:
@@ -51,7 +52,8 @@ def _check(config) -> None:
         value = get(config, key)
         require(key, 0 <= value <= 1, 'a number from 0 to 1')
 
-    require('name', bool(config.name) and '/' not in config.name, 'a name without slashes')
+    named = isinstance(config.name, str) and config.name and '/' not in config.name
+    require('name', named, 'a name without slashes')
     require('seed', config.seed >= 0, '0 or more')
     require('image_size', 16 <= config.image_size <= 4096, 'pixels, from 16 to 4096')
     require('batch_size', config.batch_size >= 1, 'at least 1')
@@ -121,6 +123,15 @@ def _check(config) -> None:
     require('checkpoint.every_epochs', config.checkpoint.every_epochs >= 1, 'at least 1')
     require('checkpoint.keep', config.checkpoint.keep >= 1, 'at least 1')
 
+    known = flatten(config).keys()
+    for stage, changes in config.stages.items():
+        for key in flatten(changes):
+            if key not in known:
+                raise UsageError(
+                    f'config.stages.{stage}.{key}: there is no key {key!r} to change; '
+                    'see configs/base.py'
+                )
+
 
 def to_json(config: ml_collections.ConfigDict) -> str:
     """The resolved configuration as JSON text (references replaced by their values)."""
@@ -128,7 +139,11 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
-    """The inverse of `to_json`. JSON knows no tuples: every list becomes one again."""
+    """The inverse of `to_json`. JSON knows no tuples: every list becomes one again.
+
+    Raises:
+      ValueError: the text is not a JSON object.
+    """
 
     def restore(value):
         if isinstance(value, dict):
@@ -137,7 +152,10 @@ def from_json(text: str) -> ml_collections.ConfigDict:
             return tuple(restore(v) for v in value)
         return value
 
-    return ml_collections.ConfigDict(restore(json.loads(text)))
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError('not a JSON object')
+    return ml_collections.ConfigDict(restore(values))
 
 
 def flatten(config, prefix: str = '') -> dict[str, Any]:

@@ -1,0 +1,347 @@
+"""Configurations: every key explained, checked and read."""
+
+import ast
+import importlib
+import io
+import json
+import pathlib
+import tokenize
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from configs import base
+from pneumojax import config as config_lib
+from pneumojax.data import phantom
+from pneumojax.devices import Devices
+from pneumojax.errors import UsageError
+from pneumojax.inference import evaluate
+from pneumojax.run import Run
+from pneumojax.training import augment, loop, stages
+
+CONFIGS = pathlib.Path(base.__file__).parent
+NAMES = sorted(path.stem for path in CONFIGS.glob('*.py') if path.stem != '__init__')
+
+
+def get_config(name):
+    return importlib.import_module(f'configs.{name}').get_config()
+
+
+def keys(config):
+    """All dotted keys, `stages` as one."""
+    return {*config_lib.flatten(config), 'stages'}
+
+
+# --- every key is read -------------------------------------------------------------------------
+
+
+class Recorder:
+    """Passes a ConfigDict's values on and notes the dotted keys of those that were asked for."""
+
+    def __init__(self, config, reads, prefix=''):
+        self.__dict__.update(_config=config, _reads=reads, _prefix=prefix)
+
+    def __getattr__(self, name):
+        if name not in self._config:
+            return getattr(self._config, name)  # a method; or no such key
+        return self[name]
+
+    def __getitem__(self, name):
+        value, key = self._config[name], self._prefix + name
+        if isinstance(value, ml_collections.ConfigDict) and len(value):
+            return Recorder(value, self._reads, f'{key}.')
+        self._reads.add(key)
+        return value
+
+
+def traced_only(self, function, name, donate=()):
+    """Instead of compiling: traces, which reads all that is read, and answers with ones."""
+    answers = []
+
+    def call(*args):
+        if not answers:
+            answers.append(jax.eval_shape(function, *args))
+        return jax.tree.map(lambda s: np.ones(s.shape, s.dtype), answers[0])
+
+    return call
+
+
+def tiny(tmp_path):
+    config = base.get_config()
+    config.image_size = 32
+    config.batch_size = 4
+    config.num_epochs = 2
+    config.swa.start = 1
+    config.log_every_steps = 1
+    config.model.width = 4
+    config.model.stage_sizes = (1, 1, 1, 1)
+    config.data.root = str(tmp_path / 'data')
+    config.data.cache = str(tmp_path / 'cache')
+    config.data.num_folds = 2
+    config.data.phantoms.num_images = 16
+    config.data.phantoms.size = 32
+    config.data.phantoms.positive_share = 0.5
+    config.evaluation.bootstrap = 100
+    return config
+
+
+@pytest.mark.slow
+def test_every_key_is_read_by_training_and_evaluation(tmp_path, monkeypatch):
+    """Two runs that between them take all branches. Checking a key does not count as reading it."""
+    monkeypatch.setattr(Devices, 'compile', traced_only)
+    monkeypatch.setattr(config_lib, 'check', lambda config: None)
+    monkeypatch.setattr(augment, '_check', lambda config: None)
+    monkeypatch.setattr(phantom, 'check', lambda *args: None)
+
+    first = tiny(tmp_path)
+    first.canary = ml_collections.ConfigDict({'nobody_reads_me': 1})
+    first.canary.also_a_tuple = (1, 2)
+    second = first.copy_and_resolve_references()
+    second.init_from = str(tmp_path / 'first')
+    second.swa.kind = 'ema'
+    second.optimizer.name = 'adam'
+
+    reads = set()
+    for name, config in (('first', first), ('second', second)):
+        run, recorder = Run(tmp_path / name), Recorder(config, reads)
+        assert next(run for _, run in stages.runs(recorder, run.path)).path == run.path
+        loop.train(recorder, run)
+    evaluate.evaluate(Recorder(first, reads), Run(tmp_path / 'first'))
+
+    canaries = {'canary.nobody_reads_me', 'canary.also_a_tuple'}
+    assert keys(first) - reads == canaries
+    assert reads <= keys(first)
+
+
+# --- every key is explained --------------------------------------------------------------------
+
+
+def assignments(source):
+    """Dotted key -> (first line, last line) for every value that `get_config` sets."""
+    (function,) = (n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef))
+    names, found = {'config': ''}, {}
+
+    def dotted(target):
+        if isinstance(target, ast.Name):
+            return names[target.id]
+        return f'{dotted(target.value)}{target.attr}.'
+
+    for node in function.body:
+        if not isinstance(node, ast.Assign):
+            continue
+        attributes = [t for t in node.targets if isinstance(t, ast.Attribute)]
+        if not attributes:
+            continue
+        key = dotted(attributes[0])
+        names |= {t.id: key for t in node.targets if isinstance(t, ast.Name)}
+        is_group = ast.unparse(node.value) == 'ml_collections.ConfigDict()'
+        if not is_group:
+            found[key.rstrip('.')] = node.lineno, node.end_lineno
+    return found
+
+
+def explained(source):
+    """Keys with a comment in their own lines or in the lines of comment right above."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    comments = {t.start[0] for t in tokens if t.type == tokenize.COMMENT}
+    alone = {
+        t.start[0]
+        for t in tokens
+        if t.type == tokenize.COMMENT and not t.line[: t.start[1]].strip()
+    }
+    return {
+        key
+        for key, (first, last) in assignments(source).items()
+        if first - 1 in alone or comments & set(range(first, last + 1))
+    }
+
+
+def test_comments_are_found_where_they_are():
+    source = (
+        'def get_config():\n'
+        '    config.a = 1  # one\n'
+        '    config.b = 2\n'
+        '    # of the group\n'
+        '    config.g = g = ml_collections.ConfigDict()\n'
+        '    g.c = 3\n'
+        '    # this one\n'
+        '    g.d = (\n        4  # four\n    )\n'
+    )
+    assert set(assignments(source)) == {'a', 'b', 'g.c', 'g.d'}
+    assert explained(source) == {'a', 'g.d'}
+
+
+def test_every_key_has_a_comment():
+    source = pathlib.Path(base.__file__).read_text()
+    assert set(assignments(source)) == keys(base.get_config())
+    assert keys(base.get_config()) - explained(source) == set()
+
+
+# --- every config passes, bad values do not ----------------------------------------------------
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_config_can_work(name, tmp_path):
+    config = get_config(name)
+    config_lib.check(config)
+    assert keys(config) - keys(base.get_config()) <= {
+        key for key in keys(config) if key.startswith('stages.')
+    }
+    for stage, run in stages.runs(config, tmp_path):
+        config_lib.check(stage)
+        augment._check(stage.augment)
+        assert keys(stage) == keys(base.get_config())  # a stage changes keys, it adds none
+        assert config_lib.differences(config_lib.from_json(config_lib.to_json(stage)), stage) == []
+        assert str(run.path).startswith(str(tmp_path))
+
+
+def test_swa_follows_the_epochs():
+    for name, last in (('stage1', 13), ('stage2', 5)):
+        config = get_config(name)
+        assert config.num_epochs - config.swa.start == last
+        config.num_epochs = 30
+        assert config.swa.start == 30 - last
+        config.num_epochs = 3  # fewer than are averaged: all of them
+        config_lib.check(config)
+
+
+BAD = [
+    ('name', ''), ('name', 'a/b'), ('seed', -1),
+    ('image_size', 0), ('image_size', 15), ('image_size', 5000), ('image_size', -256),
+    ('batch_size', 0), ('num_epochs', 0), ('init_weights', 'best'), ('log_every_steps', 0),
+    ('data.fold', -1), ('data.fold', 5), ('data.num_folds', 1), ('data.split_seed', -1),
+    ('data.num_examples', -1), ('data.workers', -1),
+    ('model.channels', 2), ('model.width', 0), ('model.dtype', 'float16'),
+    ('model.normalization', 'none'), ('model.stage_sizes', (3, 4, 6)),
+    ('model.stage_sizes', (3, 4, 6, 0)),
+    ('optimizer.name', 'lamb'), ('optimizer.learning_rate', 0.0),
+    ('optimizer.learning_rate', float('nan')), ('optimizer.final_learning_rate', -1e-9),
+    ('optimizer.weight_decay', -1.0), ('optimizer.clip_norm', -1.0), ('optimizer.accumulate', 0),
+    ('optimizer.momentum', 1.0), ('optimizer.momentum', -0.1),
+    ('optimizer.freeze_encoder_epochs', -1), ('optimizer.freeze_encoder_epochs', 81),
+    ('optimizer.warmup_epochs', -0.5), ('optimizer.warmup_epochs', 80.5),
+    ('loss.bce', -1.0), ('loss.dice', -1.0), ('loss.smooth', -1.0),
+    ('sampling.positive_share', (0.5, 0.0)), ('sampling.positive_share', (1.1,)),
+    ('swa.kind', 'swa'), ('swa.start', 80), ('swa.every_steps', -1), ('swa.decay', 1.0),
+    ('swa.decay', 0.0), ('swa.bn_examples', -1), ('tta.flips', ('diagonal',)),
+    ('evaluation.rule', 'double'), ('evaluation.weights', 'best'), ('evaluation.batch_size', 0),
+    ('evaluation.every_epochs', -1), ('evaluation.bootstrap', 99),
+    ('checkpoint.every_epochs', 0), ('checkpoint.keep', 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(('key', 'value'), BAD, ids=lambda x: str(x))
+def test_a_bad_value_is_named(key, value):
+    config = base.get_config()
+    assert key in keys(config)
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UsageError) as e:
+        config_lib.check(config)
+    assert str(e.value).startswith(f'config.{key} is {value!r}: expected ')
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize(('key', 'value'), [('size', 31), ('positive_share', 1.5)])
+def test_phantoms_are_checked_when_they_are_drawn(key, value):
+    config = base.get_config()
+    config.data.phantoms[key] = value
+    config_lib.check(config)
+    config.data.phantoms.num_images = 5
+    with pytest.raises(UsageError, match=rf'config\.data\.phantoms\.{key} is {value}'):
+        config_lib.check(config)
+
+
+def test_some_loss_is_needed():
+    config = base.get_config()
+    config.loss.bce = config.loss.dice = 0.0
+    with pytest.raises(UsageError, match=r'config\.loss'):
+        config_lib.check(config)
+
+
+@pytest.mark.parametrize('changes', [{'image_sizes': 64}, {'swa': {'begin': 1}}, {'swa': 3}])
+def test_a_stage_cannot_change_a_key_that_is_not_there(changes):
+    config = get_config('demo')
+    config.stages = {'stage1': changes}
+    with pytest.raises(UsageError, match=r'config\.stages\.stage1\.(image_sizes|swa\.begin|swa): '):
+        config_lib.check(config)
+
+
+@pytest.mark.parametrize('key', sorted(keys(base.get_config()) - {'stages'}))
+def test_an_edited_config_json_is_one_line_at_worst(key):
+    """A key is gone, or has a value of another type."""
+    content, messages = json.loads(config_lib.to_json(base.get_config())), []
+    *path, last = key.split('.')
+    place = content
+    for part in path:
+        place = place[part]
+    for change in (lambda: place.__setitem__(last, {'not': 'a value'}), lambda: place.pop(last)):
+        change()
+        try:
+            config_lib.check(config_lib.from_json(json.dumps(content)))
+        except UsageError as e:
+            messages.append(str(e))
+    assert not any('\n' in message for message in messages)
+    if key in {bad for bad, _ in BAD}:  # a key that is looked at
+        assert len(messages) == 2
+        assert last in messages[1]
+
+
+# --- as text -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_json_gives_back_the_same_values(name):
+    config = get_config(name)
+    again = config_lib.from_json(config_lib.to_json(config))
+    before, after = config_lib.flatten(config), config_lib.flatten(again)
+    assert after == before
+    assert {k: type(v) for k, v in after.items()} == {k: type(v) for k, v in before.items()}
+    assert isinstance(again.tta.flips, tuple)
+
+
+def test_references_are_resolved():
+    config = base.get_config()
+    config.num_epochs = 40
+    text = config_lib.to_json(config)
+    assert json.loads(text)['swa']['start'] == 27
+    assert config_lib.from_json(text).swa.start == 27
+    assert config.swa.start == 27
+    config.num_epochs = 50  # the config itself still follows
+    assert config.swa.start == 37
+
+
+def other(value):
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return value + 'x'
+    return (*value, 7) if isinstance(value, tuple) else value + 1
+
+
+@pytest.mark.parametrize('key', sorted(keys(base.get_config()) - {'stages'}))
+def test_every_difference_counts_but_the_free_ones(key):
+    old, new = base.get_config(), base.get_config()
+    value = config_lib.get(new, key)
+    new.update_from_flattened_dict({key: other(value)})
+    found = config_lib.differences(old, new)
+    expected = set() if key in config_lib.FREE_KEYS else {f'{key}: {value!r} -> {other(value)!r}'}
+    if key == 'num_epochs':
+        expected.add('swa.start: 67 -> 68')  # it follows
+    assert set(found) == expected
+
+
+def test_free_keys_exist():
+    assert set(config_lib.FREE_KEYS) <= keys(base.get_config())
+
+
+def test_a_key_that_only_one_has_is_a_difference():
+    old, new = base.get_config(), base.get_config()
+    new.extra = 5
+    assert config_lib.differences(old, new) == ['extra: None -> 5']
+    assert config_lib.differences(new, old) == ['extra: 5 -> None']
+    new = base.get_config()
+    new.stages = {'a': {'image_size': 64}}
+    assert config_lib.differences(old, new) == ['stages.a.image_size: None -> 64']
