@@ -1,0 +1,34 @@
+"""Work in threads, results in order, never more of them in memory than asked for."""
+
+import collections
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import TypeVar
+
+Item = TypeVar('Item')
+Result = TypeVar('Result')
+
+
+def ordered_map(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Like `pool.map`, but lazy: only `ahead` items are worked on or wait to be taken.
+
+    Args:
+      pool: does the work.
+      function: of one item; its exception is raised when its result is due.
+      items: any number of them, taken one by one.
+      ahead: 1 or more.
+    """
+    items = iter(items)
+    pending = collections.deque(
+        pool.submit(function, item) for item in itertools.islice(items, ahead)
+    )
+    try:
+        while pending:
+            yield pending.popleft().result()
+            pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
+    finally:
+        for future in pending:
+            future.cancel()

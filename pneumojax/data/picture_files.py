@@ -1,0 +1,103 @@
+"""Radiographs that were saved as PNG or JPEG."""
+
+import os
+
+import cv2
+import numpy as np
+
+PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
+# JPEG keeps colour at half resolution and rounds: equal channels come back nearly equal.
+_NEARLY_GREY = 4
+
+
+class Colour(ValueError):
+    """A picture whose channels differ."""
+
+
+def read(path: str | os.PathLike, *, max_pixels: int) -> np.ndarray:
+    """Reads a grey PNG or JPEG file; grey saved as RGB counts, transparency is ignored.
+
+    Args:
+      path: the file.
+      max_pixels: refuse pictures that claim more, before any memory is taken.
+
+    Returns:
+      uint8 [H, W]; 16-bit pictures are spread from their smallest to their largest value, as
+      16-bit DICOM files without a window are. An EXIF rotation is applied, as viewers do.
+
+    Raises:
+      Colour: the channels differ.
+      ValueError: damaged, or too large; the message does not name the path.
+    """
+    try:
+        with open(path, 'rb') as file:
+            data = file.read()
+    except OSError as error:
+        raise ValueError(f'cannot be read: {error.strerror}') from None
+    height, width = _png_size(data) if data.startswith(PNG) else _jpeg_size(data)
+    if height * width > max_pixels:
+        raise ValueError(
+            f'claims {height} x {width} pixels, more than the limit of {max_pixels}; '
+            'downsample the image first'
+        )
+    try:
+        pixels = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+        )
+    except cv2.error:
+        pixels = None
+    if pixels is None or pixels.size != height * width * (pixels.size // (height * width)):
+        raise ValueError('the picture is damaged; copy the file again')
+    return _to_uint8(_grey(pixels))
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim == 2:
+        return pixels
+    channels = [pixels[..., i] for i in range(3)]
+    middle = channels[1]
+    tolerance = _NEARLY_GREY * (257 if pixels.dtype == np.uint16 else 1)
+    for other in (channels[0], channels[2]):
+        if cv2.absdiff(middle, other).max() > tolerance:
+            raise Colour('a colour picture, not a radiograph')
+    return np.ascontiguousarray(middle)
+
+
+def _to_uint8(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype == np.uint8:
+        return pixels
+    low, high = int(pixels.min()), int(pixels.max())
+    table = (np.arange(1 << 16) - low) * (255 / max(high - low, 1))
+    return np.rint(table.clip(0, 255)).astype(np.uint8)[pixels]
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    if data[12:16] != b'IHDR' or not data[:29].startswith(PNG):
+        raise ValueError('the picture is damaged; copy the file again')
+    # OpenCV would fill the missing rows of a cut file in silence.
+    if b'IEND' not in data[-1024:]:
+        raise ValueError('cut short: the PNG file has no end; copy it again')
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    return _checked(height, width)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    if b'\xff\xd9' not in data[-1024:]:
+        raise ValueError('cut short: the JPEG file has no end; copy it again')
+    position = 2
+    while position + 9 < len(data) and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            size = data[position + 5 : position + 9]
+            return _checked(int.from_bytes(size[:2]), int.from_bytes(size[2:]))
+        else:
+            position += 2 + length
+    raise ValueError('the JPEG file has no frame header; copy it again')
+
+
+def _checked(height: int, width: int) -> tuple[int, int]:
+    if height < 1 or width < 1:
+        raise ValueError(f'claims {height} x {width} pixels; copy the file again')
+    return height, width

@@ -1,0 +1,272 @@
+"""A folder of radiographs in, masks out: for viewers, for scripts and for people.
+
+Images stream through: threads read and fit them, the device predicts batches, threads write what
+each image gives. Results are recorded in the order of the files, one by one, so a prediction that
+was interrupted goes on where it stopped, and memory does not grow with the folder.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pydicom
+from tqdm import tqdm
+
+from pneumojax.data import headers, inputs, rle
+from pneumojax.errors import UsageError
+from pneumojax.inference import metrics, thresholds
+from pneumojax.inference.ensemble import Ensemble
+from pneumojax.inference.streaming import Item, Loaded, Row, Squares, predicted_rows, stamp
+from pneumojax.outputs import heatmap, overlay, report, submission
+from pneumojax.outputs.folder import OutputFolder
+from pneumojax.progress import log
+from pneumojax.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to write beside tables and masks.
+
+    Attributes:
+      seg: DICOM SEG files of masks ('binary'), of probabilities ('fractional'), or none.
+      overlays: pictures of the outline on the radiograph.
+      heatmap: pictures of the probability.
+      report: `report.html`.
+      show_names: patients' names in the report.
+    """
+
+    seg: Literal['binary', 'fractional', 'none'] = 'binary'
+    overlays: bool = True
+    heatmap: bool = False
+    report: bool = True
+    show_names: bool = False
+
+    def __post_init__(self):
+        if self.seg not in ('binary', 'fractional', 'none'):
+            raise UsageError(f"--seg is {self.seg!r}: expected 'binary', 'fractional' or 'none'")
+
+
+def predict(runs: Sequence[Run], source: str, output: str, options: Options | None = None) -> int:
+    """Predicts every radiograph below a folder, or continues to.
+
+    Args:
+      runs: evaluated runs whose probabilities are averaged; the thresholds are the first one's.
+      source: file or folder.
+      output: folder for what is written; new, empty, or of the same prediction.
+      options: what to write.
+
+    Returns:
+      Exit status: 0 when every file was read or is no radiograph, 3 when some could not be read.
+
+    Raises:
+      UsageError: unusable runs, nothing to read, or an output folder that cannot be used.
+    """
+    options = options or Options()
+    if not source or not output:
+        raise UsageError('predict needs --input=FILE or folder, and --output=FOLDER')
+    files = inputs.find(source, leave_out=output)
+    ensemble = Ensemble(runs)
+    statement = {
+        'runs': ensemble.identity,
+        'rule': dataclasses.asdict(ensemble.rule),
+        'input': os.path.abspath(source),
+        'seg': options.seg,
+        'show_names': options.show_names,
+    }
+    with _quiet_libraries(), OutputFolder(output, statement) as folder:
+        counts = _predict_files(ensemble, source, files, folder, options)
+        _write_tables(folder, files, counts, runs, ensemble, options)
+    return _summarize(counts, folder)
+
+
+def _predict_files(ensemble, source, files, folder, options) -> collections.Counter:
+    base = source if os.path.isdir(source) else os.path.dirname(source)
+    paths = {file: os.path.join(base, file) for file in files}
+    kept = {f for f in files if _is_finished(f, paths[f], folder, options)}
+    names = inputs.image_ids(files, {file: folder.journal[file]['ImageId'] for file in kept})
+    items = [Item(paths[f], f, names[f]) for f in files if f not in kept]
+    if kept:
+        log.info('%d of %d files are done already', len(kept), len(files))
+    counts, first_with = collections.Counter(), {}
+    bar = tqdm(desc='predict', total=len(files), initial=len(kept), unit='file')
+    with bar, submission.Results(folder / 'results.csv') as results:
+        for row in folder.journal.rows(f for f in files if f in kept):
+            results.add(row)
+            counts[row['status']] += 1
+            counts['marked'] += row['area_px'] > 0
+            first_with.setdefault(row['sop'], row['file'])
+        write = functools.partial(write_outputs, ensemble=ensemble, folder=folder, options=options)
+        for row in predicted_rows(ensemble, items, write):
+            _note_duplicates(row, first_with)
+            folder.journal.add(row)
+            results.add(row)
+            counts[row['status']] += 1
+            counts['marked'] += bool(row['area_px'])
+            bar.update()
+    return counts
+
+
+def write_outputs(
+    loaded: Loaded, squares: Squares, *, ensemble: Ensemble, folder, options: Options
+) -> Row:
+    """Writes every file about one image and returns its row."""
+    radiograph, name = loaded.radiograph, loaded.item.name
+    image = radiograph.image
+    probability = ensemble.unfit(squares, image.shape, radiograph.aspect)
+    mask = thresholds.apply(ensemble.rule, probability)
+    row, area = loaded.row, int(np.count_nonzero(mask))
+    row |= {
+        'probability': metrics.image_probability(probability),
+        'area_px': area,
+        'shape': list(image.shape),
+        'rle': rle.encode(mask),
+    }
+    if radiograph.spacing:
+        row['area_mm2'] = area * radiograph.spacing[0] * radiograph.spacing[1]
+    if options.show_names and radiograph.header is not None:
+        row['patient'] = headers.text(radiograph.header, 'PatientName')
+    try:
+        overlay.write_png(folder / f'masks/{name}.png', mask * np.uint8(255))
+        if options.overlays:
+            picture = overlay.overlay(image, mask)
+            overlay.write_png(folder / f'overlays/{name}.png', picture)
+        if options.heatmap:
+            picture = heatmap.heatmap(image, probability)
+            overlay.write_png(folder / f'heatmaps/{name}.png', picture)
+        if options.report:
+            row['thumbnail'] = report.thumbnail(image, mask)
+        row['seg'] = False
+        if options.seg != 'none' and radiograph.header is not None:
+            result = mask if options.seg == 'binary' else probability
+            _write_seg(row, folder / f'seg/{name}.dcm', radiograph, result, ensemble, options.seg)
+    except OSError as error:
+        raise UsageError(
+            f'{error.filename or folder.path} cannot be written: {error.strerror}; '
+            'mend that, then the same command continues'
+        ) from error
+    return row
+
+
+def _write_seg(row, path, radiograph, result, ensemble, kind) -> None:
+    from pneumojax.outputs import seg  # late: takes a second to import
+
+    rule = ensemble.rule
+    algorithm = seg.Algorithm(
+        version(),
+        ' '.join(f'{m["name"]}@{m["step"]}' for m in ensemble.identity),
+        {'top': f'{rule.top:g}', 'area': str(rule.area), 'bottom': f'{rule.bottom:g}'},
+    )
+    try:
+        seg.write(
+            path,
+            radiograph.header,
+            result,
+            kind=kind,
+            algorithm=algorithm,
+            key=inputs.printable(row['file']),
+        )
+        row['seg'] = True
+    except seg.NoReference as error:
+        row['notes'].append(f'no SEG: {error}')
+    except OSError:
+        raise
+    # The header is foreign input; its text may be in the message, so only the type is passed on.
+    except Exception as error:
+        row['notes'].append(f'no SEG: its header cannot be taken over ({type(error).__name__})')
+
+
+def _note_duplicates(row: Row, first_with: dict[str | None, str]) -> None:
+    if row['sop'] is not None:
+        first = first_with.setdefault(row['sop'], row['file'])
+        if first != row['file']:
+            row['notes'].append(f'same SOPInstanceUID as {inputs.printable(first)}')
+    if row['status'] == 'ok':
+        row['reason'] = '; '.join(row['notes'])
+
+
+def _write_tables(folder, files, counts, runs, ensemble, options) -> None:
+    """What is written when all is done: everything in the order of the files."""
+    journal = folder.journal
+    submission.write_results(folder / 'results.csv', journal.rows(files))
+    submission.write_submission(folder / 'submission.csv', journal.rows(files))
+    if options.report:
+        report.write(
+            folder / 'report.html',
+            journal.rows(files),
+            counts=counts,
+            runs=ensemble.identity,
+            version=version(),
+            rule=dataclasses.asdict(ensemble.rule),
+            evaluation=_evaluation(runs[0]),
+            overlays=options.overlays,
+            heatmaps=options.heatmap,
+            show_names=options.show_names,
+        )
+
+
+def _evaluation(run: Run) -> dict[str, Any] | None:
+    return run.read_json('evaluation.json') if (run / 'evaluation.json').is_file() else None
+
+
+def _summarize(counts: collections.Counter, folder) -> int:
+    log.info(
+        '%d radiographs, %d with a marked area; %d other files skipped, %d could not be read; '
+        'see %s',
+        counts['ok'], counts['marked'], counts['skipped'], counts['error'], folder / 'results.csv',
+    )  # fmt: skip
+    if not counts['ok']:
+        log.warning('no radiograph was found; results.csv says what each file is')
+    return 3 if counts['error'] else 0
+
+
+def _is_finished(file: str, path: str, folder, options: Options) -> bool:
+    """Whether an earlier run read this very file and everything wanted about it is there."""
+    if file not in folder.journal:
+        return False
+    row = folder.journal[file]
+    if row['status'] != 'ok' or any(row[key] != value for key, value in stamp(path).items()):
+        return False
+    if options.report and 'thumbnail' not in row:
+        return False
+    wanted = [
+        'masks/{}.png',
+        *(['overlays/{}.png'] if options.overlays else []),
+        *(['heatmaps/{}.png'] if options.heatmap else []),
+        *(['seg/{}.dcm'] if row['seg'] else []),
+    ]
+    return all((folder / name.format(row['ImageId'])).is_file() for name in wanted)
+
+
+def version() -> str:
+    """Of this package, as SEG files and the report state it."""
+    try:
+        return importlib.metadata.version('pneumojax')
+    except importlib.metadata.PackageNotFoundError:
+        return '0 (not installed)'
+
+
+@contextlib.contextmanager
+def _quiet_libraries():
+    """Keeps warnings about foreign headers away: they quote them, and headers name patients."""
+    loggers = [logging.getLogger(name) for name in ('pydicom', 'highdicom')]
+    levels = [logger.level for logger in loggers]
+    validation = pydicom.config.settings.reading_validation_mode
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            pydicom.config.settings.reading_validation_mode = validation
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,107 @@
+"""Look and behaviour of report.html: kept in the page itself, which works from the disk alone."""
+
+STYLE = """
+:root { color-scheme: light dark; --page: #fff; --ink: #1b1b1b; --faint: #667; --line: #e4e4ea;
+  --soft: #f5f5f8; --accent: #b87a00; --bar: #e69f00; --warn: #fff4dc; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --page: #15161a; --ink: #ececf0; --faint: #9a9aa6;
+  --line: #2c2d34; --soft: #1e1f25; --accent: #f0b43c; --warn: #33290f; --bad: #ff8a80; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 28px 24px 80px; max-width: 1240px; background: var(--page);
+  color: var(--ink); font: 15px/1.45 system-ui, "Segoe UI", Roboto, sans-serif; }
+h1 { margin: 0; font-size: 24px; letter-spacing: -.01em; }
+h2 { margin: 22px 0 6px; font-size: 15px; }
+.sub { margin: 2px 0 16px; color: var(--faint); }
+.warning { margin: 0 0 18px; padding: 10px 14px; border-left: 4px solid var(--bar);
+  border-radius: 4px; background: var(--warn); }
+.tiles { display: flex; flex-wrap: wrap; gap: 10px; margin: 0 0 14px; }
+.tiles div { padding: 9px 16px; border-radius: 8px; background: var(--soft); color: var(--faint); }
+.tiles b { display: block; color: var(--ink); font-size: 21px; font-variant-numeric: tabular-nums; }
+details { margin: 0 0 18px; }
+summary { cursor: pointer; color: var(--accent); }
+details table { border-collapse: collapse; }
+details td, details th { padding: 3px 18px 3px 0; text-align: left; font-weight: normal;
+  vertical-align: top; }
+details th { color: var(--faint); white-space: nowrap; }
+details ul { margin: 4px 0; padding-left: 20px; }
+.tools { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin: 0 0 10px; }
+.tools button, .tools input { padding: 6px 12px; border: 1px solid var(--line); border-radius: 7px;
+  background: var(--page); color: var(--ink); font: inherit; }
+.tools button { cursor: pointer; }
+.tools button[aria-pressed=true] { border-color: var(--accent); color: var(--accent); }
+.tools input { flex: 1 1 180px; max-width: 320px; }
+#shown { margin-left: auto; color: var(--faint); }
+#images { width: 100%; border-collapse: collapse; table-layout: fixed; }
+#images th { position: sticky; top: 0; padding: 0; border-bottom: 2px solid var(--line);
+  background: var(--page); text-align: left; }
+#images th button { width: 100%; padding: 9px 8px; border: 0; background: none; color: inherit;
+  font: inherit; font-weight: 600; text-align: inherit; cursor: pointer; }
+#images th button::after { content: " \\2195"; opacity: .3; }
+#images th[aria-sort=ascending] button::after { content: " \\2191"; opacity: 1; }
+#images th[aria-sort=descending] button::after { content: " \\2193"; opacity: 1; }
+#images th.plain { padding: 9px 8px; }
+#images td { padding: 7px 8px; border-bottom: 1px solid var(--line); vertical-align: middle;
+  overflow-wrap: anywhere; }
+#images .number, #images th.number { text-align: right; font-variant-numeric: tabular-nums; }
+#images img { display: block; max-width: 104px; max-height: 104px; border-radius: 4px; }
+#images a { color: var(--accent); }
+.file, .note { color: var(--faint); font-size: 13px; }
+.error { color: var(--bad); }
+.bar { height: 4px; margin-top: 4px; border-radius: 2px; background: var(--soft); }
+.bar i { display: block; height: 100%; border-radius: 2px; background: var(--bar); }
+@media print { .tools { display: none; } #images th { position: static; } }
+"""
+
+SCRIPT = """
+'use strict';
+const body = document.querySelector('#images tbody');
+const rows = Array.from(body.rows);
+const heads = Array.from(document.querySelectorAll('#images th[data-key]'));
+const chosen = { filter: 'all', text: '' };
+
+function sortBy(head, direction) {
+  const key = head.dataset.key, numeric = head.classList.contains('number');
+  const sign = direction === 'ascending' ? 1 : -1;
+  const value = row => row.dataset[key] ?? '';
+  rows.sort((a, b) => {
+    const x = value(a), y = value(b);
+    if (x === '' || y === '') return (x === '') - (y === '');  // what is missing comes last
+    const order = numeric ? x - y : x.localeCompare(y, undefined, { numeric: true });
+    return sign * order || a.dataset.order - b.dataset.order;
+  });
+  body.append(...rows);
+  for (const other of heads) other.removeAttribute('aria-sort');
+  head.setAttribute('aria-sort', direction);
+}
+
+function show() {
+  let count = 0;
+  for (const row of rows) {
+    const kind = chosen.filter === 'all' || row.dataset.kind === chosen.filter;
+    row.hidden = !(kind && row.dataset.name.toLowerCase().includes(chosen.text));
+    count += !row.hidden;
+  }
+  document.querySelector('#shown').textContent = `${count} of ${rows.length} files`;
+}
+
+for (const head of heads) {
+  head.querySelector('button').addEventListener('click', () => {
+    const first = head.classList.contains('number') ? 'descending' : 'ascending';
+    const other = first === 'ascending' ? 'descending' : 'ascending';
+    sortBy(head, head.getAttribute('aria-sort') === first ? other : first);
+  });
+}
+const filters = Array.from(document.querySelectorAll('.tools button'));
+for (const button of filters) {
+  button.addEventListener('click', () => {
+    chosen.filter = button.dataset.filter;
+    for (const other of filters) other.setAttribute('aria-pressed', other === button);
+    show();
+  });
+}
+document.querySelector('#search').addEventListener('input', event => {
+  chosen.text = event.target.value.toLowerCase();
+  show();
+});
+sortBy(heads.find(head => head.dataset.key === 'probability'), 'descending');
+show();
+"""
