@@ -142,7 +142,8 @@ class Run:
         steps = [
             int(p.name)
             for p in (folder.iterdir() if folder.is_dir() else ())
-            if p.name.isdecimal() and ocp.is_orbax_checkpoint(p.absolute())
+            # Orbax itself takes an empty folder for a checkpoint; this file is in every whole one.
+            if p.name.isdecimal() and (p / '_CHECKPOINT_METADATA').is_file()
         ]
         return max(steps, default=None)
 

@@ -306,6 +306,8 @@ def test_incomplete_checkpoints_are_not_seen(copy):
     shutil.copytree(folder / '3', folder / '7.orbax-checkpoint-tmp')
     (folder / '8').mkdir()
     (folder / '9').write_text('a file')
+    shutil.copytree(folder / '3', folder / '10')
+    (folder / '10' / '_CHECKPOINT_METADATA').unlink()
     shutil.copytree(folder / '3', folder / 'best')
     assert copy.latest_step() == 3
 
