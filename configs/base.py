@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.phantoms = ml_collections.ConfigDict()
     data.phantoms.num_images = 0  # above 0: draw so many phantoms into data.root first
     data.phantoms.size = 512  # side of a drawn image, pixels
-    data.phantoms.seed = 0
+    data.phantoms.seed = 0  # of the drawing; image i is the same whatever the number
     data.phantoms.positive_share = 0.22  # SIIM's: 2,669 of 12,047
 
     config.model = model = ml_collections.ConfigDict()
@@ -125,6 +125,6 @@ def get_config() -> ml_collections.ConfigDict:
     checkpoint.keep = 2  # newest checkpoints that stay
 
     # Stages run one after another by one command, each in its own folder below the run directory:
-    # name -> the keys it changes. Empty: this config is one run.
+    # name -> the keys it changes, in the order of their names. Empty: this config is one run.
     config.stages = config_dict.ConfigDict()
     return config

@@ -36,7 +36,7 @@ def assert_same_bits(a, b):
     flat_b, tree_b = jax.tree.flatten(b)
     assert tree_a == tree_b
     for x, y in zip(flat_a, flat_b, strict=True):
-        assert x.dtype == y.dtype
+        assert np.asarray(x).dtype == np.asarray(y).dtype
         np.testing.assert_array_equal(x, y)
 
 
@@ -185,7 +185,9 @@ def test_another_network_is_refused_with_both_key_lists(trained, config):
     assert f'/{stage1.latest_step()}' in str(e.value)
     assert 'only in the model: encoder/layer2_1/bn1/' in str(e.value)
     config.model.stage_sizes, config.model.width = (1, 1, 1, 1), 8
-    with pytest.raises(UsageError, match=r'another shape or dtype: .*\(7, 7, 1, 4\)'):
+    with pytest.raises(
+        UsageError, match=r'block0/bn1/bias \(\(16,\), .float32.\) instead of \(\(32,\)'
+    ):
         initial.variables(config, held_out=[])
 
 
@@ -250,16 +252,17 @@ def test_freezing_and_accumulation_by_config(config, tmp_path):
 
 
 def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, capsys):
-    config.num_epochs = 1
-    config.swa.start = 0
     config.evaluation.compare = True
-    config.stages = {'low': {'image_size': 32}, 'high': {'image_size': 48, 'num_epochs': 2}}
+    config.stages = {
+        'stage1': {'image_size': 32, 'num_epochs': 1, 'swa': {'start': 0}},
+        'stage2': {'image_size': 48},
+    }
     stages.train(config, tmp_path / 'both')
     table = capsys.readouterr().out
-    for words in ('low, 32 px', 'high, 48 px', '+ SWA', '+ TTA', 'all empty', 'positives'):
+    for words in ('stage1, 32 px', 'stage2, 48 px', '+ SWA', '+ TTA', 'all empty', 'positives'):
         assert words in table
-    high = Run(tmp_path / 'both' / 'high')
-    assert high.config().init_from == str(tmp_path / 'both' / 'low')
+    high = Run(tmp_path / 'both' / 'stage2')
+    assert high.config().init_from == str(tmp_path / 'both' / 'stage1')
     for name in ('evaluation.json', 'per_image.csv', 'thresholds.json'):
         assert (high / name).is_file()
     for name in ('curves.png', 'contact_sheet.png'):
