@@ -23,14 +23,26 @@ def make_model(config, axis_name: str | None = None) -> UNet:
     )
 
 
+# LLVM would spend half a minute on making fast what draws each weight once.
+_QUICK_COMPILATION = {
+    'xla_backend_optimization_level': 0,
+    'xla_llvm_disable_expensive_passes': True,
+}
+
+
 def initial_variables(config) -> dict[str, Any]:
     """Random weights from `config.seed`; the statistics of BatchNorm are 0 and 1."""
-    model = make_model(config)
-    # Jitted: one compilation instead of hundreds of small ones. The size does not matter here.
-    images = jnp.zeros((1, 32, 32, config.model.channels))
-    return jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(config.seed))
+    # Jitted: one compilation instead of hundreds of small ones.
+    options = _QUICK_COMPILATION if jax.default_backend() == 'cpu' else None
+    return jax.jit(_initializer(config), compiler_options=options)(jax.random.key(config.seed))
 
 
 def variable_shapes(config) -> dict[str, Any]:
     """What `initial_variables` returns, as `jax.ShapeDtypeStruct`s."""
-    return jax.eval_shape(lambda: initial_variables(config))
+    return jax.eval_shape(_initializer(config), jax.random.key(config.seed))
+
+
+def _initializer(config):
+    model = make_model(config)
+    images = jnp.zeros((1, 32, 32, config.model.channels))  # of any size: no weight depends on it
+    return lambda key: model.init(key, images, train=False)

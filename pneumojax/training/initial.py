@@ -28,11 +28,10 @@ def resume(run: Run, config, optimizer: optax.GradientTransformation) -> TrainSt
     if step is None:
         return None
 
-    def fresh():
-        variables = build.initial_variables(config)
-        return state_lib.create_state(variables, optimizer)
-
-    shapes = jax.eval_shape(fresh)
+    shapes = jax.eval_shape(
+        lambda variables: state_lib.create_state(variables, optimizer),
+        build.variable_shapes(config),
+    )
     items = run.load(step, {name: getattr(shapes, name) for name in ITEMS})
     return TrainState(step=np.asarray(step, np.int32), **items)
 
