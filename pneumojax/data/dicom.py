@@ -21,6 +21,8 @@ from pydicom import uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 
+from pneumojax.data import jpeg12
+
 MAX_PIXELS = 100_000_000
 _REQUIRED = (
     'Rows', 'Columns', 'SamplesPerPixel', 'PhotometricInterpretation',
@@ -166,8 +168,11 @@ def _decode(dataset: pydicom.Dataset) -> np.ndarray:
             )
     if syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit):
         frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-        if _check_jpeg(frame, rows, columns) == 8:
+        precision = _check_jpeg(frame, rows, columns)
+        if precision == 8:
             return _decode_jpeg(frame, dataset)
+        if precision == 12 and jpeg12.AVAILABLE:
+            return jpeg12.decode(frame, rows, columns)
     packages = _TO_INSTALL.get(syntax, 'python-gdcm')
     if not decoder.is_available:
         raise DicomError(f'no decoder for {syntax.name} is installed; run: pip install {packages}')
