@@ -134,7 +134,7 @@ def _head(counts, runs, rule, evaluation, version, show_names):
 aria-label="Find a name"><span id="shown"></span></div>
 <table id="images">
 <colgroup><col style="width:122px"><col>{'<col style="width:150px">' * show_names}
-<col style="width:118px"><col style="width:110px"><col style="width:110px"><col style="width:27%">
+<col style="width:134px"><col style="width:118px"><col style="width:130px"><col style="width:27%">
 </colgroup>
 <thead><tr><th class="plain">Overlay</th>{_th('name', 'Image')}\
 {_th('patient', 'Patient') if show_names else ''}\

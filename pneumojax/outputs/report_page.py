@@ -34,7 +34,7 @@ details ul { margin: 4px 0; padding-left: 20px; }
 #images th { position: sticky; top: 0; padding: 0; border-bottom: 2px solid var(--line);
   background: var(--page); text-align: left; }
 #images th button { width: 100%; padding: 9px 8px; border: 0; background: none; color: inherit;
-  font: inherit; font-weight: 600; text-align: inherit; cursor: pointer; }
+  font: inherit; font-weight: 600; text-align: inherit; white-space: nowrap; cursor: pointer; }
 #images th button::after { content: " \\2195"; opacity: .3; }
 #images th[aria-sort=ascending] button::after { content: " \\2191"; opacity: 1; }
 #images th[aria-sort=descending] button::after { content: " \\2193"; opacity: 1; }
