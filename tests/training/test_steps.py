@@ -25,6 +25,14 @@ PLAN = Plan(np.zeros(40 * BATCH, np.int32), np.array([10, 20, 30, 40], np.int32)
 SOME = ('flip', 'affine', 'crop')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def quick_compilation():
+    """XLA compiles in a third of the time when it does not care how fast the result is."""
+    jax.config.update('jax_disable_most_optimizations', True)
+    yield
+    jax.config.update('jax_disable_most_optimizations', False)
+
+
 def make_config(probability=0.0, **changes):
     config = base.get_config()
     config.num_epochs, config.batch_size, config.image_size = 4, BATCH, SIZE
