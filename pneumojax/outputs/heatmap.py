@@ -33,7 +33,8 @@ def heatmap(image, probability) -> np.ndarray:
 
 def _blend(image, probability):
     steps = np.rint(probability.clip(0, 1) * 255).astype(np.uint8)
-    colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)[:, 0, ::-1]
+    colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)
+    colours = colours.reshape(256, 3)[:, ::-1]  # to RGB
     opacity = (np.arange(256) / 255 * OPACITY).astype(np.float32)[:, None]
     tint = (colours * opacity).astype(np.float32)
     grey = image[..., None].astype(np.float32)

@@ -210,7 +210,8 @@ def _row(order, row, overlays, heatmaps, show_names):
     )
     cells = [
         _picture(row, overlays),
-        f'{name}<div class="file">{escape(shown)}{_links(row, heatmaps)}</div>',
+        f'<div class="name">{name}</div>'
+        f'<div class="file" title="{escape(shown)}">{escape(shown)}</div>{_links(row, heatmaps)}',
         *([escape(row.get('patient') or '')] if show_names else []),
     ]
     numbers = [
@@ -249,7 +250,8 @@ def _links(row, heatmaps):
     links = [('mask', f'masks/{name}.png')]
     links += [('heat map', f'heatmaps/{name}.png')] if heatmaps else []
     links += [('SEG', f'seg/{name}.dcm')] if row.get('seg') else []
-    return '<br>' + ' &middot; '.join(f'<a href="{link}">{text}</a>' for text, link in links)
+    joined = ' &middot; '.join(f'<a href="{link}">{text}</a>' for text, link in links)
+    return f'<div class="links">{joined}</div>'
 
 
 def _probability(value):

@@ -44,6 +44,8 @@ details ul { margin: 4px 0; padding-left: 20px; }
 #images .number, #images th.number { text-align: right; font-variant-numeric: tabular-nums; }
 #images img { display: block; max-width: 104px; max-height: 104px; border-radius: 4px; }
 #images a { color: var(--accent); }
+.file { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+.name, .links { font-size: 14px; }
 .file, .note { color: var(--faint); font-size: 13px; }
 .error { color: var(--bad); }
 .bar { height: 4px; margin-top: 4px; border-radius: 2px; background: var(--soft); }
