@@ -87,7 +87,10 @@ def _config_and_workdir():
 def parse_flags(argv: list[str]) -> list[str]:
     """As absl's own, but every mistake is one line and exit status 2."""
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _ = _CONFIG.value.name  # a file that could not be loaded complains only when it is used
+        return rest
     except flags.Error as e:
         message = str(e)
     except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as e:
