@@ -72,6 +72,8 @@ def predict(runs: Sequence[Run], source: str, output: str, options: Options | No
     options = options or Options()
     if not source or not output:
         raise UsageError('predict needs --input=FILE or folder, and --output=FOLDER')
+    if os.path.realpath(source) == os.path.realpath(output):
+        raise UsageError(f'--output is the input itself, {output}; give a new or empty folder')
     files = inputs.find(source, leave_out=output)
     ensemble = Ensemble(runs)
     statement = {

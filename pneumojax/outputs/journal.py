@@ -25,6 +25,8 @@ class Journal:
         self._file.seek(0)
         end = 0
         for line in self._file:
+            if not line.endswith(b'\n'):
+                break
             try:
                 self._start[json.loads(line)['file']] = end
             except (ValueError, KeyError, TypeError):
