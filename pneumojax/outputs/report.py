@@ -199,7 +199,7 @@ def _row(order, row, overlays, heatmaps, show_names):
         'order': order,
         'kind': kind,
         'name': f'{row["ImageId"]} {shown}',
-        'patient': row.get('patient'),
+        'patient': row.get('patient') if show_names else None,
         'probability': row['probability'],
         'px': row['area_px'],
         'mm2': row['area_mm2'],
