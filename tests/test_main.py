@@ -95,8 +95,8 @@ def test_every_readme_command_parses(command, tmp_path):
     """Flags, config file and overrides are understood; nothing is run."""
     arguments = shlex.split(command)[3:]
     script = (
-        'import sys; from pneumojax import main, config; from absl import flags\n'
-        'main.parse_flags(["pneumojax", *sys.argv[1:]])\n'
+        'import sys; from pneumojax import launch, main, config; from absl import flags\n'
+        'launch.parse_flags(["pneumojax", *sys.argv[1:]], main._CONFIG)\n'
         'c = flags.FLAGS.config\n'
         'c is None or config.check(c)\n'
     )

@@ -25,7 +25,6 @@ from pneumojax.models import build
 from pneumojax.progress import log
 from pneumojax.run import Run
 
-
 PARTS = 5  # of the held-out patients, for choosing and judging the rule
 
 
