@@ -7,7 +7,7 @@ import numpy as np
 from pneumojax.data import siim
 from pneumojax.data.dataset import Dataset
 from pneumojax.inference import metrics, thresholds
-from pneumojax.outputs import curves, overlay
+from pneumojax.outputs import calibration, curves, overlay
 from pneumojax.run import Run
 
 
@@ -32,6 +32,18 @@ def write_curves(run: Run, judged, rule: thresholds.Rule, title: str) -> None:
         true_px=scores.true_px,
         predicted_px=judged.predicted_px,
         title=title,
+    )
+
+
+def write_calibration(run: Run, judged) -> None:
+    """calibration.png: pixel probabilities against the share of pixels inside true masks.
+
+    Args:
+      run: where the picture goes.
+      judged: an `evaluate.Judged`.
+    """
+    calibration.write_calibration(
+        run / 'calibration.png', judged.scores.histograms.sum(axis=0, dtype=np.int64)
     )
 
 

@@ -172,7 +172,7 @@ def _figures(evaluation):
     if not evaluation:
         return '<p>The run holds no evaluation.</p>'
     lines = ''.join(
-        f'<tr><th>{label}</th><td>{_interval(evaluation[key])}</td></tr>'
+        f'<tr><th>{label}</th><td>{interval(evaluation[key])}</td></tr>'
         for key, label in FIGURES.items()
         if key in evaluation
     )
@@ -182,7 +182,8 @@ def _figures(evaluation):
     )
 
 
-def _interval(figure):
+def interval(figure: Mapping[str, Any]) -> str:
+    """'0.812 (0.790 to 0.830)' of {'value', 'low', 'high'}."""
     if figure.get('value') is None:
         return 'not defined'
     text = f'{figure["value"]:.3f}'
