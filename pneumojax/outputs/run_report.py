@@ -45,7 +45,8 @@ content="default-src &#x27;none&#x27;; img-src data:; style-src &#x27;unsafe-inl
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(config.name)}: evaluation</title><style>{STYLE}
 table {{ border-collapse: collapse; }} td, th {{ padding: 3px 22px 3px 0; text-align: left; }}
-td {{ font-variant-numeric: tabular-nums; }} .picture {{ max-width: 100%; background: #fff; }} .picture[alt=Calibration] {{ width: 460px; }}
+td {{ font-variant-numeric: tabular-nums; }} .picture {{ max-width: 100%; background: #fff; }}
+.picture[alt=Calibration] {{ width: 460px; }}
 </style></head><body>
 <h1>{escape(config.name)}</h1>
 <p class="sub">{evaluation['n']} held-out images, {evaluation['n_positive']} with pneumothorax
