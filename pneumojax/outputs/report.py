@@ -20,7 +20,7 @@ from pneumojax.data.inputs import printable
 from pneumojax.outputs import overlay
 from pneumojax.outputs.report_page import SCRIPT, STYLE
 
-THUMBNAIL = 104  # pixels of its longer side
+THUMBNAIL = 96  # pixels of its longer side
 LIMITS = (
     'Research software, not a medical device: not for diagnosis, triage or treatment.',
     'It knows frontal chest radiographs. On other views, body parts or devices, and on children, '
@@ -50,7 +50,7 @@ def thumbnail(image: np.ndarray, mask: np.ndarray) -> str:
       mask: [H, W], nonzero inside.
     """
     picture = overlay.overlay(image, mask, side=THUMBNAIL)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 80]
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 75]
     _, code = cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
     return 'data:image/jpeg;base64,' + base64.b64encode(code.tobytes()).decode()
 
@@ -87,7 +87,10 @@ def write(
         file.write(_head(counts, runs, rule, evaluation, version, show_names))
         for order, row in enumerate(rows):
             file.write(_row(order, row, overlays, heatmaps, show_names))
-        file.write(f'</tbody></table>\n<script>{SCRIPT}</script>\n</body></html>\n')
+        file.write(
+            '</tbody></table>\n<button id="more" type="button" hidden>Show 1,000 more</button>\n'
+            f'<script>{SCRIPT}</script>\n</body></html>\n'
+        )
     unfinished.replace(path)
 
 
@@ -139,7 +142,7 @@ aria-label="Find a name"><span id="shown"></span></div>
 <thead><tr><th class="plain">Overlay</th>{_th('name', 'Image')}\
 {_th('patient', 'Patient') if show_names else ''}\
 {_th('probability', 'Probability', 'number')}{_th('px', 'Area, px', 'number')}\
-{_th('mm2', 'Area, mm²', 'number')}{_th('status', 'Status')}</tr></thead><tbody>
+{_th('mm2', 'Area, mm²', 'number')}{_th('status', 'Status')}</tr></thead><tbody class="unsorted">
 """
 
 

@@ -44,6 +44,9 @@ details ul { margin: 4px 0; padding-left: 20px; }
 #images .number, #images th.number { text-align: right; font-variant-numeric: tabular-nums; }
 #images img { display: block; max-width: 104px; max-height: 104px; border-radius: 4px; }
 #images a { color: var(--accent); }
+#images .unsorted tr:nth-child(n+201) { display: none; }
+#more { margin: 14px 0; padding: 8px 16px; border: 1px solid var(--line); border-radius: 7px;
+  background: var(--page); color: var(--accent); font: inherit; cursor: pointer; }
 .file { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
 .name, .links { font-size: 14px; }
 .file, .note { color: var(--faint); font-size: 13px; }
@@ -58,7 +61,8 @@ SCRIPT = """
 const body = document.querySelector('#images tbody');
 const rows = Array.from(body.rows);
 const heads = Array.from(document.querySelectorAll('#images th[data-key]'));
-const chosen = { filter: 'all', text: '' };
+const chosen = { filter: 'all', text: '', limit: 200 };
+const more = document.querySelector('#more');
 
 function sortBy(head, direction) {
   const key = head.dataset.key, numeric = head.classList.contains('number');
@@ -70,19 +74,24 @@ function sortBy(head, direction) {
     const order = numeric ? x - y : x.localeCompare(y, undefined, { numeric: true });
     return sign * order || a.dataset.order - b.dataset.order;
   });
-  body.append(...rows);
+  const sorted = document.createDocumentFragment();
+  for (const row of rows) sorted.append(row);
+  body.append(sorted);
+  show();
   for (const other of heads) other.removeAttribute('aria-sort');
   head.setAttribute('aria-sort', direction);
 }
 
 function show() {
-  let count = 0;
+  let count = 0;  // laying out ten thousand rows takes a browser half a minute: a part at a time
   for (const row of rows) {
     const kind = chosen.filter === 'all' || row.dataset.kind === chosen.filter;
-    row.hidden = !(kind && row.dataset.name.toLowerCase().includes(chosen.text));
-    count += !row.hidden;
+    const fits = kind && row.dataset.name.toLowerCase().includes(chosen.text);
+    row.hidden = !(fits && count < chosen.limit);
+    count += fits;
   }
   document.querySelector('#shown').textContent = `${count} of ${rows.length} files`;
+  more.hidden = count <= chosen.limit;
 }
 
 for (const head of heads) {
@@ -104,6 +113,7 @@ document.querySelector('#search').addEventListener('input', event => {
   chosen.text = event.target.value.toLowerCase();
   show();
 });
+more.addEventListener('click', () => { chosen.limit += 1000; show(); });
 sortBy(heads.find(head => head.dataset.key === 'probability'), 'descending');
-show();
+body.classList.remove('unsorted');
 """
