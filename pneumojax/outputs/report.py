@@ -122,7 +122,9 @@ def _head(counts, runs, rule, evaluation, version, show_names):
 <meta http-equiv="Content-Security-Policy" content="{escape(policy)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Pneumothorax predictions</title>
-<style>{STYLE}</style></head><body>
+<style>{STYLE}</style>
+<noscript><style>#images .unsorted tr {{ display: table-row !important; }}</style></noscript>
+</head><body>
 <h1>Pneumothorax predictions</h1>
 <p class="sub">{escape(names)} &middot; pneumojax {escape(version)}</p>
 <p class="warning">{warning}</p>

@@ -62,6 +62,7 @@ const body = document.querySelector('#images tbody');
 const rows = Array.from(body.rows);
 const heads = Array.from(document.querySelectorAll('#images th[data-key]'));
 const chosen = { filter: 'all', text: '', limit: 200 };
+const words = new Intl.Collator(undefined, { numeric: true });
 const more = document.querySelector('#more');
 
 function sortBy(head, direction) {
@@ -71,7 +72,7 @@ function sortBy(head, direction) {
   rows.sort((a, b) => {
     const x = value(a), y = value(b);
     if (x === '' || y === '') return (x === '') - (y === '');  // what is missing comes last
-    const order = numeric ? x - y : x.localeCompare(y, undefined, { numeric: true });
+    const order = numeric ? x - y : words.compare(x, y);
     return sign * order || a.dataset.order - b.dataset.order;
   });
   const sorted = document.createDocumentFragment();

@@ -162,3 +162,23 @@ def test_a_browser_sorts_filters_and_opens_overlays(browser, tmp_path):
     assert pathlib.Path(browser.current_url).name == 'im_11.png'
     assert browser.execute_script('return document.images[0].naturalWidth') == 50
     assert browser.get_log('browser') == []
+
+
+@pytest.mark.slow
+def test_long_pages_show_a_part_at_a_time_and_sort_all(browser, tmp_path):
+    rows = [row(i % 12, probability=i / 300) for i in range(300)]
+    write(tmp_path / 'report.html', rows)
+    browser.get((tmp_path / 'report.html').as_uri())
+
+    def shown():
+        script = 'return Array.from(document.querySelectorAll("#images tbody tr"))'
+        script += '.filter(r => r.offsetHeight).map(r => Number(r.dataset.order))'
+        return browser.execute_script(script)
+
+    assert shown() == list(range(299, 99, -1))
+    browser.find_element('css selector', 'th[data-key=probability] button').click()
+    assert shown() == list(range(200))
+    browser.find_element('id', 'more').click()
+    assert shown() == list(range(300))
+    assert not browser.find_element('id', 'more').is_displayed()
+    assert browser.get_log('browser') == []
