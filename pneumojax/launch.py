@@ -23,6 +23,9 @@ def launch(main: Callable[[list[str]], int], config_flag) -> None:
             sys.exit(main(argv))
         except UsageError as e:
             sys.exit(_complain(str(e)))
+        except KeyboardInterrupt:
+            print('pneumojax: interrupted; the same command continues', file=sys.stderr)
+            sys.exit(130)  # as a shell reports SIGINT
         except FloatingPointError as e:
             sys.exit(f'pneumojax: {e}')
 

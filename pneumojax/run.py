@@ -147,6 +147,11 @@ class Run:
         ]
         return max(steps, default=None)
 
+    def epochs_done(self, step: int) -> tuple[int, int] | None:
+        """(epochs done, epochs planned) at a checkpoint; None for a converted network."""
+        written = ocp.checkpointables_metadata(self._step_path(step)).custom_metadata or {}
+        return (written['epoch'], written['num_epochs']) if 'num_epochs' in written else None
+
     def items(self, step: int) -> set[str]:
         """Names of the items that the checkpoint of a step holds."""
         return set(self._stored(step))

@@ -80,6 +80,9 @@ def from_stage(run: Run, weights: str, shapes, held_out: list[str]) -> dict[str,
                 'and data.split_seed in both stages'
             )
     step = run.latest_step()
+    done, planned = run.epochs_done(step) or (0, 0)
+    if done < planned:
+        log.warning('%s is not finished: it stopped after epoch %d of %d', run.path, done, planned)
     names = run.items(step)
     averaged = weights == 'average' and 'average_params' in names
     if weights == 'average' and not averaged:

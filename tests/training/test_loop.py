@@ -175,6 +175,23 @@ def test_stage_2_starts_from_all_of_stage_1(trained, config):
     assert_same_bits(initial.variables(config, held_out=[]), last)
 
 
+def test_an_unfinished_stage_is_said_to_be_one(config, tmp_path, caplog, monkeypatch):
+    """Averaged weights are asked for, but there are none before the last epoch."""
+    run = Run(tmp_path / 'run')
+
+    def stop(self, train_state):
+        raise AssertionError('not reached')
+
+    monkeypatch.setattr(loop.Stage, '_averaged', stop)
+    with pytest.raises(AssertionError, match='not reached'):
+        loop.train(config, run)
+    config.init_from = str(run.path)
+    monkeypatch.setattr(initial.log, 'propagate', True)
+    initial.variables(config, held_out=[])
+    assert f'after epoch 2 of {config.num_epochs}' in caplog.text
+    assert 'no averaged weights' in caplog.text
+
+
 def test_another_network_is_refused_with_both_key_lists(trained, config):
     _, stage1 = trained
     config.init_from = str(stage1.path)
