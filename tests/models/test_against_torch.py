@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 import safetensors.numpy
-import torch_references as references
 
 from pneumojax.models import pretrained, torch_names
 from pneumojax.models.resnet import ResNet34
 from pneumojax.models.unet import UNet
+from tests.models import torch_references as references
 
 SIZES = [(256, 256), (512, 512), (330, 410)]
 

@@ -1,13 +1,13 @@
 import functools
 
 import jax
-import made_up
 import numpy as np
 import pytest
 
 from pneumojax.models import pretrained
 from pneumojax.models.normalize import KINDS, normalize
 from pneumojax.models.resnet import ResNet34
+from tests.models import made_up
 
 
 def grey(size=(40, 36), batch=2):

@@ -6,7 +6,6 @@ import os
 import pickle
 
 import jax
-import made_up
 import ml_collections
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from pneumojax.models import pretrained, torch_names, weight_files
 from pneumojax.models.convert import convert
 from pneumojax.models.unet import UNet
 from pneumojax.run import Run
+from tests.models import made_up
 
 TINY = {'width': 4, 'stage_sizes': (1, 1, 1, 1)}
 

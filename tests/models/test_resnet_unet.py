@@ -4,12 +4,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import made_up
 import numpy as np
 import pytest
 
 from pneumojax.models.resnet import ResNet34
 from pneumojax.models.unet import UNet, upsample
+from tests.models import made_up
 
 NARROW = {'width': 8, 'stage_sizes': (1, 1, 1, 1)}
 

@@ -6,11 +6,11 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-import torch_references as references
 
 from pneumojax.models import torch_names
 from pneumojax.models.resnet import ResNet34
 from pneumojax.models.unet import UNet
+from tests.models import torch_references as references
 
 THIRD_PARTY = pathlib.Path(__file__).parents[2] / 'third_party'
 TABLES = {
