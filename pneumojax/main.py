@@ -53,6 +53,8 @@ _SEG = flags.DEFINE_enum(
     'predict: DICOM SEG files of masks, of probabilities, or none.',
 )  # fmt: skip
 _HEATMAP = flags.DEFINE_bool('heatmap', False, 'predict: also write pictures of the probability.')
+_OVERLAYS = flags.DEFINE_bool('overlays', True, 'predict: write pictures of the outlines.')
+_REPORT = flags.DEFINE_bool('report', True, 'predict: write report.html.')
 _SHOW_NAMES = flags.DEFINE_bool('show_names', False, "predict: patients' names in the report.")
 
 
@@ -69,7 +71,9 @@ def main(argv: list[str]) -> int:
         from pneumojax.inference.predict import Options, predict
 
         runs = [Run(path) for path in _WORKDIRS.value] or [Run(_config_and_workdir()[1])]
-        options = Options(_SEG.value, heatmap=_HEATMAP.value, show_names=_SHOW_NAMES.value)
+        options = Options(
+            _SEG.value, _OVERLAYS.value, _HEATMAP.value, _REPORT.value, _SHOW_NAMES.value
+        )
         source, output = _needed('input', _INPUT.value), _needed('output', _OUTPUT.value)
         return predict(runs, source, output, options)
     elif mode == 'export':

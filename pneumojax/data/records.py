@@ -14,7 +14,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from pneumojax.data import geometry, siim
+from pneumojax.data.parallel import ordered_map
 from pneumojax.errors import UsageError
 from pneumojax.progress import log
 
@@ -168,7 +169,7 @@ def _write(folder: pathlib.Path, examples: Sequence[siim.Example], size: int) ->
     shapes, shards = [], []
     progress = tqdm(total=len(examples), desc=f'prepare {size} px', unit='image')
     with progress, ThreadPoolExecutor(os.cpu_count()) as pool:
-        fitted = _bounded_map(pool, lambda e: _fit(e, size), examples, 4 * (os.cpu_count() or 1))
+        fitted = ordered_map(pool, lambda e: _fit(e, size), examples, 4 * (os.cpu_count() or 1))
         for start in range(0, len(examples), SHARD_SIZE):
             name = f'shard-{len(shards):05d}.array_record'
             shards.append(name)
@@ -201,16 +202,3 @@ def _fit(example: siim.Example, size: int) -> _Fitted:
     image, mask = siim.load(example)
     record = encode(geometry.fit_image(image, size), geometry.fit_mask(mask, size))
     return _Fitted(record, image.shape)
-
-
-def _bounded_map(pool, function, items, ahead: int) -> Iterator:
-    """Like `pool.map`, in order, but only `ahead` results wait in memory."""
-    items = iter(items)
-    pending = [pool.submit(function, item) for item in itertools.islice(items, ahead)]
-    try:
-        while pending:
-            yield pending.pop(0).result()
-            pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
-    finally:
-        for future in pending:
-            future.cancel()

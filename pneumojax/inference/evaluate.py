@@ -22,6 +22,7 @@ from pneumojax.devices import Devices
 from pneumojax.errors import UsageError
 from pneumojax.inference import metrics, pictures, thresholds, tta
 from pneumojax.models import build
+from pneumojax.outputs import model_card, run_report
 from pneumojax.progress import log
 from pneumojax.run import Run
 
@@ -60,7 +61,8 @@ class Variant(NamedTuple):
 def evaluate(config, run: Run) -> dict[str, Any]:
     """Evaluates a run on its validation images and writes its figures.
 
-    Writes evaluation.json, per_image.csv, thresholds.json, curves.png and contact_sheet.png.
+    Writes evaluation.json, per_image.csv, thresholds.json, model_card.md, report.html and its
+    pictures.
 
     Args:
       config: the run's configuration; `evaluation` and `tta` may differ from what it trained with.
@@ -131,6 +133,9 @@ def evaluate(config, run: Run) -> dict[str, Any]:
     pictures.write_contact_sheet(
         run, dataset, judged, rule, lambda i: predictor(variables, dataset, i), title
     )
+    pictures.write_calibration(run, judged)
+    model_card.write(run)
+    run_report.write(run)
     return report
 
 
