@@ -84,12 +84,12 @@ def get_config() -> ml_collections.ConfigDict:
     augment.grid_distort = 0.3  # L: cells read 1 - 0.3 to 1 + 0.3 of their size
     augment.optical_distort = 2.0  # A: largest |k| of the lens
     augment.optical_shift = 0.5  # A: largest shift of its centre, pixels at 512
-    augment.affine = 0.5  # A, L: probability of shift-scale-rotate
+    augment.affine = 0.5  # A: probability of shift-scale-rotate (1 in one of its four notebooks)
     augment.shift = 0.2  # A: at most this share of the size
     augment.scale = 0.2  # A: from 1 - 0.2 to 1 + 0.2
     augment.rotate = 20.0  # A: degrees at most, both ways
     augment.border = 'constant'  # A: beyond a shifted edge: 'constant' (black) or 'reflect'
-    augment.crop = 0.25  # A: probability of a crop resized to full size
+    augment.crop = 0.25  # A: probability of a crop resized to full size (in one of its notebooks)
     augment.crop_min = 412 / 512  # A: its smallest side, as a share
 
     config.sampling = sampling = ml_collections.ConfigDict()
