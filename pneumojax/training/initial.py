@@ -52,6 +52,16 @@ def variables(config, held_out: list[str]) -> dict[str, Any]:
     return fresh
 
 
+def require_checkpoint(run: Run) -> None:
+    """UsageError, with the command that makes one, where an earlier stage has no checkpoint."""
+    if not run.exists or run.latest_step() is None:
+        raise UsageError(
+            f'config.init_from: {run.path} has no checkpoint to start from; train that stage '
+            f'first: python -m pneumojax.main --config=configs/{run.path.name}.py '
+            f'--workdir={run.path}'
+        )
+
+
 def from_stage(run: Run, weights: str, shapes, held_out: list[str]) -> dict[str, Any]:
     """All parameters and statistics of an earlier stage; nothing stays random.
 
@@ -65,12 +75,7 @@ def from_stage(run: Run, weights: str, shapes, held_out: list[str]) -> dict[str,
       UsageError: no such run, no checkpoint, another network, or a stage that was trained on
         images that this run wants to validate on.
     """
-    if not run.exists or run.latest_step() is None:
-        raise UsageError(
-            f'config.init_from: {run.path} has no checkpoint to start from; train that stage '
-            f'first: python -m pneumojax.main --config=configs/{run.path.name}.py '
-            f'--workdir={run.path}'
-        )
+    require_checkpoint(run)
     if (run / 'split.json').exists():
         leaked = set(run.read_json('split.json')['train']) & set(held_out)
         if leaked:

@@ -28,6 +28,10 @@ def train(config, run: Run) -> None:
     """
     devices = Devices()
     devices.check_batch_size('batch_size', config.batch_size)
+    if run.exists:
+        run.start(config)  # another config's run: said before hours of decoding, not after
+    if config.init_from and run.latest_step() is None:
+        initial.require_checkpoint(Run(config.init_from))
     dataset = dataset_lib.load(config)
     run.start(config)
     keep_split(run, dataset)

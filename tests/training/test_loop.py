@@ -210,9 +210,10 @@ def test_another_network_is_refused_with_both_key_lists(trained, config):
 
 def test_without_stage_1_it_says_the_command_that_makes_one(config, tmp_path):
     config.init_from = str(tmp_path / 'stage1')
+    config.data.root = str(tmp_path / 'nowhere')  # said before any image is looked for
     with pytest.raises(UsageError, match=r'--config=configs/stage1\.py'):
-        initial.variables(config, held_out=[])
-    assert not (tmp_path / 'stage1').exists()
+        loop.train(config, Run(tmp_path / 'stage2'))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_stage_that_saw_the_held_out_images_is_refused(trained, config):
