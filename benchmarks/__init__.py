@@ -1,1 +1,1 @@
-"""Measurements, run by hand: `python -m benchmarks.NAME`. Nothing here is a test."""
+"""Measurements, run by hand: `python -m benchmarks.run NAME`. Nothing here is a test."""

@@ -1,17 +1,17 @@
 """Does memory grow with the folder that is predicted?
 
-    python -m benchmarks.predict_memory [--images=2000]
+    python -m benchmarks.run predict_memory [--images=2000]
 
 Draws phantoms, predicts them with a narrow network of random weights (memory does not depend on
-what it has learned), and prints the resident memory after every 200 files.
+what it has learned), and lists the resident memory after every 200 files.
 """
 
-import argparse
 import pathlib
 import tempfile
 
 import jax
 
+from benchmarks.report import Report
 from configs import base
 from pneumojax.data import phantom
 from pneumojax.inference.predict import Options, predict
@@ -42,34 +42,33 @@ def make_run(path) -> Run:
     return run
 
 
-def main() -> None:
-    """Prints files done and MiB, a line for every 200 files."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--images', type=int, default=2000)
-    images = parser.parse_args().images
+def add_options(parser) -> None:
+    """The options of `benchmarks.run predict_memory`."""
+    parser.add_argument('--images', type=int, default=2000, help='default: %(default)s')
+
+
+def measure(options) -> Report:
+    """Files done and MiB, a row for every 200 files."""
     levels = []
     add = Journal.add
 
     def counted(self, row):
         add(self, row)
         counted.files += 1
-        if counted.files % 200 == 0:
-            levels.append((counted.files, resident_mib()))
+        if counted.files % 200 == 0 or counted.files == options.images:
+            levels.append({'files': counted.files, 'resident MiB': resident_mib()})
 
     counted.files = 0
     Journal.add = counted
-    with tempfile.TemporaryDirectory() as folder:
-        root = pathlib.Path(folder)
-        phantom.write_dataset(
-            root / 'phantoms', num_images=images, size=128, seed=5, positive_share=0.3
-        )
-        run = make_run(root / 'run')
-        status = predict([run], str(root / 'phantoms'), str(root / 'out'), Options(heatmap=True))
-    print(f'exit status {status}')
-    for files, level in levels:
-        print(f'{files:6} files {level:8.0f} MiB')
-    print(f'after the first 200, the rest added {levels[-1][1] - levels[0][1]:.0f} MiB')
-
-
-if __name__ == '__main__':
-    main()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder)
+            phantom.write_dataset(
+                root / 'phantoms', num_images=options.images, size=128, seed=5, positive_share=0.3
+            )
+            run = make_run(root / 'run')
+            predict([run], str(root / 'phantoms'), str(root / 'out'), Options(heatmap=True))
+    finally:
+        Journal.add = add
+    added = levels[-1]['resident MiB'] - levels[0]['resident MiB']
+    return Report(levels, [f'after the first {levels[0]["files"]}, the rest added {added:.0f} MiB'])

@@ -1,0 +1,115 @@
+"""What the benchmarks share: timing, the machine, and a table."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+PACKAGES = (
+    'jax', 'jaxlib', 'flax', 'optax', 'grain', 'numpy', 'opencv-python', 'pydicom', 'torch',
+    'segmentation-models-pytorch', 'albumentations', 'onnx', 'onnxruntime', 'openvino',
+)  # fmt: skip
+
+
+class Report(NamedTuple):
+    """What a benchmark found."""
+
+    rows: list[dict[str, Any]]  # of the table: numbers, texts or None, JSON's types
+    notes: Sequence[str] = ()  # sentences below it
+
+
+class Timing(NamedTuple):
+    """Seconds of repeated calls."""
+
+    median: float
+    low: float
+    high: float
+
+
+def seconds(call: Callable[[], Any], repeats: int, warmup: int = 1) -> Timing:
+    """Times calls one by one.
+
+    Args:
+      call: blocks until its work is done.
+      repeats: timed calls, 1 or more.
+      warmup: calls before them, which compile and fill caches.
+    """
+    for _ in range(warmup):
+        call()
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return Timing(statistics.median(taken), min(taken), max(taken))
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def peak_resident_gib() -> float:
+    """The most memory this process has held so far, GiB (Linux)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, memory and accelerators."""
+    text = pathlib.Path('/proc/cpuinfo').read_text() if os.path.exists('/proc/cpuinfo') else ''
+    fields = dict(
+        (part.strip() for part in line.split(':', 1)) for line in text.splitlines() if ':' in line
+    )
+    flags = fields.get('flags', '').split()
+    wanted = ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16')
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return {
+        'processor': fields.get('model name', platform.processor()),
+        'cores': cores(),
+        'instructions': [flag for flag in wanted if flag in flags],
+        'memory_gib': round(memory / 2**30, 1),
+        'accelerators': [d.device_kind for d in jax.devices() if d.platform != 'cpu'],
+        'system': platform.platform(),
+        'python': platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as text under the union of their keys; three significant digits."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = [
+        '| '
+        + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + ' |'
+        for line in cells
+    ]
+    rule = '|' + '|'.join('-' * (width + 2) for width in widths) + '|'
+    return '\n'.join([lines[0], rule, *lines[1:]])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ''
+    if not isinstance(value, float):
+        return str(value)
+    return f'{value:.0f}' if abs(value) >= 100 else f'{value:.3g}'

@@ -1,0 +1,68 @@
+"""Runs one benchmark, prints its table and writes it as JSON with versions and hardware.
+
+    python -m benchmarks.run NAME [options]        python -m benchmarks.run NAME --help
+
+A benchmark is a module with `add_options(parser)` and `measure(options) -> Report`. It needs this
+checkout (its `configs` are not installed); run it from the checkout's root.
+"""
+
+import argparse
+import importlib
+import json
+import pathlib
+import sys
+
+from benchmarks.report import describe_machine, table, versions
+from pneumojax.errors import UsageError
+from pneumojax.progress import show_log
+
+BENCHMARKS = {
+    'predict_memory': 'does memory grow with the folder that is predicted',
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the benchmark that the first argument names; the exit status."""
+    if not arguments or arguments[0] not in BENCHMARKS:
+        print(__doc__)
+        print('\n'.join(f'{name:16} {what}' for name, what in BENCHMARKS.items()))
+        return 0 if arguments and arguments[0] in ('-h', '--help') else 2
+    name = arguments[0]
+    module = importlib.import_module(f'benchmarks.{name}')
+    parser = argparse.ArgumentParser(
+        prog=f'python -m benchmarks.run {name}', description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        '--json', type=pathlib.Path, default=pathlib.Path('runs', 'benchmarks', f'{name}.json'),
+        help='the file to write (default: %(default)s)',
+    )  # fmt: skip
+    module.add_options(parser)
+    options = parser.parse_args(arguments[1:])
+    show_log()
+    report = module.measure(options)
+    print(f'\npython -m benchmarks.run {" ".join(arguments)}\n')
+    print(table(report.rows))
+    for note in report.notes:
+        print(f'\n{note}')
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        'benchmark': name,
+        'command': ['python', '-m', 'benchmarks.run', *arguments],
+        'options': {key: str(value) for key, value in vars(options).items()},
+        'machine': describe_machine(),
+        'versions': versions(),
+        'rows': report.rows,
+        'notes': report.notes,
+    }
+    options.json.write_text(json.dumps(content, indent=2) + '\n')
+    print(f'\nwritten to {options.json}')
+    return 0
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UsageError as e:
+        print(f'benchmarks: {e}', file=sys.stderr)
+        sys.exit(2)
