@@ -3,9 +3,13 @@
 import importlib
 import json
 
+import jax
+import numpy as np
 import pytest
 
 from benchmarks import report, run
+from configs import base
+from pneumojax.models import build, pretrained
 
 
 @pytest.mark.parametrize('name', run.BENCHMARKS)
@@ -44,3 +48,24 @@ def test_the_median_of_the_timed_calls(monkeypatch):
     timing = report.seconds(lambda: calls.append(1), repeats=3, warmup=2)
     assert timing == (2, 1, 5)
     assert len(calls) == 5
+
+
+def test_the_pytorch_peer_is_the_same_network():
+    """Training compared at equal work: our weights give our logits there, by smp's own names."""
+    torch = pytest.importorskip('torch', reason='compares with PyTorch')
+    from benchmarks import torch_unet
+
+    config = base.get_config()
+    config.model.width, config.model.stage_sizes = 8, (1, 2, 1, 1)
+    variables = jax.device_get(build.initial_variables(config))
+    state_dict = {k: torch.from_numpy(v) for k, v in pretrained.to_torch(variables).items()}
+    peer = torch_unet.make_unet(8, 3, (1, 2, 1, 1)).eval()
+    peer.load_state_dict(state_dict, strict=True)
+    images = np.random.default_rng(0).random((2, 64, 96, 3), np.float32)
+    with torch.no_grad():
+        theirs = peer(torch.from_numpy(images.transpose(0, 3, 1, 2)))[:, 0].numpy()
+    apply = jax.jit(lambda v, x: build.make_model(config).apply(v, x, train=False))
+    ours = apply(variables, images)[..., 0]
+    assert np.abs(theirs - ours).max() < 1e-5 * np.abs(ours).max()
+    full = sum(p.numel() for p in torch_unet.UNet().parameters())
+    assert full == 24_436_369
