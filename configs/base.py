@@ -65,8 +65,11 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.loss = loss = ml_collections.ConfigDict()
     loss.bce = 1.0  # A: weight of binary cross-entropy, mean over pixels
-    loss.dice = 1.0  # A: weight of soft Dice, over the whole batch at once
+    loss.dice = 1.0  # A: weight of soft Dice
+    loss.dice_over = 'batch'  # A: one ratio for the whole batch; 'image': the mean of one per image
     loss.smooth = 1.0  # A: added to numerator and denominator of soft Dice
+    loss.focal = 0.0  # weight of focal loss, mean over pixels (W: sneddy's sums are 1:1:1 to 3:1:4)
+    loss.focal_gamma = 2.0  # W: how much less a pixel counts that is right already
 
     # On the device, one draw per image and step. L: albumentations' default, left in place by A.
     config.augment = augment = ml_collections.ConfigDict()

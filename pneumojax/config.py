@@ -95,9 +95,11 @@ def _check(config) -> None:
         require(key, 0 <= get(config, key) <= config.num_epochs, '0 to num_epochs')
     require('optimizer.momentum', 0 <= optimizer.momentum < 1, 'from 0 to below 1')
 
-    for key in ('loss.bce', 'loss.dice', 'loss.smooth'):
+    for key in ('loss.bce', 'loss.dice', 'loss.focal', 'loss.focal_gamma', 'loss.smooth'):
         require(key, get(config, key) >= 0, '0 or more')
-    require('loss', config.loss.bce + config.loss.dice > 0, 'at least one weight above 0')
+    loss = config.loss
+    require('loss', loss.bce + loss.dice + loss.focal > 0, 'at least one weight above 0')
+    require('loss.dice_over', loss.dice_over in ('batch', 'image'), "'batch' or 'image'")
 
     for value in config.sampling.positive_share:
         require('sampling.positive_share', 0 < value <= 1, 'shares above 0, up to 1')

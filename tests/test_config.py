@@ -102,6 +102,7 @@ def test_every_key_is_read_by_training_and_evaluation(tmp_path, monkeypatch):
     second.init_from = str(tmp_path / 'first')
     second.swa.kind = 'ema'
     second.optimizer.name = 'adam'
+    second.loss.focal = 1.0
 
     reads = set()
     for name, config in (('first', first), ('second', second)):
@@ -222,7 +223,8 @@ BAD = [
     ('optimizer.momentum', 1.0), ('optimizer.momentum', -0.1),
     ('optimizer.freeze_encoder_epochs', -1), ('optimizer.freeze_encoder_epochs', 81),
     ('optimizer.warmup_epochs', -0.5), ('optimizer.warmup_epochs', 80.5),
-    ('loss.bce', -1.0), ('loss.dice', -1.0), ('loss.smooth', -1.0),
+    ('loss.bce', -1.0), ('loss.dice', -1.0), ('loss.smooth', -1.0), ('loss.focal', -1.0),
+    ('loss.focal_gamma', -0.5), ('loss.dice_over', 'epoch'),
     ('sampling.positive_share', (0.5, 0.0)), ('sampling.positive_share', (1.1,)),
     ('swa.kind', 'swa'), ('swa.start', 80), ('swa.every_steps', -1), ('swa.decay', 1.0),
     ('swa.decay', 0.0), ('swa.bn_examples', -1), ('tta.flips', ('diagonal',)),

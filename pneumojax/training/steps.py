@@ -87,7 +87,7 @@ def make_eval_step(config, axis_name: str | None = None):
     def eval_step(variables, batch):
         images, masks = images_and_masks(batch)
         logits = model.apply(variables, normalize(images, normalization, channels), train=False)
-        per_image = jax.vmap(lambda x, t: losses.combined(x, t, loss_weights)[0])
+        per_image = jax.vmap(lambda x, t: losses.combined(x[None], t[None], loss_weights)[0])
         predicted, true = logits > 0, masks > 0.5
         both = jnp.sum(predicted & true, axis=(1, 2, 3))
         total = jnp.sum(predicted, axis=(1, 2, 3)) + jnp.sum(true, axis=(1, 2, 3))

@@ -11,7 +11,9 @@ from scipy.special import expit
 from pneumojax.training import losses
 
 SHAPE = (3, 5, 4, 1)
-WEIGHTS = ConfigDict({'bce': 0.25, 'dice': 3.0, 'smooth': 0.5})
+WEIGHTS = ConfigDict({
+    'bce': 0.25, 'dice': 3.0, 'focal': 0.0, 'smooth': 0.5, 'focal_gamma': 2.0, 'dice_over': 'batch',
+})  # fmt: skip
 
 
 def batch(seed=0):
@@ -28,6 +30,15 @@ def numpy_bce(logits, masks):
 def numpy_dice(logits, masks, smooth):
     p = expit(logits.astype(np.float64)).ravel()
     return 1 - (2 * np.dot(p, masks.ravel()) + smooth) / (p.sum() + masks.sum() + smooth)
+
+
+def numpy_focal(logits, masks, gamma):
+    """By its definition, pixel by pixel."""
+    total = 0.0
+    for x, t in zip(logits.astype(np.float64).ravel(), masks.ravel(), strict=True):
+        q = expit(x) if t else expit(-x)
+        total -= (1 - q) ** gamma * np.log(q)
+    return total / logits.size
 
 
 @pytest.mark.parametrize('seed', range(3))
@@ -103,16 +114,76 @@ def test_combined_weighs_the_parts_as_the_config_says():
     assert {x.shape for x in (loss, *parts.values())} == {()}
 
 
+def test_combined_weighs_all_three():
+    logits, masks = batch()
+    weights = WEIGHTS.copy_and_resolve_references()
+    weights.focal, weights.focal_gamma, weights.dice_over = 4.0, 1.5, 'image'
+    loss, parts = losses.combined(logits, masks, weights)
+    per_image = np.mean([numpy_dice(x, t, 0.5) for x, t in zip(logits, masks, strict=True)])
+    focal = numpy_focal(logits, masks, 1.5)
+    assert loss == pytest.approx(
+        0.25 * numpy_bce(logits, masks) + 3 * per_image + 4 * focal, rel=1e-6
+    )
+    assert parts['focal'] == pytest.approx(focal, rel=1e-6)
+    assert parts['dice_loss'] == pytest.approx(per_image, rel=1e-6)
+
+
+@pytest.mark.parametrize('gamma', [0.0, 0.5, 2.0, 3.7])
+def test_focal_equals_its_definition_in_numpy(gamma):
+    logits, masks = batch()
+    expected = numpy_focal(logits, masks, gamma)
+    assert losses.focal(logits, masks, gamma) == pytest.approx(expected, rel=2e-6)
+    if gamma == 0:
+        assert losses.focal(logits, masks, 0.0) == pytest.approx(losses.bce(logits, masks))
+
+
+@pytest.mark.parametrize('gamma', [0.5, 1.0, 2.0])
+def test_focal_without_knowledge_and_when_certain(gamma):
+    ones = jnp.ones(SHAPE)
+    _, masks = batch()
+    # p = 1/2 everywhere.
+    assert losses.focal(0 * ones, masks, gamma) == pytest.approx(0.5**gamma * np.log(2), rel=1e-6)
+    # Sure and right: nothing. Sure and wrong: the logit itself, with a gradient to learn from.
+    for logit, value, slope in ((1000.0, 0.0, 0.0), (-1000.0, 1000.0, -1.0)):
+        loss, gradient = jax.value_and_grad(losses.focal)(logit * ones, ones, gamma)
+        assert loss == pytest.approx(value, rel=1e-6)
+        np.testing.assert_allclose(gradient, slope / ones.size, rtol=1e-6)
+
+
+def test_dice_over_images_is_the_mean_of_each_alone():
+    logits, masks = batch()
+    masks[1] = 0
+    per_image = np.mean([numpy_dice(x, t, 1.0) for x, t in zip(logits, masks, strict=True)])
+    assert losses.soft_dice(logits, masks, over='image') == pytest.approx(per_image, rel=1e-6)
+
+
+@pytest.mark.parametrize('over', ['batch', 'image'])
+def test_over_several_devices_the_losses_are_those_of_the_whole_batch(over):
+    """vmap with an axis name computes what pmap does on as many devices."""
+    logits, masks = (x.reshape(3, 1, *SHAPE[1:]) for x in batch())
+    weights = WEIGHTS.copy_and_resolve_references()
+    weights.focal, weights.dice_over = 4.0, over
+    parts = jax.vmap(lambda x, t: losses.combined(x, t, weights, 'batch'), axis_name='batch')
+    spread, together = parts(logits, masks), losses.combined(*batch(), weights)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, [b] * 3, rtol=1e-6), spread, together)
+
+
 def test_gradients_equal_finite_differences():
     logits, masks = (x.astype(np.float64) for x in batch())
     step = 1e-5
+    weights = WEIGHTS.copy_and_resolve_references()
+    weights.focal = 2.0
     with jax.enable_x64(True):
-        gradient = np.asarray(jax.grad(lambda x: losses.combined(x, masks, WEIGHTS)[0])(logits))
+        gradient = np.asarray(jax.grad(lambda x: losses.combined(x, masks, weights)[0])(logits))
         assert gradient.dtype == np.float64
         for index in np.ndindex(*SHAPE):
             ends = []
             for sign in (-1, 1):
                 moved = logits.copy()
                 moved[index] += sign * step
-                ends.append(0.25 * numpy_bce(moved, masks) + 3 * numpy_dice(moved, masks, 0.5))
+                ends.append(
+                    0.25 * numpy_bce(moved, masks)
+                    + 3 * numpy_dice(moved, masks, 0.5)
+                    + 2 * numpy_focal(moved, masks, 2.0)
+                )
             assert gradient[index] == pytest.approx((ends[1] - ends[0]) / (2 * step), abs=1e-9)
