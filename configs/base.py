@@ -30,7 +30,9 @@ def get_config() -> ml_collections.ConfigDict:
     data.root = 'data/siim'  # folder with DICOMs anywhere below it and Kaggle's CSV
     data.patients = ''  # CSV ImageId,PatientId; empty: <root>/patients.csv if there, else by image
     data.cache = 'runs/cache'  # decoded images are kept here, one folder per data set and size
-    data.fold = 0  # the validation fold
+    # The validation fold; -1: each in turn, in folders fold0, fold1, ... below the run directory
+    # (for short: --config=configs/NAME.py:folds, or NAME.py:fold3 for one of these).
+    data.fold = 0
     data.num_folds = 5  # patient-disjoint folds
     data.split_seed = 0  # of the assignment to folds; the same for all stages of one experiment
     data.num_examples = 0  # use only so many images, drawn with split_seed; 0: all

@@ -8,6 +8,8 @@ import ml_collections
 from pneumojax.errors import UsageError
 from pneumojax.models.normalize import KINDS
 
+ALL_FOLDS = -1  # as data.fold: every fold, each in a folder of its own, see `layout`
+
 # Keys that say where and how fast, not what: a run may be continued with other values of them.
 FREE_KEYS = (
     'data.root',
@@ -63,7 +65,8 @@ def _check(config) -> None:
 
     data = config.data
     require('data.num_folds', data.num_folds >= 2, 'at least 2')
-    require('data.fold', 0 <= data.fold < data.num_folds, f'0 to {data.num_folds - 1}')
+    folds = f'0 to {data.num_folds - 1}, or -1 for all of them'
+    require('data.fold', ALL_FOLDS <= data.fold < data.num_folds, folds)
     require('data.split_seed', data.split_seed >= 0, '0 or more')
     require('data.num_examples', data.num_examples >= 0, '0 (all) or more')
     require('data.workers', data.workers >= 0, '0 (threads of this process) or more')
@@ -133,6 +136,13 @@ def _check(config) -> None:
                     f'config.stages.{stage}.{key}: there is no key {key!r} to change; '
                     'see configs/base.py'
                 )
+
+
+def folders(config) -> tuple[str, ...]:
+    """Names of the folders below a run directory that its parts are trained in."""
+    if config.data.fold == ALL_FOLDS:
+        return tuple(f'fold{fold}' for fold in range(config.data.num_folds))
+    return tuple(config.stages)
 
 
 def to_json(config: ml_collections.ConfigDict) -> str:

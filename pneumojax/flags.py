@@ -1,11 +1,16 @@
 """Every flag of the program, in one place; what they say is the `--help`."""
 
+import re
+
 from absl import flags
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'configs/NAME.py; may be left out where the run directory has one.'
-)
+    'config', None,
+    'configs/NAME.py; may be left out where the run directory has one. NAME.py:folds trains every '
+    'fold, below the run directory; NAME.py:fold3 only that one of them.',
+)  # fmt: skip
+FOLD = flags.DEFINE_string('fold', None, 'What :folds and :fold3 are short for: all, or a number.')
 WORKDIR = flags.DEFINE_multi_string(
     'workdir', [],
     'Run directory; default runs/<config.name>. predict: repeat it to average several runs.',
@@ -36,3 +41,18 @@ HEATMAP = flags.DEFINE_bool('heatmap', False, 'predict: also write pictures of t
 OVERLAYS = flags.DEFINE_bool('overlays', True, 'predict: write pictures of the outlines.')
 REPORT = flags.DEFINE_bool('report', True, 'predict: write report.html.')
 SHOW_NAMES = flags.DEFINE_bool('show_names', False, "predict: patients' names in the report.")
+
+
+def spell_out(argv: list[str]) -> list[str]:
+    """`--config=NAME.py:fold3` as `--config=NAME.py --fold=3`, and `:folds` as `--fold=all`."""
+    spelt = []
+    for before, word in zip([None, *argv], argv, strict=False):
+        match = re.fullmatch(r'(.+):fold(s|\d+)', word)
+        if match and (word.startswith(('--config=', '-config=')) or before in _CONFIG):
+            spelt += [match[1], '--fold=' + ('all' if match[2] == 's' else match[2])]
+        else:
+            spelt.append(word)
+    return spelt
+
+
+_CONFIG = ('--config', '-config')

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from absl import app, flags
 
 from pneumojax.errors import UsageError
+from pneumojax.flags import spell_out
 from pneumojax.progress import show_log
 
 
@@ -35,7 +36,7 @@ def launch(main: Callable[[list[str]], int], config_flag) -> None:
 def parse_flags(argv: list[str], config_flag) -> list[str]:
     """As absl's own, but every mistake is one line and exit status 2."""
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(spell_out(argv))
         if config_flag.value is not None:
             _ = config_flag.value.name  # a file that could not be loaded complains only when used
         return rest

@@ -3,6 +3,7 @@
   python -m pneumojax.main --config=configs/demo.py                  both stages on drawn images
   python -m pneumojax.main --config=configs/stage1.py --config.data.root=DIR
   python -m pneumojax.main --config=configs/stage2.py --config.data.root=DIR
+  python -m pneumojax.main --config=configs/stage1.py:folds --config.data.root=DIR
   python -m pneumojax.main --mode=evaluate --workdir=runs/stage2
   python -m pneumojax.main --mode=predict --workdir=runs/stage2 --input=FOLDER --output=FOLDER
 
@@ -22,7 +23,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's start-up chatter
 from absl import flags as absl_flags
 
 from pneumojax import config as config_lib
-from pneumojax import flags
+from pneumojax import flags, layout
 from pneumojax.errors import UsageError
 from pneumojax.launch import launch
 from pneumojax.run import Run
@@ -82,6 +83,8 @@ def _config_and_workdir():
         raise UsageError(f'--mode={flags.MODE.value} takes one --workdir, not {len(workdirs)}')
     workdir = pathlib.Path(workdirs[0] if workdirs else f'runs/{config.name}')
     config = Run(workdir).config() if config is None else config
+    if flags.FOLD.value is not None:
+        config, workdir = layout.of_fold(config, workdir, flags.FOLD.value)
     config_lib.check(config)
     return config, workdir
 

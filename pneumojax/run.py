@@ -3,6 +3,7 @@
 config.json       the resolved configuration        metrics.jsonl   one JSON object a line
 checkpoints/N/    Orbax, by optimizer step; named items params, batch_stats, opt_state, ...
 split.json        which images were trained on and which were held out
+scores.npz        what evaluation keeps of each held-out image's probabilities
 tensorboard/      the same metrics
 thresholds.json, evaluation.json, per_image.csv, curves.png, contact_sheet.png   from evaluate
 """
@@ -10,6 +11,8 @@ thresholds.json, evaluation.json, per_image.csv, curves.png, contact_sheet.png  
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 from typing import Any
 
 import jax
@@ -78,7 +81,7 @@ class Run:
                     'or the same values to continue it'
                 )
             return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or self._strangers(config)):
             raise UsageError(
                 f'{self.path} is not empty and not a run directory (no config.json); '
                 'give another --workdir'
@@ -88,6 +91,10 @@ class Run:
             write_text(self / 'config.json', config_lib.to_json(config))
         except OSError as e:
             raise UsageError(f'cannot write the run directory {self.path}: {e.strerror}') from None
+
+    def _strangers(self, config) -> set[str]:
+        """What the directory holds beside folds or stages that were trained there alone."""
+        return {p.name for p in self.path.iterdir()} - set(config_lib.folders(config))
 
     # --- small files ---------------------------------------------------------------------------
 
@@ -108,6 +115,20 @@ class Run:
             raise UsageError(f'{path} is missing; run --mode=evaluate on this run first') from None
         except ValueError as e:
             raise UsageError(f'{path} is not JSON: {e}') from None
+
+    def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Writes one .npz file of the directory, atomically. Arrays hold numbers or text."""
+        temporary = self / f'.{os.getpid()}.{name}'  # np.savez would add .npz to another ending
+        np.savez_compressed(temporary, **arrays)
+        os.replace(temporary, self / name)
+
+    def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
+        """Reads one .npz file of the directory; None when it is cannot be read."""
+        try:
+            with np.load(self / name, allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+            return None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a half-written last line (a crash) is left out."""
@@ -151,6 +172,11 @@ class Run:
         """(epochs done, epochs planned) at a checkpoint; None for a converted network."""
         written = ocp.checkpointables_metadata(self._step_path(step)).custom_metadata or {}
         return (written['epoch'], written['num_epochs']) if 'num_epochs' in written else None
+
+    def written(self, step: int) -> dict[str, int]:
+        """Which checkpoint this is: its step, and when it was written, nanoseconds."""
+        stated = json.loads((self._step_path(step) / '_CHECKPOINT_METADATA').read_text())
+        return {'step': step, 'at': stated.get('commit_timestamp_nsecs') or 0}
 
     def items(self, step: int) -> set[str]:
         """Names of the items that the checkpoint of a step holds."""

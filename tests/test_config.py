@@ -212,7 +212,7 @@ BAD = [
     ('name', ''), ('name', 'a/b'), ('seed', -1),
     ('image_size', 0), ('image_size', 15), ('image_size', 5000), ('image_size', -256),
     ('batch_size', 0), ('num_epochs', 0), ('init_weights', 'best'), ('log_every_steps', 0),
-    ('data.fold', -1), ('data.fold', 5), ('data.num_folds', 1), ('data.split_seed', -1),
+    ('data.fold', -2), ('data.fold', 5), ('data.num_folds', 1), ('data.split_seed', -1),
     ('data.num_examples', -1), ('data.workers', -1),
     ('model.channels', 2), ('model.width', 0), ('model.dtype', 'float16'),
     ('model.normalization', 'none'), ('model.stage_sizes', (3, 4, 6)),

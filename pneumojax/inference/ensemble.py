@@ -1,11 +1,13 @@
 """One or several trained runs as one network: probabilities of squares, averaged over the runs."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pneumojax import layout
 from pneumojax.data import geometry
 from pneumojax.devices import Devices
 from pneumojax.errors import UsageError
@@ -28,7 +30,8 @@ class Ensemble:
     """Runs that predict together.
 
     Args:
-      runs: evaluated runs; the rule that makes masks is the first one's.
+      runs: evaluated run directories, with folds or stages or plain; the rule that makes masks is
+        the first one's. The folds of a k-fold training are averaged.
 
     Raises:
       UsageError: a run that is not trained, not evaluated, or trained on since.
@@ -37,12 +40,13 @@ class Ensemble:
     def __init__(self, runs: Sequence[Run]):
         if not runs:
             raise UsageError('--workdir: name at least one trained run')
-        self.members = [_member(run) for run in runs]
-        self.rule = read_rule(runs[0])
-        rules = {dataclasses.astuple(read_rule(run)) for run in runs}
+        judged, trained = zip(*(layout.predicting(run) for run in runs), strict=True)
+        self.members = [_member(run) for run in itertools.chain(*trained)]
+        self.rule = read_rule(judged[0])
+        rules = {dataclasses.astuple(read_rule(run)) for run in judged}
         if len(rules) > 1:
-            log.info('the runs have different thresholds; those of %s are used', runs[0].path)
-        self.batch_size = runs[0].config().evaluation.batch_size
+            log.info('the runs have different thresholds; those of %s are used', judged[0].path)
+        self.batch_size = judged[0].config().evaluation.batch_size
         self.devices = Devices()
         # As many as every device gets its share of.
         self.batch_size = -(-self.batch_size // self.devices.count) * self.devices.count

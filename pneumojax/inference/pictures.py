@@ -1,6 +1,7 @@
 """The pictures of an evaluation: curves.png and contact_sheet.png in the run directory."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,19 +12,22 @@ from pneumojax.outputs import calibration, curves, overlay
 from pneumojax.run import Run
 
 
-def write_curves(run: Run, judged, rule: thresholds.Rule, title: str) -> None:
+def write_curves(
+    run: Run, judged, rule: thresholds.Rule, title: str, history: list[dict[str, Any]]
+) -> None:
     """Learning curves, thresholds, ROC and Dice by size of one evaluated run.
 
     Args:
-      run: where the picture goes and the metrics come from.
+      run: where the picture goes.
       judged: an `evaluate.Judged`.
       rule: of thresholds.json, marked in the sweep.
       title: heading.
+      history: lines of metrics.jsonl.
     """
     scores = judged.scores
     curves.write_curves(
         run / 'curves.png',
-        history=run.metrics(),
+        history=history,
         roc=metrics.roc(scores.probability, scores.true_px > 0),
         auc=judged.summary['auc']['value'],
         sweep=thresholds.sweep(scores.histograms, scores.pixels, rule.area),

@@ -20,6 +20,7 @@ import numpy as np
 import pydicom
 from tqdm import tqdm
 
+from pneumojax import layout
 from pneumojax.data import headers, inputs, rle
 from pneumojax.errors import UsageError
 from pneumojax.inference import metrics, thresholds
@@ -207,7 +208,7 @@ def _write_tables(folder, files, counts, runs, ensemble, options) -> None:
             runs=ensemble.identity,
             version=version(),
             rule=dataclasses.asdict(ensemble.rule),
-            evaluation=_evaluation(runs[0]),
+            evaluation=_evaluation(layout.predicting(runs[0])[0]),
             overlays=options.overlays,
             heatmaps=options.heatmap,
             show_names=options.show_names,

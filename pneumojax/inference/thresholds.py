@@ -14,8 +14,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pneumojax.data.splits import assign_folds
-
 BINS = 1000
 REFERENCE_PIXELS = 1024 * 1024
 Kind = Literal['single', 'triplet']
@@ -218,20 +216,15 @@ class CrossFit(NamedTuple):
     rules: tuple[Rule, ...]  # rules[p] was chosen on the other parts and applied to part p
 
 
-def cross_fit(
-    histograms, pixels, patients, *, seed: int, parts: int = 2, kind: Kind = 'triplet', **grid
-) -> CrossFit:
-    """Measures thresholding honestly where there is only one validation fold.
-
-    The images are parted by patient, balanced in positives; each part is measured with the rule
-    that `search` chooses on the other parts.
+def cross_fit(histograms, pixels, part, *, kind: Kind = 'triplet', **grid) -> CrossFit:
+    """Measures thresholding honestly: each part with the rule that the other parts choose.
 
     Args:
       histograms: int [N, 2, BINS], see `pixel_histogram`.
       pixels: [N] height times width of each image.
-      patients: [N] patient of each image; no patient is in two parts.
-      seed: of the parting.
-      parts: 2 or more.
+      part: int [N] from 0, which part each image is in: one validation fold in parts
+        (`splits.assign_folds`), or the folds of images that were all predicted out of fold.
+        No patient may be in two of them.
       kind: see `search`.
       **grid: further arguments of `search`.
 
@@ -239,15 +232,13 @@ def cross_fit(
       A `CrossFit`.
 
     Raises:
-      ValueError: fewer patients than parts.
+      ValueError: fewer than two parts.
     """
-    histograms, pixels = np.asarray(histograms), np.asarray(pixels)
-    if not 2 <= parts <= len(set(patients)):
-        raise ValueError(f'{len(set(patients))} patients cannot be parted into {parts} parts')
-    positive = histograms[:, 1].any(axis=1)
-    part = np.asarray(assign_folds(positive, np.asarray(patients), parts, seed))
+    histograms, pixels, part = np.asarray(histograms), np.asarray(pixels), np.asarray(part)
+    if len(np.unique(part)) < 2:
+        raise ValueError('a rule cannot be chosen on other parts: there is only one')
     score, area, rules = np.empty(len(part)), np.empty(len(part), np.int64), []
-    for p in range(parts):
+    for p in range(part.max() + 1):
         here = part == p
         rule, _ = search(histograms[~here], pixels[~here], kind=kind, **grid)
         score[here], area[here] = dice_per_image(histograms[here], pixels[here], rule)

@@ -6,6 +6,8 @@ The headings follow Mitchell et al., Model Cards for Model Reporting (2019).
 import os
 import pathlib
 
+from pneumojax import layout
+from pneumojax.config import ALL_FOLDS
 from pneumojax.errors import UsageError
 from pneumojax.outputs.report import FIGURES, LIMITS
 from pneumojax.run import Run
@@ -34,10 +36,9 @@ def write(run: Run, path: str | os.PathLike | None = None) -> pathlib.Path:
 
 def make(run: Run) -> str:
     """The card as Markdown text."""
-    config = run.config()
+    config = layout.last_stage(run.config())
     evaluation = run.read_json('evaluation.json')
     rule = run.read_json('thresholds.json')
-    split = run.read_json('split.json')
     return f"""# Model card: {config.name}
 
 Written by `pneumojax.outputs.model_card` from the files of the run, at step {rule['step']}.
@@ -58,7 +59,7 @@ Out of scope: any clinical use.
 
 ## Data
 
-{_data(config, split)}
+{_data(config, _images(config, run, evaluation))}
 
 ## Figures
 
@@ -101,18 +102,26 @@ def _model(config, rule):
     return '\n'.join(f'- {line}' for line in lines)
 
 
-def _data(config, split):
-    counts = f'{len(split["train"])} images trained on, {len(split["validation"])} held out'
-    folds = f'fold {config.data.fold} of {config.data.num_folds}, no patient in two of them'
+def _images(config, run, evaluation):
+    if config.data.fold == ALL_FOLDS:
+        return (
+            f'{evaluation["n"]} images in {config.data.num_folds} folds, no patient in two of '
+            'them; each image was predicted by the network that was trained on the other folds'
+        )
+    split = run.read_json('split.json')
+    return (
+        f'{len(split["train"])} images trained on, {len(split["validation"])} held out (fold '
+        f'{config.data.fold} of {config.data.num_folds}, no patient in two of them)'
+    )
+
+
+def _data(config, images):
     if config.data.phantoms.num_images:
         return (
-            f'**Drawn phantoms, no radiographs**: {counts} ({folds}). The figures say that the '
+            f'**Drawn phantoms, no radiographs**: {images}. The figures say that the '
             'program works; they say nothing about real radiographs.'
         )
-    return (
-        "A folder in the layout of Kaggle's SIIM-ACR Pneumothorax Segmentation: "
-        f'{counts} ({folds}).'
-    )
+    return f"A folder in the layout of Kaggle's SIIM-ACR Pneumothorax Segmentation: {images}."
 
 
 def _figures(evaluation):

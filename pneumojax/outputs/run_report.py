@@ -4,6 +4,7 @@ import base64
 import pathlib
 from html import escape
 
+from pneumojax import layout
 from pneumojax.outputs.report import FIGURES, LIMITS, interval
 from pneumojax.outputs.report_page import STYLE
 from pneumojax.run import Run
@@ -28,7 +29,7 @@ def write(run: Run) -> pathlib.Path:
     Raises:
       UsageError: the run was not evaluated.
     """
-    config = run.config()
+    config = layout.last_stage(run.config())
     evaluation, rule = run.read_json('evaluation.json'), run.read_json('thresholds.json')
     pictures = ''.join(_picture(run / name, title) for name, title in _PICTURES)
     if config.init_from:

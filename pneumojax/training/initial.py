@@ -6,6 +6,7 @@
 4. random weights
 """
 
+import re
 from typing import Any
 
 import jax
@@ -55,10 +56,12 @@ def variables(config, held_out: list[str]) -> dict[str, Any]:
 def require_checkpoint(run: Run) -> None:
     """UsageError, with the command that makes one, where an earlier stage has no checkpoint."""
     if not run.exists or run.latest_step() is None:
+        fold = re.fullmatch(r'fold\d+', run.path.name)
+        whole = run.path.parent if fold else run.path
         raise UsageError(
             f'config.init_from: {run.path} has no checkpoint to start from; train that stage '
-            f'first: python -m pneumojax.main --config=configs/{run.path.name}.py '
-            f'--workdir={run.path}'
+            f'first: python -m pneumojax.main --config=configs/{whole.name}.py'
+            f'{f":{fold[0]}" if fold else ""} --workdir={whole}'
         )
 
 

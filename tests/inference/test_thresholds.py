@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pneumojax.data.splits import assign_folds
 from pneumojax.inference import thresholds
 from pneumojax.inference.metrics import dice
 from pneumojax.inference.thresholds import REFERENCE_PIXELS, Rule
@@ -190,7 +191,8 @@ def test_search_refuses_nothing_to_search():
 def test_cross_fit_measures_no_image_with_a_rule_chosen_on_its_patient():
     pairs, histograms, pixels = images(11, 24)
     patients = np.array([f'p{i // 2}' for i in range(24)])
-    fitted = thresholds.cross_fit(histograms, pixels, patients, seed=3, **GRID)
+    parts = assign_folds(histograms[:, 1].any(axis=1), patients, 2, 3)
+    fitted = thresholds.cross_fit(histograms, pixels, parts, **GRID)
     assert set(fitted.part) == {0, 1}
     for patient in set(patients):
         assert len(set(fitted.part[patients == patient])) == 1
@@ -207,17 +209,16 @@ def test_cross_fit_is_less_optimistic_than_the_search_it_replaces():
     for seed in range(8):
         _, histograms, pixels = images(seed, 12)
         chosen = thresholds.search(histograms, pixels)[1]
-        patients = np.arange(12).astype(str)
-        optimism.append(
-            chosen - thresholds.cross_fit(histograms, pixels, patients, seed=seed).dice.mean()
-        )
+        positive = histograms[:, 1].any(axis=1)
+        parts = assign_folds(positive, np.arange(12).astype(str), 2, seed)
+        optimism.append(chosen - thresholds.cross_fit(histograms, pixels, parts).dice.mean())
     assert np.mean(optimism) > 0
 
 
-def test_cross_fit_needs_a_patient_for_each_part():
+def test_cross_fit_needs_two_parts():
     _, histograms, pixels = images(0, 3)
-    with pytest.raises(ValueError, match='1 patients'):
-        thresholds.cross_fit(histograms, pixels, ['same'] * 3, seed=0)
+    with pytest.raises(ValueError, match='only one'):
+        thresholds.cross_fit(histograms, pixels, [1, 1, 1])
 
 
 def test_sweep_equals_single_rules_one_by_one():

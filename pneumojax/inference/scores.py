@@ -1,0 +1,171 @@
+"""What evaluation keeps of each image's probabilities, in memory and in a run's scores.npz.
+
+Rules are searched and folds are put together from this alone: nothing is predicted twice.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from pneumojax.data import geometry, pipeline, rle
+from pneumojax.data.dataset import Dataset
+from pneumojax.devices import Devices
+from pneumojax.inference import metrics, thresholds, tta
+from pneumojax.models import build
+from pneumojax.progress import log
+from pneumojax.run import Run
+
+FILE = 'scores.npz'
+
+
+class Scores(NamedTuple):
+    """N images, in the order of `Dataset.validation`."""
+
+    histograms: np.ndarray  # int32 [N, 2, BINS], see thresholds.pixel_histogram
+    pixels: np.ndarray  # int64 [N], height times width of the original
+    probability: np.ndarray  # float64 [N], of the image, see metrics.image_probability
+
+    @property
+    def true_px(self) -> np.ndarray:
+        """int64 [N]: pixels of the official mask."""
+        return self.histograms[:, 1].sum(axis=1)
+
+    def take(self, rows) -> 'Scores':
+        """Chosen images, in the order of `rows` (indices)."""
+        return Scores(*(column[rows] for column in self))
+
+
+def concatenate(parts: Sequence[Scores]) -> Scores:
+    """The images of several runs, one run after another."""
+    return Scores(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+class Variant(NamedTuple):
+    """Which weights, and which flips."""
+
+    label: str
+    averaged: bool
+    flips: tuple[str, ...]
+
+
+def variants(config, has_average: bool) -> list[Variant]:
+    """What to score; the last one is the run's own figure, those before show what it gained."""
+    flips = tuple(config.tta.flips)
+    averaged = config.evaluation.weights == 'average' and has_average
+    if config.evaluation.weights == 'average' and config.swa.kind != 'none' and not has_average:
+        log.warning('the checkpoint has no averaged weights (not finished?): using the last')
+    final = Variant('final', averaged, flips)
+    if not config.evaluation.compare:
+        return [final]
+    steps = [Variant('last weights', False, ())]
+    if averaged:
+        steps.append(Variant('+ SWA', True, ()))
+    if flips:
+        steps.append(Variant('+ TTA', averaged, flips))
+    return steps
+
+
+class Predictor:
+    """Probabilities of a data set's images, at their original sizes, compiled once.
+
+    Args:
+      config: a run's configuration.
+      flips: see `tta.flip_axes`.
+    """
+
+    def __init__(self, config, flips: Sequence[str]):
+        self.devices = Devices()
+        self.batch_size = config.evaluation.batch_size
+        function = tta.make_predict(config, build.make_model(config), flips)
+        views = f'{config.image_size} px' + ', flipped too' * bool(flips)
+        self.predict = self.devices.compile(function, f'the prediction ({views})')
+
+    def __call__(
+        self, variables, dataset: Dataset, indices: Sequence[int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (index, probabilities float32 [H, W] at the original size) for each index."""
+        variables = self.devices.replicate(variables)
+        size = -(-self.batch_size // self.devices.count) * self.devices.count
+        for batch in pipeline.evaluation_batches(dataset.records, indices, size):
+            squares = self.predict(variables, self.devices.shard(batch['image']))
+            squares = self.devices.gather(squares)
+            for index, square, valid in zip(batch['example'], squares, batch['valid'], strict=True):
+                if valid:
+                    yield int(index), geometry.unfit(square, dataset.records.shapes[index])
+
+
+def score(predictor: Predictor, variables, label: str, dataset: Dataset) -> Scores:
+    """Predicts all validation images and keeps what `Scores` holds."""
+    histograms, pixels, image_probability = [], [], []
+    stream = predictor(variables, dataset, dataset.validation)
+    total = len(dataset.validation)
+    for index, probability in tqdm(stream, f'evaluate ({label})', total, unit='image'):
+        mask = rle.decode_all(dataset.examples[index].rles, probability.shape)
+        histograms.append(thresholds.pixel_histogram(probability, mask))
+        pixels.append(probability.size)
+        image_probability.append(metrics.image_probability(probability))
+    return Scores(np.stack(histograms), np.array(pixels), np.array(image_probability))
+
+
+def of_run(
+    config, run: Run, dataset: Dataset, step: int, *, keep: bool = False
+) -> dict[Variant, Scores]:
+    """The scores of every variant of a run, which are also left in its scores.npz.
+
+    Args:
+      config: the run's configuration; `evaluation` and `tta` may differ from what it trained with.
+      run: a trained run.
+      dataset: its validation images are scored.
+      step: of the checkpoint.
+      keep: take what scores.npz holds where it is of this checkpoint, these images and variants,
+        instead of predicting again.
+    """
+    wanted = variants(config, 'average_params' in run.items(step))
+    about = _about(config, run, dataset, step, wanted)
+    if keep and (kept := _read(run, about, wanted)):
+        return kept
+    shapes = build.variable_shapes(config)
+    results, predictors = {}, {}
+    for variant in wanted:
+        variables = run.load_variables(step, shapes, averaged=variant.averaged)
+        if variant.flips not in predictors:
+            predictors[variant.flips] = Predictor(config, variant.flips)
+        results[variant] = score(predictors[variant.flips], variables, variant.label, dataset)
+    arrays = {'about': np.array(about)}
+    for number, scores in enumerate(results.values()):
+        arrays |= {f'{name}_{number}': column for name, column in scores._asdict().items()}
+    run.write_arrays(FILE, arrays)
+    return results
+
+
+def are_kept(config, run: Run, dataset: Dataset, step: int) -> bool:
+    """Whether `of_run` would have nothing to predict."""
+    wanted = variants(config, 'average_params' in run.items(step))
+    return _read(run, _about(config, run, dataset, step, wanted), wanted) is not None
+
+
+def _read(run, about, wanted) -> dict[Variant, Scores] | None:
+    arrays = run.read_arrays(FILE)
+    if arrays is None or str(arrays.get('about')) != about:
+        return None
+    return {
+        variant: Scores(*(arrays[f'{name}_{number}'] for name in Scores._fields))
+        for number, variant in enumerate(wanted)
+    }
+
+
+def _about(config, run, dataset, step, wanted) -> str:
+    """What scores are of, as text to compare."""
+    about: dict[str, Any] = {
+        'checkpoint': run.written(step),
+        'variants': wanted,
+        # Its name changes with files, annotations and size; the folder it lies in does not count.
+        'data': dataset.records.folder.name,
+        'images': [dataset.examples[i].image_id for i in dataset.validation],
+        'bins': thresholds.BINS,
+        'score_share': metrics.SCORE_SHARE,
+    }
+    return json.dumps(about)
