@@ -1,9 +1,11 @@
 """The same network in PyTorch: what a user would otherwise pick, or its layers by hand.
 
-segmentation_models_pytorch needs torchvision, which is compiled for one build of torch and does not
-import beside others. The network here has its layers, its names and its order of operations, so a
-state dict of the one fits the other.
+segmentation_models_pytorch where it can be imported. The network by hand, for other widths and
+where it cannot, has its layers, its names and its order of operations, so a state dict of the one
+fits the other.
 """
+
+import sys
 
 import torch
 from torch import nn
@@ -18,13 +20,38 @@ def make_unet(width: int = 64, channels: int = 3, stage_sizes=(3, 4, 6, 3)) -> n
     smp's own where it can be imported and can be of this width, else the one below.
     """
     if width == 64 and tuple(stage_sizes) == (3, 4, 6, 3):
-        try:
-            import segmentation_models_pytorch as smp
-        except (ImportError, RuntimeError):  # torchvision's operators do not fit this torch
-            pass
-        else:
+        smp = import_smp()
+        if smp is not None:
             return smp.Unet('resnet34', encoder_weights=None, in_channels=channels, classes=1)
     return UNet(width, channels, stage_sizes)
+
+
+def import_smp():
+    """The package, or None. It imports torchvision, of which it uses no compiled operator.
+
+    Where those do not fit this build of torch, two of them are undeclared and the import fails;
+    declaring them is enough.
+    """
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError:
+        return None
+    except RuntimeError:
+        for module in [m for m in sys.modules if m.split('.')[0] in _HALF_IMPORTED]:
+            del sys.modules[module]
+        library = torch.library.Library('torchvision', 'FRAGMENT')
+        for operator in ('nms', 'qnms'):
+            library.define(f'{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+        _declared.append(library)  # its declarations go with it
+        try:
+            import segmentation_models_pytorch as smp
+        except (ImportError, RuntimeError):
+            return None
+    return smp
+
+
+_HALF_IMPORTED = ('torchvision', 'timm', 'segmentation_models_pytorch')
+_declared = []
 
 
 def origin(network: nn.Module) -> str:
