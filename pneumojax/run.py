@@ -25,6 +25,27 @@ from pneumojax.errors import UsageError
 
 VARIABLES = ('params', 'batch_stats')  # the items that make up a network
 
+# What a run directory holds, and who writes it. The documentation's reference is made of this.
+FILES = {
+    'config.json': 'train: the resolved configuration; another one is refused here.',
+    'split.json': 'train: ImageIds trained on and held out; they must stay the same.',
+    'metrics.jsonl': 'train: loss, learning rate and validation Dice, one JSON object a line.',
+    'tensorboard/': 'train: the same figures for TensorBoard.',
+    'checkpoints/': 'train: Orbax, one folder per step, with `params`, `batch_stats`, `opt_state`; '
+    'the last one of a run with averaging also has `average_params` and `average_batch_stats`.',
+    'thresholds.json': 'evaluate: the rule that makes masks of probabilities, and what it was '
+    'chosen on; predict reads it.',
+    'evaluation.json': 'evaluate: mean Dice beside the all-empty one, Dice of positives, '
+    'sensitivity, specificity, AUC, each with its 95 % interval.',
+    'per_image.csv': 'evaluate: one row per held-out image: Dice, true and predicted pixels, '
+    'probability.',
+    'curves.png': 'evaluate: learning curves, thresholds, ROC, Dice by size.',
+    'calibration.png': 'evaluate: pixel probabilities against the share of pixels in lesions.',
+    'contact_sheet.png': 'evaluate: best, middle and worst positives, most suspicious negatives.',
+    'model_card.md': 'evaluate: what the network is, was trained on, is worth, and its limits.',
+    'report.html': 'evaluate: all of it on one page.',
+}
+
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file so that readers see the old or the new content, never a part."""

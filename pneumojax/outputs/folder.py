@@ -1,10 +1,4 @@
-"""The folder that a prediction writes into: whose it is, and what is done in it.
-
-predict.json    what is predicted with which weights; another prediction is refused here
-results.csv     one row per input file                submission.csv   Kaggle's format
-masks/ overlays/ heatmaps/ seg/   one file per image  report.html      for people
-.journal.jsonl  what is done, for continuing
-"""
+"""The folder that a prediction writes into: whose it is, and what is done in it."""
 
 import json
 import os
@@ -15,6 +9,18 @@ from pneumojax.errors import UsageError
 from pneumojax.outputs.journal import Journal
 
 STATEMENT, JOURNAL = 'predict.json', '.journal.jsonl'
+# What the folder holds. The documentation's reference is made of this.
+FILES = {
+    'results.csv': 'One row per input file: status, reason, probability, area in pixels and mm².',
+    'submission.csv': "Kaggle's format: ImageId and run-length code, `-1` for an empty mask.",
+    'report.html': 'All of it on one page, to sort and search (`--noreport` leaves it out).',
+    'masks/': 'One PNG per image, 0 and 255, in the original size.',
+    'overlays/': 'The outline on the radiograph (`--nooverlays` leaves them out).',
+    'heatmaps/': 'The probability on the radiograph, with `--heatmap`.',
+    'seg/': 'One DICOM SEG per DICOM file; `--seg` chooses masks, probabilities or none.',
+    STATEMENT: 'What is predicted with which weights; another prediction is refused here.',
+    JOURNAL: 'What is done so far: the same command continues from it.',
+}
 _FOLDERS = ('masks', 'overlays', 'heatmaps', 'seg')
 
 

@@ -22,6 +22,7 @@ from pneumojax.inference import streaming
 from pneumojax.inference.ensemble import Ensemble
 from pneumojax.inference.predict import Options, predict
 from pneumojax.models import build
+from pneumojax.outputs.folder import FILES
 from pneumojax.outputs.journal import Journal
 from pneumojax.run import Run
 from tests.inference.tiny_runs import tiny_config, write_run
@@ -54,6 +55,10 @@ def output(run, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp('outputs') / 'whole'
     assert predict([run], images, folder, Options(heatmap=True)) == 0
     return folder
+
+
+def test_every_file_is_one_that_the_reference_names(output):
+    assert {p.name + '/' * p.is_dir() for p in output.iterdir()} == set(FILES)
 
 
 def results(folder):

@@ -15,7 +15,7 @@ import pytest
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.errors import UsageError
 from pneumojax.models import build
-from pneumojax.run import Run
+from pneumojax.run import FILES, Run
 from pneumojax.training import averaging, initial, loop, optimizer, stages, steps
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -285,6 +285,7 @@ def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, cap
         assert (high / name).is_file()
     for name in ('curves.png', 'contact_sheet.png'):
         assert (high / name).read_bytes().startswith(b'\x89PNG')
+    assert {p.name + '/' * p.is_dir() for p in high.path.iterdir()} == set(FILES)
     report = high.read_json('evaluation.json')
     keys = {'mean_dice', 'all_empty_dice', 'positive_dice', 'sensitivity', 'specificity', 'auc'}
     for key in keys:
