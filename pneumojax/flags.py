@@ -5,11 +5,15 @@ import re
 from absl import flags
 from ml_collections import config_flags
 
+from pneumojax import config_files
+
 CONFIG = config_flags.DEFINE_config_file(
     'config', None,
-    'configs/NAME.py; may be left out where the run directory has one. NAME.py:folds trains every '
-    'fold, below the run directory; NAME.py:fold3 only that one of them.',
+    f'A name ({", ".join(config_files.names())}) or FILE.py; may be left out where the run '
+    'directory has one. NAME:folds trains every fold, below the run directory; NAME:fold3 only '
+    'that one of them.',
 )  # fmt: skip
+flags.FLAGS['config'].parser = config_files.Parser()
 FOLD = flags.DEFINE_string('fold', None, 'What :folds and :fold3 are short for: all, or a number.')
 WORKDIR = flags.DEFINE_multi_string(
     'workdir', [],

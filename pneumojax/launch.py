@@ -1,5 +1,6 @@
 """Starts the program: every mistake of the user's is one line and exit status 2."""
 
+import runpy
 import sys
 from collections.abc import Callable
 
@@ -10,12 +11,16 @@ from pneumojax.flags import spell_out
 from pneumojax.progress import show_log
 
 
-def launch(main: Callable[[list[str]], int], config_flag) -> None:
+def command() -> None:
+    """The installed command `pneumojax`: `python -m pneumojax.main`, whatever that does."""
+    runpy.run_module('pneumojax.main', run_name='__main__', alter_sys=True)
+
+
+def launch(main: Callable[[list[str]], int]) -> None:
     """Parses the flags, runs `main` and exits with what it returns.
 
     Args:
       main: from the arguments that are no flags to an exit status.
-      config_flag: holder of `--config`; a file that cannot be loaded is the user's mistake too.
     """
     show_log()
 
@@ -30,20 +35,17 @@ def launch(main: Callable[[list[str]], int], config_flag) -> None:
         except FloatingPointError as e:
             sys.exit(f'pneumojax: {e}')
 
-    app.run(guarded, flags_parser=lambda argv: parse_flags(argv, config_flag))
+    app.run(guarded, flags_parser=parse_flags)
 
 
-def parse_flags(argv: list[str], config_flag) -> list[str]:
+def parse_flags(argv: list[str]) -> list[str]:
     """As absl's own, but every mistake is one line and exit status 2."""
     try:
-        rest = flags.FLAGS(spell_out(argv))
-        if config_flag.value is not None:
-            _ = config_flag.value.name  # a file that could not be loaded complains only when used
-        return rest
-    except flags.Error as e:
+        return flags.FLAGS(spell_out(argv))
+    except (flags.Error, UsageError) as e:
         message = str(e)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as e:
-        message = f'--config: {e}'  # a file that is missing or broken, an unknown key, a bad value
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        message = f'--config: {e}'  # an unknown key, a bad value
     return sys.exit(_complain(message))
 
 

@@ -7,6 +7,7 @@
   python -m pneumojax.main --mode=evaluate --workdir=runs/stage2
   python -m pneumojax.main --mode=predict --workdir=runs/stage2 --input=FOLDER --output=FOLDER
 
+Installed, `pneumojax` is short for `python -m pneumojax.main`, and --config=demo for its file.
 Any value of a config can be changed: --config.batch_size=8. configs/base.py explains them all.
 Interrupted? The same command continues. Exit status: 0 done, 2 unusable arguments or data,
 3 predicted, but some files could not be read.
@@ -14,10 +15,7 @@ Interrupted? The same command continues. Exit status: 0 done, 2 unusable argumen
 
 import os
 import pathlib
-import sys
 
-# Configs import one another as `configs.NAME`, wherever the program is started from.
-sys.path.append(str(pathlib.Path(__file__).parents[1]))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's start-up chatter
 
 from absl import flags as absl_flags
@@ -90,4 +88,4 @@ def _config_and_workdir():
 
 
 if __name__ == '__main__':
-    launch(main, flags.CONFIG)
+    launch(main)

@@ -11,7 +11,10 @@ MODULES = sorted(PACKAGE.rglob('*.py'))
 # Each room may use the rooms after it. What is not named here serves them all.
 ROOMS = ('main', 'training', 'inference', 'outputs', 'data')
 # These serve every room and each other, but `data` stands alone: it knows no networks and no runs.
-SERVANTS = ('models', 'run', 'layout', 'config', 'devices', 'flags', 'launch', 'progress', 'errors')
+SERVANTS = (
+    *('models', 'run', 'layout', 'config', 'config_files'),
+    *('devices', 'flags', 'launch', 'progress', 'errors'),
+)
 DATA_MAY_USE = ('data', 'config', 'progress', 'errors')
 
 

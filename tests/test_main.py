@@ -96,7 +96,7 @@ def test_every_readme_command_parses(command, tmp_path):
     arguments = shlex.split(command)[3:]
     script = (
         'import sys; from pneumojax import launch, main, config; from absl import flags\n'
-        'launch.parse_flags(["pneumojax", *sys.argv[1:]], main.flags.CONFIG)\n'
+        'launch.parse_flags(["pneumojax", *sys.argv[1:]])\n'
         'c = flags.FLAGS.config\n'
         'c is None or config.check(c)\n'
     )

@@ -9,7 +9,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import importlib.metadata
 import logging
 import os
 import warnings
@@ -20,7 +19,7 @@ import numpy as np
 import pydicom
 from tqdm import tqdm
 
-from pneumojax import layout
+from pneumojax import __version__, layout
 from pneumojax.data import headers, inputs, rle
 from pneumojax.errors import UsageError
 from pneumojax.inference import metrics, thresholds
@@ -163,7 +162,7 @@ def _write_seg(row, path, radiograph, result, ensemble, kind) -> None:
 
     rule = ensemble.rule
     algorithm = seg.Algorithm(
-        version(),
+        __version__,
         ' '.join(f'{m["name"]}@{m["step"]}' for m in ensemble.identity),
         {'top': f'{rule.top:g}', 'area': str(rule.area), 'bottom': f'{rule.bottom:g}'},
     )
@@ -206,7 +205,7 @@ def _write_tables(folder, files, counts, runs, ensemble, options) -> None:
             journal.rows(files),
             counts=counts,
             runs=ensemble.identity,
-            version=version(),
+            version=__version__,
             rule=dataclasses.asdict(ensemble.rule),
             evaluation=_evaluation(layout.predicting(runs[0])[0]),
             overlays=options.overlays,
@@ -246,14 +245,6 @@ def _is_finished(file: str, path: str, folder, options: Options) -> bool:
         *(['seg/{}.dcm'] if row['seg'] else []),
     ]
     return all((folder / name.format(row['ImageId'])).is_file() for name in wanted)
-
-
-def version() -> str:
-    """Of this package, as SEG files and the report state it."""
-    try:
-        return importlib.metadata.version('pneumojax')
-    except importlib.metadata.PackageNotFoundError:
-        return '0 (not installed)'
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Foreign weights -> a run directory, usable as `init_from` or `model.pretrained`."""
 
-import importlib.metadata
 import os
 import pathlib
 import shutil
@@ -8,6 +7,7 @@ import tempfile
 
 import ml_collections
 
+from pneumojax import __version__
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.models import download, pretrained, weight_files
@@ -71,13 +71,6 @@ def _describe(path, weights: pretrained.Weights, config) -> ml_collections.Confi
         'num_classes': weights.num_classes,
         'file': path.name,
         'sha256': weight_files.sha256(path),
-        'pneumojax': _version(),
+        'pneumojax': __version__,
     }
     return ml_collections.ConfigDict(config)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version('pneumojax')
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout
-        return 'not installed'
