@@ -30,6 +30,12 @@ INPUT = flags.DEFINE_string(
 )
 OUTPUT = flags.DEFINE_string('output', None, 'predict, export, convert: the folder to write.')
 
+COMPARE = flags.DEFINE_string(
+    'compare', None,
+    'evaluate: only print by how much an evaluated run differs from this other one, a run '
+    'directory or a per_image.csv, on the same images.',
+)  # fmt: skip
+
 # --- export ------------------------------------------------------------------------------------
 FORMAT = flags.DEFINE_enum(
     'format', 'torch', ['torch'],

@@ -55,6 +55,11 @@ def main(argv: list[str]) -> int:
 
         config, workdir = _config_and_workdir()
         export(config, Run(workdir), _needed(flags.OUTPUT))
+    elif mode == 'evaluate' and flags.COMPARE.value:
+        from pneumojax.inference.comparison import compare
+
+        config, workdir = _config_and_workdir()
+        compare(config, Run(workdir), flags.COMPARE.value)
     else:
         from pneumojax.training import stages
 

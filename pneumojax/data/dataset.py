@@ -31,14 +31,11 @@ class Dataset(NamedTuple):
         }
 
 
-def load(config) -> Dataset:
-    """Finds the images that `config.data` names, decodes them if need be, and splits them.
-
-    Args:
-      config: `data` and `image_size` are read.
+def examples(config) -> tuple[siim.Example, ...]:
+    """The images that `config.data` names, none of them read.
 
     Raises:
-      UsageError: no data set, or one that cannot be used; see `siim.find` and `records.prepare`.
+      UsageError: no data set, or one that cannot be used; see `siim.find`.
     """
     data = config.data
     if data.phantoms.num_images:
@@ -49,26 +46,35 @@ def load(config) -> Dataset:
             seed=data.phantoms.seed,
             positive_share=data.phantoms.positive_share,
         )
-    examples = siim.find(data.root, _patients(data)).examples
-    if data.num_examples:
-        examples = _subset(examples, data.num_examples, data.split_seed)
+    found = siim.find(data.root, _patients(data)).examples
+    return _subset(found, data.num_examples, data.split_seed) if data.num_examples else found
+
+
+def load(config) -> Dataset:
+    """Finds the images that `config.data` names, decodes them if need be, and splits them.
+
+    Args:
+      config: `data` and `image_size` are read.
+
+    Raises:
+      UsageError: no data set, or one that cannot be used; see `siim.find` and `records.prepare`.
+    """
+    data, found = config.data, examples(config)
     train, validation = splits.split(
-        examples, fold=data.fold, num_folds=data.num_folds, seed=data.split_seed
+        found, fold=data.fold, num_folds=data.num_folds, seed=data.split_seed
     )
-    positive = np.array([e.positive for e in examples])
+    positive = np.array([e.positive for e in found])
     log.info(
         '%d images, %d with a pneumothorax; fold %d of %d held out: %d images, %d positive',
-        len(examples), positive.sum(), data.fold, data.num_folds,
+        len(found), positive.sum(), data.fold, data.num_folds,
         len(validation), positive[validation].sum(),
     )  # fmt: skip
     if not len(train) or not len(validation):
         raise UsageError(
-            f'config.data.num_folds is {data.num_folds}: {len(examples)} images leave '
+            f'config.data.num_folds is {data.num_folds}: {len(found)} images leave '
             f'{len(train)} to train on and {len(validation)} to validate on; use fewer folds'
         )
-    return Dataset(
-        examples, records.prepare(data.cache, examples, config.image_size), train, validation
-    )
+    return Dataset(found, records.prepare(data.cache, found, config.image_size), train, validation)
 
 
 def _patients(data) -> str | None:

@@ -9,7 +9,7 @@ all-empty score and the two parts beside the mean.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -141,11 +141,11 @@ def summarize(
         raise ValueError(f'one value per image expected: {n} Dice, other lengths {sorted(lengths)}')
 
     columns = (dice, true_px > 0, predicted_px > 0, scores)
-    value = _figures(np.ones((1, n)), *columns)[0]
+    value = figures(np.ones((1, n)), *columns)[0]
     groups = np.arange(n) if patients is None else np.unique(patients, return_inverse=True)[1]
     rng = np.random.default_rng(seed)
     drawn = np.concatenate(
-        [_figures(weights, *columns) for weights in _resamples(rng, groups, samples)]
+        [figures(weights, *columns) for weights in resamples(rng, groups, samples)]
     )
     summary = {}
     for name, middle, column in zip(NAMES, value, drawn.T, strict=True):
@@ -156,18 +156,39 @@ def summarize(
     return summary | {'n': n, 'n_positive': int((true_px > 0).sum())}
 
 
-def _resamples(rng, groups, samples, chunk=100):
-    """Yields [<=chunk, N] float64: how often each image is in a resample of whole groups."""
+def resamples(rng, groups, samples: int, chunk: int = 100) -> Iterator[np.ndarray]:
+    """Bootstrap resamples of whole groups (patients), as weights of their images.
+
+    Args:
+      rng: numpy generator.
+      groups: int [N] from 0, the group of each image.
+      samples: how many.
+      chunk: at once; 12,000 images would need gigabytes.
+
+    Yields:
+      float64 [<=chunk, N]: how often each image is in each resample.
+    """
     count = groups.max() + 1
-    for start in range(0, samples, chunk):  # in chunks: 12,000 images would need gigabytes
+    for start in range(0, samples, chunk):
         rows = min(chunk, samples - start)
         drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
         times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
         yield times[:, groups].astype(np.float64)
 
 
-def _figures(weights, dice, positive, marked, scores):
-    """[S, 6] float64: the figures of `NAMES` under each row of image weights [S, N]."""
+def figures(weights, dice, positive, marked, scores) -> np.ndarray:
+    """The figures of `NAMES` where image i counts weights[s, i] times.
+
+    Args:
+      weights: float64 [S, N].
+      dice: float64 [N].
+      positive: bool [N], with pneumothorax.
+      marked: bool [N], with a non-empty predicted mask.
+      scores: float64 [N], image-level scores.
+
+    Returns:
+      float64 [S, 6]; NaN where a figure is undefined.
+    """
     n, n_positive = weights.sum(axis=1), weights @ positive
     with np.errstate(invalid='ignore'):  # 0 / 0 is the undefined figure, NaN until it is None
         return np.stack(
