@@ -2,7 +2,10 @@
 
     python -m benchmarks.torch_peer --config=configs/stage1.py --config.model.pretrained= \\
         --config.data.root=DIR --config.image_size=128 --config.num_epochs=40 \\
-        --config.model.dtype=bfloat16 --config.data.fold=0 --workdir=runs/peer/fold0
+        --config.model.dtype=bfloat16 --workdir=runs/peer --fold=0
+
+`--fold=0` is one fold, in runs/peer/fold0; `--fold=all` is the rest of them and the figures out of
+fold.
 
 What a user would otherwise pick: segmentation_models_pytorch's U-Net and a plain training loop. It
 reads the configuration that `pneumojax.main` reads, and trains as the authors' released code does
@@ -17,9 +20,11 @@ last.safetensors and average.safetensors, which smp loads, and peer.json, what i
 
 `--config.model.dtype=bfloat16` trains under autocast. On two cores with AVX512-BF16, batches of 16
 in channels_last took 0.34 s a step at 128 px and 1.29 s at 256 px, against 0.58 s and 2.41 s in
-float32. `--config.init_from=RUN` starts from another peer's (or our) run, for a second stage.
+float32. `--config.init_from=RUN` starts from another peer's (or our) run, for a second stage; a
+configuration of stages is trained stage by stage.
 """
 
+import pathlib
 import time
 
 import jax
@@ -33,17 +38,16 @@ from tqdm import tqdm
 from benchmarks import torch_augment, torch_unet
 from benchmarks.report import describe_machine, versions
 from pneumojax import config as config_lib
-from pneumojax import flags
+from pneumojax import flags, layout
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.data import pipeline
 from pneumojax.errors import UsageError
-from pneumojax.inference import evaluate
 from pneumojax.launch import launch
 from pneumojax.models import pretrained
 from pneumojax.models.normalize import normalize
 from pneumojax.progress import log
 from pneumojax.run import Run
-from pneumojax.training import initial, loop, optimizer
+from pneumojax.training import initial, loop, optimizer, stages
 from pneumojax.training.metrics_log import MetricsLog
 
 # Values of a configuration that this loop does not have.
@@ -54,18 +58,30 @@ UNKNOWN = {
 
 
 def main(argv: list[str]) -> int:
-    """Trains and evaluates one fold; nothing to train where that is done."""
+    """Trains what is not trained, folds and stages too; the table of `pneumojax.main`."""
     config = flags.CONFIG.value
     if len(argv) > 1 or config is None or len(flags.WORKDIR.value) != 1:
         raise UsageError('give --config=configs/NAME.py and one --workdir=DIR, and nothing else')
+    workdir = pathlib.Path(flags.WORKDIR.value[0])
+    if flags.FOLD.value is not None:
+        config, workdir = layout.of_fold(config, workdir, flags.FOLD.value)
     config_lib.check(config)
-    refuse(config)
-    run = Run(flags.WORKDIR.value[0])
-    train(config, run)
-    figures = evaluate.evaluate(config, run)
-    names = ('mean_dice', 'all_empty_dice', 'positive_dice', 'sensitivity', 'specificity', 'auc')
-    print(', '.join(f'{name} {figures[name]["value"]:.4f}' for name in names))
+    for part, _ in layout.runs(config, workdir):
+        refuse(part)
+    train_all(config, workdir)
+    stages.evaluate(config, workdir)
     return 0
+
+
+def train_all(config, workdir: pathlib.Path) -> None:
+    """Trains a run, or every fold and stage below it."""
+    parts = list(layout.children(config, workdir))
+    if not parts:
+        train(config, Run(workdir))
+        return
+    Run(workdir).start(config)
+    for part, folder in parts:
+        train_all(part, folder)
 
 
 def refuse(config) -> None:
@@ -73,10 +89,6 @@ def refuse(config) -> None:
     for key, value in UNKNOWN.items():
         if config_lib.get(config, key) != value:
             raise UsageError(f'config.{key}: the peer knows only {value!r}')
-    if config.stages:
-        raise UsageError(
-            'config.stages: one run a command; the second stage has --config.init_from'
-        )
     if config.swa.kind == 'ema':
         raise UsageError("config.swa.kind: the peer knows only 'mean' and 'none'")
 
