@@ -38,8 +38,13 @@ COMPARE = flags.DEFINE_string(
 
 # --- export ------------------------------------------------------------------------------------
 FORMAT = flags.DEFINE_enum(
-    'format', 'torch', ['torch'],
-    "export: 'torch', a state dict for segmentation_models_pytorch.Unet('resnet34').",
+    'format', 'torch', ['torch', 'onnx', 'stablehlo'],
+    "export: 'torch', a state dict for segmentation_models_pytorch.Unet('resnet34'); 'onnx', for "
+    "OpenVINO, ONNX Runtime and --mode=predict without JAX; 'stablehlo', for jax.export.",
+)  # fmt: skip
+SHAPE = flags.DEFINE_string(
+    'shape', '',
+    "export: BATCH,HEIGHT,WIDTH of the input, each a number or 'any'; default any,S,S of the run.",
 )  # fmt: skip
 
 # --- predict -----------------------------------------------------------------------------------
@@ -51,6 +56,16 @@ HEATMAP = flags.DEFINE_bool('heatmap', False, 'predict: also write pictures of t
 OVERLAYS = flags.DEFINE_bool('overlays', True, 'predict: write pictures of the outlines.')
 REPORT = flags.DEFINE_bool('report', True, 'predict: write report.html.')
 SHOW_NAMES = flags.DEFINE_bool('show_names', False, "predict: patients' names in the report.")
+RUNTIME = flags.DEFINE_enum(
+    'runtime', 'auto', ['auto', 'jax', 'openvino', 'onnxruntime'],
+    'predict: what computes. auto: OpenVINO or ONNX Runtime where installed and there is no GPU or '
+    'TPU, else JAX.',
+)  # fmt: skip
+PRECISION = flags.DEFINE_enum(
+    'precision', 'auto', ['auto', 'float32', 'bfloat16'],
+    'predict: auto is bfloat16 where the processor has instructions for it and the runtime is '
+    'OpenVINO, else float32; with JAX as trained.',
+)  # fmt: skip
 
 
 def spell_out(argv: list[str]) -> list[str]:

@@ -48,13 +48,16 @@ def main(argv: list[str]) -> int:
             heatmap=flags.HEATMAP.value,
             report=flags.REPORT.value,
             show_names=flags.SHOW_NAMES.value,
+            runtime=flags.RUNTIME.value,
+            precision=flags.PRECISION.value,
         )
         return predict(runs, _needed(flags.INPUT), _needed(flags.OUTPUT), options)
     elif mode == 'export':
         from pneumojax.inference.export import export
 
         config, workdir = _config_and_workdir()
-        export(config, Run(workdir), _needed(flags.OUTPUT))
+        output = _needed(flags.OUTPUT)
+        export(config, Run(workdir), output, flags.FORMAT.value, flags.SHAPE.value)
     elif mode == 'evaluate' and flags.COMPARE.value:
         from pneumojax.inference.comparison import compare
 

@@ -13,6 +13,7 @@ import pytest
 
 from configs import base
 from pneumojax.data import phantom
+from pneumojax.inference import runtimes
 
 
 def tiny_config(root, cache):
@@ -57,3 +58,11 @@ def cache(tmp_path_factory):
 def config(phantoms, cache):
     """A fresh copy of the tiny configuration."""
     return tiny_config(phantoms, cache)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def auto_is_jax():
+    """Where OpenVINO is installed too: most tests compare with JAX, to the last bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtimes, 'has_accelerator', lambda: True)
+        yield

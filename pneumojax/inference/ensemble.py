@@ -1,7 +1,6 @@
 """One or several trained runs as one network: probabilities of squares, averaged over the runs."""
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,72 +8,85 @@ import numpy as np
 
 from pneumojax import layout
 from pneumojax.data import geometry
-from pneumojax.devices import Devices
 from pneumojax.errors import UsageError
-from pneumojax.inference import thresholds, tta
-from pneumojax.models import build
+from pneumojax.inference import exported, member, runtimes, thresholds
 from pneumojax.progress import log
 from pneumojax.run import Run
 
 
-class Member(NamedTuple):
-    """One run, as its thresholds.json says it was judged."""
+class Judged(NamedTuple):
+    """A run directory: how it was judged, and the networks that predict together."""
 
-    config: Any
-    variables: Any
-    flips: tuple[str, ...]
-    identity: dict[str, Any]  # JSON: which weights these are
+    rule: thresholds.Rule
+    evaluation: dict[str, Any] | None  # content of evaluation.json
+    members: Sequence[member.Member]
 
 
 class Ensemble:
     """Runs that predict together.
 
     Args:
-      runs: evaluated run directories, with folds or stages or plain; the rule that makes masks is
-        the first one's. The folds of a k-fold training are averaged.
+      runs: evaluated run directories, with folds or stages or plain, or folders of exported
+        networks; the rule that makes masks is the first one's. The folds of a k-fold training are
+        averaged.
+      runtime: what computes, see `runtimes.choose`.
+      precision: see `runtimes.choose`.
 
     Raises:
-      UsageError: a run that is not trained, not evaluated, or trained on since.
+      UsageError: a run that is not trained, not evaluated, or trained on since; or a runtime that
+        is not to be had.
     """
 
-    def __init__(self, runs: Sequence[Run]):
+    def __init__(self, runs: Sequence[Run], runtime: str = 'auto', precision: str = 'auto'):
         if not runs:
             raise UsageError('--workdir: name at least one trained run')
-        judged, trained = zip(*(layout.predicting(run) for run in runs), strict=True)
-        self.members = [_member(run) for run in itertools.chain(*trained)]
-        self.rule = read_rule(judged[0])
-        rules = {dataclasses.astuple(read_rule(run)) for run in judged}
-        if len(rules) > 1:
-            log.info('the runs have different thresholds; those of %s are used', judged[0].path)
-        self.batch_size = judged[0].config().evaluation.batch_size
-        self.devices = Devices()
-        # As many as every device gets its share of.
-        self.batch_size = -(-self.batch_size // self.devices.count) * self.devices.count
-        self._variables = [self.devices.replicate(m.variables) for m in self.members]
-        self._functions = self._compile()
+        choice = runtimes.choose(runtime, precision)
+        judged = [_judged(run) for run in runs]
+        self.members = [m for one in judged for m in one.members]
+        self.rule, self.evaluation, _ = judged[0]
+        if len({dataclasses.astuple(one.rule) for one in judged}) > 1:
+            log.info('the runs have different thresholds; those of %s are used', runs[0].path)
+        self.batch_size = self.members[0].batch_size
+        if choice.name == 'jax':
+            self._use_jax(choice.precision)
+            return
+        try:
+            self._use_processor(choice)
+        except exported.CannotExport as error:
+            if choice.named:
+                raise
+            log.info('%s; predicting with JAX', error)
+            self._use_jax(choice.precision)
 
-    def _compile(self):
-        """One compiled function for all members that need the same one."""
-        made, functions = {}, []
-        for member in self.members:
-            config = member.config
-            key = (config.image_size, member.flips, str(config.model))
-            if key not in made:
-                function = tta.make_predict(config, build.make_model(config), member.flips)
-                views = f'{config.image_size} px' + ', flipped too' * bool(member.flips)
-                made[key] = self.devices.compile(function, f'the prediction ({views})')
-            functions.append(made[key])
-        return functions
+    def _use_jax(self, precision):
+        from pneumojax.inference.jax_runtime import Jax  # late: JAX takes a second to import
+
+        runtime = Jax(precision)
+        self.batch_size = runtime.batch_size(self.batch_size)
+        self._networks = [runtime.network(m) for m in self.members]
+        self.runtime = {'name': runtime.name, 'precision': runtime.precision}
+
+    def _use_processor(self, choice):
+        from pneumojax.inference import cpu_runtimes, export_cache
+
+        if choice.name == 'openvino':
+            runtime = cpu_runtimes.OpenVINO(choice.precision)
+        else:
+            runtime = cpu_runtimes.OnnxRuntime()
+        self._networks = [
+            runtime.network(export_cache.model_of(m), m.image_size) for m in self.members
+        ]
+        self.runtime = {'name': runtime.name, 'precision': runtime.precision}
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Sides of the squares that `squares` wants, each once, in the members' order."""
-        return tuple(dict.fromkeys(member.config.image_size for member in self.members))
+        return tuple(dict.fromkeys(m.image_size for m in self.members))
 
     @property
     def identity(self) -> list[dict[str, Any]]:
         """JSON: which weights predict."""
-        return [member.identity for member in self.members]
+        return [m.identity for m in self.members]
 
     def predict(self, batch: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
         """Mean probabilities over the members of each size.
@@ -85,28 +97,20 @@ class Ensemble:
         Returns:
           side -> float32 [B, side, side].
         """
-        count = len(next(iter(batch.values())))
-        shards = {}
-        for size, images in batch.items():
-            padded = np.zeros((self.batch_size, size, size), np.uint8)
-            padded[:count] = images
-            shards[size] = self.devices.shard(padded)
         # All members are started before the first result is waited for.
-        results = [
-            (member.config.image_size, function(variables, shards[member.config.image_size]))
-            for member, function, variables in zip(
-                self.members, self._functions, self._variables, strict=True
-            )
+        started = [
+            (m.image_size, network(batch[m.image_size]))
+            for m, network in zip(self.members, self._networks, strict=True)
         ]
         sums: dict[int, np.ndarray] = {}
-        for size, result in results:
-            squares = self.devices.gather(result)[:count]
+        for size, result in started:
+            squares = result()
             sums[size] = sums[size] + squares if size in sums else squares
         return {size: total / np.float32(self.share(size)[0]) for size, total in sums.items()}
 
     def share(self, size: int) -> tuple[int, int]:
         """(members of that size, members)."""
-        return sum(m.config.image_size == size for m in self.members), len(self.members)
+        return sum(m.image_size == size for m in self.members), len(self.members)
 
     def unfit(self, squares: dict[int, np.ndarray], shape: tuple[int, int], aspect: float):
         """Probabilities of one image at its original size, averaged over all members.
@@ -129,49 +133,10 @@ class Ensemble:
         return result
 
 
-def read_rule(run: Run) -> thresholds.Rule:
-    """The rule of a run's thresholds.json. UsageError when it is missing or broken."""
-    stated = run.read_json('thresholds.json')
-    try:
-        return thresholds.Rule(
-            *(stated[field.name] for field in dataclasses.fields(thresholds.Rule))
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f'{run / "thresholds.json"} holds no usable rule ({error}); run --mode=evaluate again'
-        ) from None
-
-
-def _member(run: Run) -> Member:
-    config = run.config()
-    stated = run.read_json('thresholds.json')
-    try:
-        step, averaged = int(stated['step']), stated['weights'] == 'average'
-        flips, size = tuple(stated['flips']), int(stated['image_size'])
-        tta.flip_axes(flips)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f'{run / "thresholds.json"} does not say which weights it is for ({error}); '
-            'run --mode=evaluate again'
-        ) from None
-    latest = run.latest_step()
-    if latest is None:
-        raise UsageError(f'{run.path} has no checkpoint; train it first')
-    if size != config.image_size or not (run / 'checkpoints' / str(step)).is_dir():
-        raise UsageError(
-            f'{run / "thresholds.json"} is of step {step} at {size} px, the run is at step '
-            f'{latest} and {config.image_size} px; run --mode=evaluate on it again'
-        )
-    if latest != step:
-        log.warning('%s: using step %d, which was evaluated, not %d', run.path, step, latest)
-    variables = run.load_variables(step, build.variable_shapes(config), averaged=averaged)
-    identity = {
-        'run': str(run.path.resolve()),
-        'name': config.name,
-        'step': step,
-        'weights': stated['weights'],
-        'flips': list(flips),
-        'image_size': size,
-        'phantoms': bool(config.data.phantoms.num_images),
-    }
-    return Member(config, variables, flips, identity)
+def _judged(run: Run) -> Judged:
+    if exported.is_export(run.path):
+        one = member.of_export(run.path)
+        return Judged(one.rule, one.evaluation, [one])
+    whole, trained = layout.predicting(run)
+    evaluation = member.read_evaluation(whole)
+    return Judged(member.read_rule(whole), evaluation, [member.of_run(part) for part in trained])

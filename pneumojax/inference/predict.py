@@ -13,13 +13,13 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pydicom
 from tqdm import tqdm
 
-from pneumojax import __version__, layout
+from pneumojax import __version__
 from pneumojax.data import headers, inputs, rle
 from pneumojax.errors import UsageError
 from pneumojax.inference import metrics, thresholds
@@ -41,6 +41,8 @@ class Options:
       heatmap: pictures of the probability.
       report: `report.html`.
       show_names: patients' names in the report.
+      runtime: what computes, see `inference.runtimes.choose`.
+      precision: of the computation, see there.
     """
 
     seg: Literal['binary', 'fractional', 'none'] = 'binary'
@@ -48,6 +50,8 @@ class Options:
     heatmap: bool = False
     report: bool = True
     show_names: bool = False
+    runtime: str = 'auto'
+    precision: str = 'auto'
 
     def __post_init__(self):
         if self.seg not in ('binary', 'fractional', 'none'):
@@ -75,9 +79,10 @@ def predict(runs: Sequence[Run], source: str, output: str, options: Options | No
     if os.path.realpath(source) == os.path.realpath(output):
         raise UsageError(f'--output is the input itself, {output}; give a new or empty folder')
     files = inputs.find(source, leave_out=output)
-    ensemble = Ensemble(runs)
+    ensemble = Ensemble(runs, options.runtime, options.precision)
     statement = {
         'runs': ensemble.identity,
+        'runtime': ensemble.runtime,
         'rule': dataclasses.asdict(ensemble.rule),
         'input': os.path.abspath(source),
         'seg': options.seg,
@@ -85,7 +90,7 @@ def predict(runs: Sequence[Run], source: str, output: str, options: Options | No
     }
     with _quiet_libraries(), OutputFolder(output, statement) as folder:
         counts = _predict_files(ensemble, source, files, folder, options)
-        _write_tables(folder, files, counts, runs, ensemble, options)
+        _write_tables(folder, files, counts, ensemble, options)
     return _summarize(counts, folder)
 
 
@@ -164,7 +169,12 @@ def _write_seg(row, path, radiograph, result, ensemble, kind) -> None:
     algorithm = seg.Algorithm(
         __version__,
         ' '.join(f'{m["name"]}@{m["step"]}' for m in ensemble.identity),
-        {'top': f'{rule.top:g}', 'area': str(rule.area), 'bottom': f'{rule.bottom:g}'},
+        {
+            'top': f'{rule.top:g}',
+            'area': str(rule.area),
+            'bottom': f'{rule.bottom:g}',
+            'runtime': _computed_by(ensemble),
+        },
     )
     try:
         seg.write(
@@ -185,6 +195,10 @@ def _write_seg(row, path, radiograph, result, ensemble, kind) -> None:
         row['notes'].append(f'no SEG: its header cannot be taken over ({type(error).__name__})')
 
 
+def _computed_by(ensemble) -> str:
+    return f'{ensemble.runtime["name"]}, {ensemble.runtime["precision"]}'
+
+
 def _note_duplicates(row: Row, first_with: dict[str | None, str]) -> None:
     if row['sop'] is not None:
         first = first_with.setdefault(row['sop'], row['file'])
@@ -194,7 +208,7 @@ def _note_duplicates(row: Row, first_with: dict[str | None, str]) -> None:
         row['reason'] = '; '.join(row['notes'])
 
 
-def _write_tables(folder, files, counts, runs, ensemble, options) -> None:
+def _write_tables(folder, files, counts, ensemble, options) -> None:
     """What is written when all is done: everything in the order of the files."""
     journal = folder.journal
     submission.write_results(folder / 'results.csv', journal.rows(files))
@@ -205,17 +219,13 @@ def _write_tables(folder, files, counts, runs, ensemble, options) -> None:
             journal.rows(files),
             counts=counts,
             runs=ensemble.identity,
-            version=__version__,
+            version=f'{__version__}, computed by {_computed_by(ensemble)}',
             rule=dataclasses.asdict(ensemble.rule),
-            evaluation=_evaluation(layout.predicting(runs[0])[0]),
+            evaluation=ensemble.evaluation,
             overlays=options.overlays,
             heatmaps=options.heatmap,
             show_names=options.show_names,
         )
-
-
-def _evaluation(run: Run) -> dict[str, Any] | None:
-    return run.read_json('evaluation.json') if (run / 'evaluation.json').is_file() else None
 
 
 def _summarize(counts: collections.Counter, folder) -> int:

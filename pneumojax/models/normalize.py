@@ -1,7 +1,5 @@
 """From grey values to what the network was trained on."""
 
-import jax.numpy as jnp
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green, blue in 0 to 1, as torchvision uses them
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GREY_MEAN = sum(IMAGENET_MEAN) / 3
@@ -38,6 +36,8 @@ def normalize(images, kind: str, channels: int):
     Raises:
       ValueError: another shape, type, kind or number of channels.
     """
+    import jax.numpy as jnp  # late: who reads the constants alone needs no JAX
+
     images = jnp.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 1:
         raise ValueError(f'images have shape {images.shape}: expected [B, H, W, 1]')

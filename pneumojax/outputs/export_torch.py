@@ -10,6 +10,7 @@ import safetensors.numpy
 
 from pneumojax.errors import UsageError
 from pneumojax.models import pretrained, weight_files
+from pneumojax.outputs.new_file import refuse_existing, write_new
 
 
 def export_torch(variables: Mapping[str, Any], path) -> pathlib.Path:
@@ -37,7 +38,7 @@ def export_torch(variables: Mapping[str, Any], path) -> pathlib.Path:
         content = _torch_bytes(state_dict)
     else:
         content = safetensors.numpy.save(state_dict, metadata={'format': 'pt'})
-    _write_new(path, content)
+    write_new(path, content)
     return path
 
 
@@ -53,9 +54,7 @@ def export_torch_all(variables: Mapping[str, Any], folder) -> list[pathlib.Path]
     folder = pathlib.Path(folder)
     suffixes = [weight_files.SAFETENSORS] + (['.pth'] if weight_files.has_torch() else [])
     paths = [folder / f'unet{suffix}' for suffix in suffixes]
-    for path in paths:
-        if path.exists():
-            raise _exists(path)
+    refuse_existing(*paths)
     return [export_torch(variables, path) for path in paths]
 
 
@@ -65,22 +64,3 @@ def _torch_bytes(state_dict: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     torch.save({name: torch.from_numpy(array) for name, array in state_dict.items()}, buffer)
     return buffer.getvalue()
-
-
-def _write_new(path: pathlib.Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            raise _exists(path)
-        with open(path, 'xb') as f:
-            try:
-                f.write(content)
-            except OSError:
-                path.unlink()
-                raise
-    except OSError as e:
-        raise UsageError(f'{path} cannot be written: {e.strerror}') from None
-
-
-def _exists(path: pathlib.Path) -> UsageError:
-    return UsageError(f'{path} exists already and is not overwritten; give another --output')

@@ -6,9 +6,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 # Okabe and Ito's colours (2008), which people with any colour blindness tell apart, RGB.
 PREDICTED = (230, 159, 0)  # orange
@@ -119,6 +116,10 @@ def contact_sheet(
     Raises:
       ValueError: no tiles, or not one caption for each.
     """
+    # Late: prediction draws no page, and starts without matplotlib.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     if not len(tiles) or len(tiles) != len(captions):
         raise ValueError(f'{len(tiles)} tiles and {len(captions)} captions')
     columns = max(1, min(columns, len(tiles)))
@@ -195,6 +196,8 @@ def _fixed_point(points):
 
 
 def _swatch(figure, x, y, colour, width, height):
+    from matplotlib.patches import Rectangle
+
     box = Rectangle(
         (x / width, 1 - (y + 5) / height),
         12 / width,

@@ -37,7 +37,7 @@ class Algorithm(NamedTuple):
 
     version: str  # of this package
     run: str  # which weights, such as a run's name and step
-    parameters: dict[str, str]  # thresholds and the like
+    parameters: dict[str, str]  # thresholds and what computed; other values give other UIDs
 
 
 class NoReference(ValueError):
@@ -95,7 +95,7 @@ def make(
         algorithm_type='AUTOMATIC',
         algorithm_identification=identification,
     )
-    mine = algorithm.version, algorithm.run, kind
+    mine = algorithm.version, algorithm.run, kind, *sorted(algorithm.parameters.items())
     dataset = Segmentation(
         source_images=[source],
         pixel_array=result[None] if kind == 'binary' else result[None].astype(np.float32),

@@ -1,0 +1,85 @@
+"""OpenVINO and ONNX Runtime: the exported network on a processor, without JAX."""
+
+import os
+
+import numpy as np
+
+from pneumojax.errors import UsageError
+from pneumojax.inference.runtimes import Network
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+OPENVINO_PRECISIONS = {'float32': 'f32', 'bfloat16': 'bf16'}
+
+
+class OpenVINO:
+    """Each image is a request of its own; the layers of one are shared by all cores.
+
+    Args:
+      precision: 'float32'; 'bfloat16'; or 'auto', bfloat16 where the processor has instructions
+        for it (AVX512-BF16, AMX): without them it would be emulated, and slower.
+    """
+
+    name = 'openvino'
+
+    def __init__(self, precision: str = 'auto'):
+        import openvino
+
+        self._core = openvino.Core()
+        able = 'BF16' in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+        if precision == 'auto':
+            precision = 'bfloat16' if able else 'float32'
+        elif precision == 'bfloat16' and not able:
+            raise UsageError(
+                '--precision=bfloat16: this processor has no instructions for it (AVX512-BF16 or '
+                'AMX); give --precision=float32'
+            )
+        self.precision = precision
+
+    def network(self, model: str | bytes, size: int) -> Network:
+        """Compiles an ONNX file, or its content, for squares of `size` pixels."""
+        import openvino
+
+        read = self._core.read_model(model)
+        read.reshape([1, size, size])
+        compiled = self._core.compile_model(
+            read, 'CPU',
+            {
+                'INFERENCE_PRECISION_HINT': OPENVINO_PRECISIONS[self.precision],
+                'INFERENCE_NUM_THREADS': CORES,
+                'NUM_STREAMS': 1,
+            },
+        )  # fmt: skip
+
+        def start(images):
+            result = np.empty(images.shape, np.float32)
+            request = compiled.create_infer_request()
+            for i in range(len(images)):
+                # In place: neither the image nor its probabilities are copied.
+                image, probability = images[i : i + 1], result[i : i + 1]
+                request.set_input_tensor(openvino.Tensor(image, shared_memory=True))
+                request.set_output_tensor(openvino.Tensor(probability, shared_memory=True))
+                request.infer()
+            return lambda: result
+
+        return start
+
+
+class OnnxRuntime:
+    """One batch at a time, in float32, on all cores."""
+
+    name, precision = 'onnxruntime', 'float32'
+
+    def network(self, model: str | bytes, size: int = 0) -> Network:
+        """Compiles an ONNX file, or its content; the size is the images'."""
+        import onnxruntime
+
+        del size
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = CORES
+        session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+
+        def start(images):
+            result = session.run(None, {'image': images})[0]
+            return lambda: result
+
+        return start

@@ -1,0 +1,79 @@
+"""The exported copy beside a run: made when another runtime than JAX wants it, then reused."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+from pneumojax.inference import exported
+from pneumojax.inference.member import Member
+from pneumojax.progress import log, waiting
+
+
+def model_of(member: Member) -> str | bytes:
+    """Path of a member's ONNX file; made beside its run first where it is not there.
+
+    Returns:
+      The path; or the file's content, where the run's directory cannot be written.
+
+    Raises:
+      UsageError: it cannot be made, or differs from JAX.
+    """
+    if member.folder is not None:
+        return str(member.folder / exported.MODEL)
+    target = member.run / 'exported' / _key(member)
+    if exported.is_export(target):
+        exported.describe(target)
+        return str(target / exported.MODEL)
+    from pneumojax.inference import export
+
+    with waiting(f'exporting {member.run.path} for this processor, once'):
+        content, description = export.onnx_and_description(member, ('batch', *_square(member)))
+    try:
+        _publish(target, content, description)
+    except OSError as e:
+        log.info('%s cannot be written (%s): not kept for the next time', target, e.strerror)
+        return content
+    return str(target / exported.MODEL)
+
+
+def _square(member):
+    return (member.image_size,) * 2
+
+
+def _key(member) -> str:
+    """Changes with the weights, the network, its input and the graph."""
+    identity = member.identity
+    checkpoint = member.run / 'checkpoints' / str(identity['step']) / '_CHECKPOINT_METADATA'
+    ingredients = [
+        exported.VERSION,
+        {k: v for k, v in identity.items() if k != 'run'},  # a run may be moved
+        str(member.config.model),
+        checkpoint.read_text(),
+    ]
+    digest = hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()
+    return f'{identity["step"]}-{identity["weights"]}-{identity["image_size"]}-{digest[:16]}'
+
+
+def _publish(target: pathlib.Path, content: bytes, description: dict[str, Any]) -> None:
+    """The folder appears whole; copies of other weights, which nothing reads any more, go."""
+    target.parent.mkdir(exist_ok=True)
+    partial = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix='.partial-'))
+    try:
+        (partial / exported.MODEL).write_bytes(content)
+        (partial / exported.DESCRIPTION).write_text(json.dumps(description, indent=2) + '\n')
+        partial.chmod(0o755)
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.rename(partial, target)
+    except OSError:
+        if not exported.is_export(target):
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    for other in target.parent.iterdir():
+        if other != target and not other.name.startswith('.') and exported.is_export(other):
+            shutil.rmtree(other, ignore_errors=True)
