@@ -49,7 +49,7 @@ FILES = {
     'contact_sheet.png': 'evaluate: best, middle and worst positives, most suspicious negatives.',
     'model_card.md': 'evaluate: what the network is, was trained on, is worth, and its limits.',
     'report.html': 'evaluate: all of it on one page.',
-    'exported/': 'predict: the network as OpenVINO and ONNX Runtime read it, made when first wanted.',
+    'exported/': 'predict: the network for OpenVINO and ONNX Runtime, made when first wanted.',
 }
 
 

@@ -1,7 +1,10 @@
 """The rooms of the package: who may import whom, and what no file may do."""
 
 import ast
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -132,3 +135,18 @@ def test_nothing_unpickles(path):
             assert options.get('allow_pickle', False) is False
             if ast.unparse(call.func) == 'torch.load':  # its pickles hold tensors or are refused
                 assert options.get('weights_only') is True
+
+
+def test_predicting_from_an_export_imports_no_jax():
+    """A first mask takes seconds: these libraries are imported where they are used, late."""
+    modules = ['main', 'inference.predict', 'inference.cpu_runtimes', 'inference.export_cache']
+    script = '; '.join(f'import pneumojax.{module}' for module in modules) + (
+        '; import sys; print([n for n in ("jax", "orbax", "flax", "grain", "matplotlib", '
+        '"highdicom", "onnx", "onnxruntime", "openvino") if n in sys.modules])'
+    )
+    environment = os.environ | {'PYTHONPATH': str(PACKAGE.parent)}
+    result = subprocess.run(
+        [sys.executable, '-c', script],
+        env=environment, check=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert result.stdout.strip() == '[]'

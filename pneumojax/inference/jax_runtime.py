@@ -35,8 +35,8 @@ class Jax:
 
     def network(self, member: Member) -> Network:
         """Loads a member's variables onto the devices. UsageError for an exported network."""
-        function = self._compile(member)
         variables = self._devices.replicate(member.variables())
+        function = self._compile(member)
 
         def start(images):
             padded = np.zeros((self._batch_size, *images.shape[1:]), np.uint8)

@@ -1,0 +1,95 @@
+"""The hand-made ONNX graph against the Flax network, run by ONNX Runtime."""
+
+import importlib
+
+import jax
+import numpy as np
+import pytest
+
+from configs import base
+from pneumojax.inference import tta
+from pneumojax.models import build
+
+onnx = pytest.importorskip('onnx', reason="the extra 'cpu' is not installed")
+onnxruntime = pytest.importorskip('onnxruntime', reason="the extra 'cpu' is not installed")
+onnx_graph = importlib.import_module('pneumojax.outputs.onnx_graph')
+
+
+def network(channels=1, normalization='unit', stages=(1, 1, 1, 1), seed=0):
+    """A narrow network whose every weight and statistic is away from where it started."""
+    config = base.get_config()
+    config.model.channels, config.model.normalization = channels, normalization
+    config.model.width, config.model.stage_sizes = 4, stages
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        if len(leaf.shape) > 1:
+            values = rng.normal(0, (2 / np.prod(leaf.shape[:-1])) ** 0.5, leaf.shape)
+        elif path[-1].key in ('scale', 'var'):
+            values = rng.uniform(0.5, 1.5, leaf.shape)
+        else:
+            values = rng.normal(0, 0.2, leaf.shape)
+        return values.astype(np.float32)
+
+    variables = jax.tree_util.tree_map_with_path(draw, build.variable_shapes(config))
+    return config, variables
+
+
+def run(model, images):
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=['CPUExecutionProvider']
+    )
+    return session.run(None, {'image': images})[0]
+
+
+@pytest.mark.parametrize(
+    ('channels', 'normalization', 'flips', 'shape'),
+    [
+        (1, 'unit', ('horizontal',), (2, 33, 47)),
+        (3, 'imagenet', ('vertical', 'horizontal'), (1, 64, 17)),
+        (3, 'imagenet_grey', (), (3, 1, 1)),
+    ],
+)
+def test_it_computes_what_flax_computes_at_any_size(channels, normalization, flips, shape):
+    config, variables = network(channels, normalization)
+    images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    expected = jax.jit(tta.make_predict(config, build.make_model(config), flips))(variables, images)
+    assert np.ptp(expected) > 0.01 or shape[1:] == (1, 1)
+    for dimensions in (shape, ('batch', 'height', 'width')):
+        model = onnx_graph.make(
+            variables, normalization=normalization, flips=flips, shape=dimensions
+        )
+        np.testing.assert_allclose(run(model, images), expected, atol=2e-6)
+
+
+def test_resnet34_has_its_layers_and_no_batch_norm():
+    """1 + 2 x 16 + 3 convolutions in the encoder, 10 in the decoder, 1 head; golden."""
+    _, variables = network(stages=(3, 4, 6, 3))
+    model = onnx_graph.make(variables, normalization='unit', flips=(), shape=(1, 64, 64))
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count('Conv') == 47
+    assert kinds.count('Resize') == 5
+    assert kinds.count('MaxPool') == 1
+    assert 'BatchNormalization' not in kinds
+
+
+def test_metadata_and_names_are_what_the_documentation_says():
+    _, variables = network()
+    model = onnx_graph.make(
+        variables, normalization='unit', flips=(), shape=('batch', 8, 8), metadata={'name': 'tiny'}
+    )
+    assert {p.key: p.value for p in model.metadata_props} == {'name': 'tiny'}
+    assert [i.name for i in model.graph.input] == ['image']
+    assert [o.name for o in model.graph.output] == ['probability']
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_layers_that_it_does_not_know_are_refused_by_name():
+    options = {'normalization': 'unit', 'flips': (), 'shape': (1, 8, 8)}
+    _, variables = network()
+    more = {**variables, 'params': {**variables['params'], 'extra': {'kernel': np.ones(1)}}}
+    with pytest.raises(onnx_graph.Unknown, match='extra/kernel'):
+        onnx_graph.make(more, **options)
+    less = {k: v for k, v in variables['params'].items() if k != 'head'}
+    with pytest.raises(onnx_graph.Unknown, match='head/kernel'):
+        onnx_graph.make({**variables, 'params': less}, **options)
