@@ -85,6 +85,7 @@ def test_a_network_that_differs_from_jax_is_refused(run, tmp_path, monkeypatch, 
     assert not (tmp_path / 'new').exists()
 
 
+@pytest.mark.slow
 def test_stablehlo_is_the_same_function_at_any_size(run, tmp_path):
     from jax import export as jax_export
 

@@ -113,6 +113,7 @@ def test_choices_that_cannot_be(monkeypatch):
             runtimes.choose(runtime, precision)
 
 
+@pytest.mark.slow
 def test_the_copy_beside_the_run_is_made_once_and_again_for_other_weights(tmp_path, monkeypatch):
     made = []
     original = export.onnx_and_description
@@ -140,6 +141,7 @@ def test_the_copy_beside_the_run_is_made_once_and_again_for_other_weights(tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_written_predicts_all_the_same(tmp_path, monkeypatch):
     run = write_run(tmp_path / 'run')
     (run / 'exported').write_text('a file where the folder would be')
@@ -159,6 +161,7 @@ def test_auto_gives_way_to_jax_where_onnx_cannot_be_had(tmp_path, monkeypatch):
         Ensemble([run], 'openvino')
 
 
+@pytest.mark.slow
 def test_an_exported_folder_predicts_without_jax(runs, images, tmp_path):
     """In a fresh process where JAX, Orbax, Flax and matplotlib cannot be imported."""
     folder = tmp_path / 'exported'
