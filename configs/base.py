@@ -27,7 +27,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every_steps = 20  # steps between two lines of metrics.jsonl
 
     config.data = data = ml_collections.ConfigDict()
-    data.root = 'data/siim'  # folder with DICOMs anywhere below it and Kaggle's CSV
+    # Folder with DICOMs anywhere below it and Kaggle's CSV; or one's own images with masks of the
+    # same names, see docs/own_images.md.
+    data.root = 'data/siim'
+    data.masks = ''  # one's own: folder of the PNG masks; empty: <root>/masks
+    # One's own: CSV ImageId[,PatientId][,Pneumothorax][,split][,fold]; empty: <root>/table.csv if
+    # there.
+    data.table = ''
     data.patients = ''  # CSV ImageId,PatientId; empty: <root>/patients.csv if there, else by image
     data.cache = 'runs/cache'  # decoded images are kept here, one folder per data set and size
     # The validation fold; -1: each in turn, in folders fold0, fold1, ... below the run directory

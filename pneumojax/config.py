@@ -13,6 +13,8 @@ ALL_FOLDS = -1  # as data.fold: every fold, each in a folder of its own, see `la
 # Keys that say where and how fast, not what: a run may be continued with other values of them.
 FREE_KEYS = (
     'data.root',
+    'data.masks',
+    'data.table',
     'data.patients',
     'data.cache',
     'data.workers',
@@ -64,6 +66,8 @@ def _check(config) -> None:
     require('log_every_steps', config.log_every_steps >= 1, 'at least 1')
 
     data = config.data
+    for key in ('data.root', 'data.masks', 'data.table', 'data.patients', 'data.cache'):
+        require(key, isinstance(get(config, key), str), 'a path as text')
     require('data.num_folds', data.num_folds >= 2, 'at least 2')
     folds = f'0 to {data.num_folds - 1}, or -1 for all of them'
     require('data.fold', ALL_FOLDS <= data.fold < data.num_folds, folds)

@@ -1,5 +1,6 @@
 """What several rooms' tests share: a tiny data set of phantoms and a configuration that fits it."""
 
+import logging
 import os
 import pathlib
 
@@ -66,3 +67,20 @@ def auto_is_jax():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtimes, 'has_accelerator', lambda: True)
         yield
+
+
+@pytest.fixture
+def messages():
+    """What is logged, one string a message, whichever of the two loggers is in use."""
+    seen = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            seen.append(record.getMessage())
+
+    loggers, handler = [logging.getLogger(name) for name in ('pneumojax', 'absl')], Handler()
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield seen
+    for logger in loggers:
+        logger.removeHandler(handler)

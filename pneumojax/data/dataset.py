@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pneumojax.data import phantom, records, siim, splits
+from pneumojax.data import own, phantom, records, siim, splits
+from pneumojax.data.labelled import Example
 from pneumojax.errors import UsageError
 from pneumojax.progress import log
 
@@ -13,7 +14,7 @@ from pneumojax.progress import log
 class Dataset(NamedTuple):
     """A data set, decoded at one size and split. Index i means the same image everywhere."""
 
-    examples: tuple[siim.Example, ...]
+    examples: tuple[Example, ...]
     records: records.Records
     train: np.ndarray  # int [N], indices
     validation: np.ndarray  # int [M], indices; no patient of `train` is among them
@@ -31,11 +32,11 @@ class Dataset(NamedTuple):
         }
 
 
-def examples(config) -> tuple[siim.Example, ...]:
+def examples(config) -> tuple[Example, ...]:
     """The images that `config.data` names, none of them read.
 
     Raises:
-      UsageError: no data set, or one that cannot be used; see `siim.find`.
+      UsageError: no data set, or one that cannot be used; see `siim.find` and `own.find`.
     """
     data = config.data
     if data.phantoms.num_images:
@@ -46,7 +47,7 @@ def examples(config) -> tuple[siim.Example, ...]:
             seed=data.phantoms.seed,
             positive_share=data.phantoms.positive_share,
         )
-    found = siim.find(data.root, _patients(data)).examples
+    found = find(data)
     return _subset(found, data.num_examples, data.split_seed) if data.num_examples else found
 
 
@@ -57,17 +58,17 @@ def load(config) -> Dataset:
       config: `data` and `image_size` are read.
 
     Raises:
-      UsageError: no data set, or one that cannot be used; see `siim.find` and `records.prepare`.
+      UsageError: no data set, or one that cannot be used; see `find` and `records.prepare`.
     """
     data, found = config.data, examples(config)
     train, validation = splits.split(
         found, fold=data.fold, num_folds=data.num_folds, seed=data.split_seed
     )
     positive = np.array([e.positive for e in found])
+    held_out = 'by the table' if found[0].side else f'fold {data.fold} of {data.num_folds}'
     log.info(
-        '%d images, %d with a pneumothorax; fold %d of %d held out: %d images, %d positive',
-        len(found), positive.sum(), data.fold, data.num_folds,
-        len(validation), positive[validation].sum(),
+        '%d images, %d with a pneumothorax; held out (%s): %d images, %d positive',
+        len(found), positive.sum(), held_out, len(validation), positive[validation].sum(),
     )  # fmt: skip
     if not len(train) or not len(validation):
         raise UsageError(
@@ -77,9 +78,19 @@ def load(config) -> Dataset:
     return Dataset(found, records.prepare(data.cache, found, config.image_size), train, validation)
 
 
-def _patients(data) -> str | None:
+def find(data) -> tuple[Example, ...]:
+    """The labelled images that `config.data` names, in Kaggle's layout or one's own.
+
+    Kaggle's is known by its CSV; `data.masks` or `data.table` say that it is one's own.
+    """
     beside = pathlib.Path(data.root) / 'patients.csv'
-    return data.patients or (str(beside) if beside.is_file() else None)
+    patients = data.patients or (str(beside) if beside.is_file() else '')
+    there = bool(data.root) and pathlib.Path(data.root).is_dir()
+    if data.masks or data.table or (there and siim.find_annotations(data.root) is None):
+        return own.find(
+            data.root, data.masks, data.table, patients, fold=data.fold, num_folds=data.num_folds
+        )
+    return siim.find(data.root, patients).examples
 
 
 def _subset(examples, count: int, seed: int):

@@ -10,7 +10,7 @@ import re
 import stat
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pydicom
@@ -41,12 +41,15 @@ class Radiograph(NamedTuple):
     header: pydicom.Dataset | None  # `headers.KEPT` of a DICOM file; None for PNG and JPEG
 
 
-def find(source: str | os.PathLike, leave_out: str | os.PathLike | None = None) -> list[str]:
+def find(
+    source: str | os.PathLike, leave_out: str | os.PathLike | None = None, key: str = '--input'
+) -> list[str]:
     """Lists a file, or all files below a folder in an order that depends on their names alone.
 
     Args:
       source: file or folder; links to folders are followed, each folder is entered once.
       leave_out: folder that is not entered (the output's).
+      key: what named the source, for errors.
 
     Returns:
       Paths relative to the folder; of a single file its name.
@@ -57,13 +60,13 @@ def find(source: str | os.PathLike, leave_out: str | os.PathLike | None = None) 
     source = os.fspath(source)
     if not os.path.isdir(source):
         if not os.path.lexists(source):
-            raise UsageError(f'--input: there is no file or folder {source!r}; check the path')
+            raise UsageError(f'{key}: there is no file or folder {source!r}; check the path')
         return [os.path.basename(source)]
     avoid = os.path.realpath(leave_out) if leave_out is not None else None
     found, seen = [], set()
 
     def refuse(error):
-        raise UsageError(f'--input: {error.filename} cannot be listed: {error.strerror}')
+        raise UsageError(f'{key}: {error.filename} cannot be listed: {error.strerror}')
 
     for folder, folders, names in os.walk(source, followlinks=True, onerror=refuse):
         real = os.path.realpath(folder)
@@ -74,7 +77,7 @@ def find(source: str | os.PathLike, leave_out: str | os.PathLike | None = None) 
         folders.sort()
         found += [os.path.relpath(os.path.join(folder, name), source) for name in sorted(names)]
     if not found:
-        raise UsageError(f'--input: the folder {source!r} holds no files; give one that does')
+        raise UsageError(f'{key}: the folder {source!r} holds no files; give one that does')
     return found
 
 
@@ -149,6 +152,17 @@ def read(path: str | os.PathLike, *, max_pixels: int = dicom.MAX_PIXELS) -> Radi
             else 'the file is empty; copy it again'
         )
     raise Skipped('not a DICOM, PNG or JPEG file' if head else 'an empty file')
+
+
+def kind(path: str | os.PathLike) -> Literal['dicom', 'picture', '']:
+    """What a file is by its first bytes; '' for anything else, and where it cannot be opened."""
+    try:
+        head = _head(path)
+    except (Skipped, Unreadable):
+        return ''
+    if head[128:132] == b'DICM':
+        return 'dicom'
+    return 'picture' if head.startswith((picture_files.PNG, picture_files.JPEG)) else ''
 
 
 def _head(path) -> bytes:

@@ -29,11 +29,49 @@ def read(path: str | os.PathLike, *, max_pixels: int) -> np.ndarray:
       Colour: the channels differ.
       ValueError: damaged, or too large; the message does not name the path.
     """
+    return _to_uint8(_grey(_decode(_bytes(path), max_pixels, _AS_SHOWN)))
+
+
+def read_mask(path: str | os.PathLike, *, max_pixels: int) -> np.ndarray:
+    """Reads a mask from a PNG file: every pixel that is not black is inside.
+
+    Args:
+      path: the file.
+      max_pixels: refuse pictures that claim more, before any memory is taken.
+
+    Returns:
+      uint8 [H, W], 0 or 1.
+
+    Raises:
+      ValueError: no PNG, damaged, partly transparent, or too large; the message does not name the
+        path.
+    """
+    data = _bytes(path)
+    if not data.startswith(PNG):
+        raise ValueError('a mask is a PNG file (JPEG changes pixels); save it as one')
+    pixels = _decode(data, max_pixels, cv2.IMREAD_UNCHANGED)
+    if pixels.ndim == 2:
+        return (pixels != 0).astype(np.uint8)
+    if pixels.shape[2] == 4:
+        # What is drawn as transparency alone would come out as an empty mask.
+        if np.ptp(pixels[..., 3]):
+            raise ValueError('the mask is partly transparent; save it in black and white')
+        pixels = pixels[..., :3]
+    return pixels.any(axis=2).astype(np.uint8)
+
+
+_AS_SHOWN = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+
+
+def _bytes(path) -> bytes:
     try:
         with open(path, 'rb') as file:
-            data = file.read()
+            return file.read()
     except OSError as error:
         raise ValueError(f'cannot be read: {error.strerror}') from None
+
+
+def _decode(data: bytes, max_pixels: int, how: int) -> np.ndarray:
     height, width = _png_size(data) if data.startswith(PNG) else _jpeg_size(data)
     if height * width > max_pixels:
         raise ValueError(
@@ -41,14 +79,12 @@ def read(path: str | os.PathLike, *, max_pixels: int) -> np.ndarray:
             'downsample the image first'
         )
     try:
-        pixels = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
-        )
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error:
         pixels = None
     if pixels is None or pixels.size != height * width * (pixels.size // (height * width)):
         raise ValueError('the picture is damaged; copy the file again')
-    return _to_uint8(_grey(pixels))
+    return pixels
 
 
 def _grey(pixels: np.ndarray) -> np.ndarray:

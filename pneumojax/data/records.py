@@ -24,7 +24,8 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from pneumojax.data import geometry, siim
+from pneumojax.data import geometry, labelled
+from pneumojax.data.labelled import Example
 from pneumojax.data.parallel import ordered_map
 from pneumojax.errors import UsageError
 from pneumojax.progress import log
@@ -82,7 +83,7 @@ def decode(record: bytes, size: int) -> tuple[np.ndarray, np.ndarray]:
     return data[:pixels].reshape(size, size), mask.reshape(size, size)
 
 
-def cache_key(examples: Sequence[siim.Example], size: int) -> str:
+def cache_key(examples: Sequence[Example], size: int) -> str:
     """Changes with the files (path, length, time), the annotations, the size and the format."""
     digest = hashlib.sha256(f'{FORMAT} {size} {cv2.__version__}'.encode())
     for example in examples:
@@ -100,12 +101,12 @@ def cache_key(examples: Sequence[siim.Example], size: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def cache_folder(cache, examples: Sequence[siim.Example], size: int) -> pathlib.Path:
+def cache_folder(cache, examples: Sequence[Example], size: int) -> pathlib.Path:
     """Where `prepare` keeps these examples at this size."""
     return pathlib.Path(cache) / f'{size}px-{cache_key(examples, size)}'
 
 
-def prepare(cache, examples: Sequence[siim.Example], size: int) -> Records:
+def prepare(cache, examples: Sequence[Example], size: int) -> Records:
     """Returns the cache of these examples, made first if it is missing or stale.
 
     Args:
@@ -165,7 +166,7 @@ class _Fitted(NamedTuple):
     shape: tuple[int, int]
 
 
-def _write(folder: pathlib.Path, examples: Sequence[siim.Example], size: int) -> None:
+def _write(folder: pathlib.Path, examples: Sequence[Example], size: int) -> None:
     shapes, shards = [], []
     progress = tqdm(total=len(examples), desc=f'prepare {size} px', unit='image')
     with progress, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -198,7 +199,7 @@ def _save(call, *args) -> None:
         raise OSError(' '.join(str(e).split())) from None
 
 
-def _fit(example: siim.Example, size: int) -> _Fitted:
-    image, mask = siim.load(example)
+def _fit(example: Example, size: int) -> _Fitted:
+    image, mask = labelled.load(example)
     record = encode(geometry.fit_image(image, size), geometry.fit_mask(mask, size))
     return _Fitted(record, image.shape)

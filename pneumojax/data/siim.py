@@ -10,40 +10,17 @@ import dataclasses
 import os
 from collections.abc import Iterator
 
-import numpy as np
-
-from pneumojax.data import dicom, rle
+from pneumojax.data import rle
+from pneumojax.data.labelled import Example
 from pneumojax.errors import UsageError
 from pneumojax.progress import log
 
 # The later file first: it holds the rows of the earlier one and those of the stage-1 test set.
 ANNOTATIONS = ('stage_2_train.csv', 'train-rle.csv')
-_DEMO = (
+DEMO = (
     'without a data set, run the demo, which draws its own: '
     'python -m pneumojax.main --config=configs/demo.py'
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One labelled image.
-
-    Attributes:
-      image_id: the stem of the DICOM file.
-      path: the DICOM file.
-      rles: run-length texts whose union is the mask; none of them for an image without a mask.
-      patient_id: who it shows; the ImageId where that is not known.
-    """
-
-    image_id: str
-    path: str
-    rles: tuple[str, ...]
-    patient_id: str
-
-    @property
-    def positive(self) -> bool:
-        """Whether the image has a mask."""
-        return any(text.strip() != rle.EMPTY for text in self.rles)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +59,18 @@ def find(root: str | os.PathLike, patients: str | os.PathLike | None = None) -> 
     if not root or not os.path.isdir(root):
         raise UsageError(
             f'data.root: there is no folder {os.fspath(root or "")!r}; expected a folder with '
-            f'{looked_for}; {_DEMO}'
+            f'{looked_for}; {DEMO}'
         )
     root = os.fspath(root)
     images = _find_images(root)
     if not images:
-        raise UsageError(f'data.root: no .dcm file below {root!r}; expected {looked_for}; {_DEMO}')
-    annotations = _find_annotations(root)
+        raise UsageError(f'data.root: no .dcm file below {root!r}; expected {looked_for}; {DEMO}')
+    annotations = find_annotations(root)
     if annotations is None:
         raise UsageError(
             f'data.root: {len(images)} DICOM files below {root!r}, but neither '
             f'{" nor ".join(reversed(ANNOTATIONS))} in it or one level below; put the CSV with the '
-            f'masks there; {_DEMO}'
+            f'masks there; {DEMO}'
         )
     masks = _read_masks(annotations)
     usable = sorted(images.keys() & masks.keys())
@@ -115,34 +92,9 @@ def find(root: str | os.PathLike, patients: str | os.PathLike | None = None) -> 
             '%d ImageIds in %s have no DICOM file and are left out; the first is %s',
             len(without_image), annotations, without_image[0],
         )  # fmt: skip
-    owners = {name: name for name in usable} if not patients else _read_patients(patients, usable)
+    owners = {name: name for name in usable} if not patients else read_patients(patients, usable)
     examples = tuple(Example(name, images[name], masks[name], owners[name]) for name in usable)
     return Dataset(examples, without_row, without_image, annotations)
-
-
-def load(example: Example) -> tuple[np.ndarray, np.ndarray]:
-    """Reads an image and draws its mask.
-
-    Args:
-      example: which image.
-
-    Returns:
-      image, uint8 [H, W], 0..255, larger is brighter; mask, uint8 [H, W], 0 or 1.
-
-    Raises:
-      UsageError: the file gives no image, or the mask does not fit it.
-    """
-    try:
-        image = dicom.to_uint8(dicom.read(example.path))
-    except dicom.DicomError as error:
-        raise UsageError(f'ImageId {example.image_id}: {error}') from error
-    try:
-        return image, rle.decode_all(example.rles, image.shape)
-    except ValueError as error:
-        raise UsageError(
-            f'ImageId {example.image_id}: {error}; {example.path} and its rows in the CSV do not '
-            'belong together: mend or remove one of them'
-        ) from error
 
 
 def _find_images(root: str) -> dict[str, str]:
@@ -170,7 +122,8 @@ def _find_images(root: str) -> dict[str, str]:
     return images
 
 
-def _find_annotations(root: str) -> str | None:
+def find_annotations(root: str) -> str | None:
+    """Path of the CSV with the masks, in a folder or one level below it; None without one."""
     below = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
     for folders in ([root], below):
         found = [
@@ -210,8 +163,8 @@ def _read_masks(path: str) -> dict[str, tuple[str, ...]]:
     return {image_id: tuple(masks) for image_id, masks in texts.items()}
 
 
-def _read_patients(path: str | os.PathLike, needed: list[str]) -> dict[str, str]:
-    """ImageId to patient. No patient's identity gets into an error."""
+def read_patients(path: str | os.PathLike, needed: list[str]) -> dict[str, str]:
+    """ImageId to patient, for all that are needed. No patient's identity gets into an error."""
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise UsageError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pneumojax.data.siim import Example
+from pneumojax.data.labelled import Example
 from pneumojax.errors import UsageError
 
 
@@ -73,10 +73,10 @@ def assign_folds(
 def split(
     examples: Sequence[Example], fold: int, num_folds: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Holds one fold out.
+    """Holds one fold out; or what the data set itself says, where it does.
 
     Args:
-      examples: all images.
+      examples: all images; all of them with a `side`, or none.
       fold: the one held out, 0 to num_folds - 1.
       num_folds: how many folds, 2 to the number of patients.
       seed: which assignment of patients to folds.
@@ -88,6 +88,8 @@ def split(
       UsageError: `fold` or `num_folds` is out of range.
     """
     patients = [example.patient_id for example in examples]
+    if any(example.side for example in examples):
+        return _stated(examples)
     folds = assign_folds([example.positive for example in examples], patients, num_folds, seed)
     if fold not in range(num_folds):
         raise UsageError(
@@ -96,6 +98,28 @@ def split(
     train, validation = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
     require_disjoint((patients[i] for i in train), (patients[i] for i in validation))
     return train, validation
+
+
+def _stated(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """The split that the examples' `side` makes. UsageError where it cannot be used."""
+    by_side: dict[str, dict[str, str]] = {'train': {}, 'validation': {}}  # patient to an ImageId
+    for example in examples:
+        by_side[example.side].setdefault(example.patient_id, example.image_id)
+    train, validation = by_side['train'], by_side['validation']
+    if not train or not validation:
+        raise UsageError(
+            f'data.table leaves {len(examples)} images, none of them to '
+            f'{"validate" if train else "train"} on; give some of them to the other side'
+        )
+    shared = sorted(train.keys() & validation.keys(), key=train.__getitem__)
+    if shared:
+        raise UsageError(
+            f'data.table puts images of {len(shared)} patients on both sides of the split, such as '
+            f'ImageId {train[shared[0]]} in train and {validation[shared[0]]} in validation (held '
+            'out); keep all images of a patient on one side'
+        )
+    sides = np.array([example.side for example in examples])
+    return np.flatnonzero(sides == 'train'), np.flatnonzero(sides == 'validation')
 
 
 def require_disjoint(train: Sequence[str], validation: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumojax.data import siim
+from pneumojax.data import labelled
 from pneumojax.data.dataset import Dataset
 from pneumojax.inference import metrics, thresholds
 from pneumojax.outputs import calibration, curves, overlay
@@ -91,7 +91,7 @@ def write_contact_sheet(
     tiles, captions = [], []
     for index, probability in predict(dataset.validation[cases]):
         example = dataset.examples[index]
-        image, true = siim.load(example)
+        image, true = labelled.load(example)
         predicted = thresholds.apply(rule, probability)
         tiles.append(overlay.panel(image, predicted, true))
         score = metrics.dice(predicted, true)

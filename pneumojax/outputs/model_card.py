@@ -111,7 +111,8 @@ def _images(config, run, evaluation):
     split = run.read_json('split.json')
     return (
         f'{len(split["train"])} images trained on, {len(split["validation"])} held out (fold '
-        f'{config.data.fold} of {config.data.num_folds}, no patient in two of them)'
+        f'{config.data.fold} of {config.data.num_folds}, or what its table states; no patient is '
+        'on both sides)'
     )
 
 
@@ -121,7 +122,7 @@ def _data(config, images):
             f'**Drawn phantoms, no radiographs**: {images}. The figures say that the '
             'program works; they say nothing about real radiographs.'
         )
-    return f"A folder in the layout of Kaggle's SIIM-ACR Pneumothorax Segmentation: {images}."
+    return f'A folder of radiographs and masks: {images}.'
 
 
 def _figures(evaluation):

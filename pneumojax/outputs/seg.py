@@ -19,9 +19,10 @@ from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from pneumojax.data.mask_files import PNEUMOTHORAX
+
 Kind = Literal['binary', 'fractional']
 
-PNEUMOTHORAX = Code('36118008', 'SCT', 'Pneumothorax')
 CATEGORY = Code('49755003', 'SCT', 'Morphologically Abnormal Structure')
 FRACTIONS = 255  # steps of a fractional file
 

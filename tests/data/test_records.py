@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumojax.data import geometry, phantom, records, siim
+from pneumojax.data import geometry, labelled, phantom, records, siim
 from pneumojax.errors import UsageError
 
 SIZE = 24
@@ -29,8 +29,8 @@ def drawn(tmp_path_factory):
 @pytest.fixture
 def loads(monkeypatch):
     """ImageIds decoded, in the order of the calls."""
-    calls, load = [], siim.load
-    monkeypatch.setattr(siim, 'load', lambda e: (calls.append(e.image_id), load(e))[1])
+    calls, load = [], labelled.load
+    monkeypatch.setattr(labelled, 'load', lambda e: (calls.append(e.image_id), load(e))[1])
     return calls
 
 
@@ -38,7 +38,7 @@ def assert_right(cache, examples, size=SIZE):
     assert cache.image_ids == [e.image_id for e in examples]
     assert len(cache) == len(examples)
     for i, example in enumerate(examples):
-        image, mask = siim.load(example)
+        image, mask = labelled.load(example)
         assert cache.shapes[i] == image.shape
         got_image, got_mask = cache[i]
         np.testing.assert_array_equal(got_image, geometry.fit_image(image, size))
@@ -93,7 +93,7 @@ def copied(drawn, folder):
     for e in drawn[:2]:
         path = folder / f'{e.image_id}.dcm'
         path.write_bytes(pathlib.Path(e.path).read_bytes())
-        examples.append(siim.Example(e.image_id, str(path), e.rles, e.patient_id))
+        examples.append(labelled.Example(e.image_id, str(path), e.rles, e.patient_id))
     return examples
 
 
@@ -104,7 +104,7 @@ def changed_size(examples):
 def changed_mask(examples):
     e = examples[0]
     mask = ('0 5',) if e.rles != ('0 5',) else ()
-    return [siim.Example(e.image_id, e.path, mask, e.patient_id), *examples[1:]], SIZE
+    return [labelled.Example(e.image_id, e.path, mask, e.patient_id), *examples[1:]], SIZE
 
 
 def changed_time(examples):
@@ -138,14 +138,14 @@ def test_whatever_changes_the_content_makes_another_cache(tmp_path, drawn, chang
 
 def test_a_patient_is_no_part_of_it(tmp_path, drawn, loads):
     records.prepare(tmp_path, drawn, SIZE)
-    other = [siim.Example(e.image_id, e.path, e.rles, 'someone') for e in drawn]
+    other = [labelled.Example(e.image_id, e.path, e.rles, 'someone') for e in drawn]
     records.prepare(tmp_path, other, SIZE)
     assert len(loads) == len(drawn)
 
 
 @pytest.mark.parametrize('error', [UsageError('bad file'), KeyboardInterrupt(), OSError('broken')])
 def test_a_failure_leaves_nothing(tmp_path, drawn, monkeypatch, error):
-    load, calls = siim.load, []
+    load, calls = labelled.load, []
 
     def failing(example):
         calls.append(example)
@@ -154,7 +154,7 @@ def test_a_failure_leaves_nothing(tmp_path, drawn, monkeypatch, error):
         return load(example)
 
     with monkeypatch.context() as patch:
-        patch.setattr(siim, 'load', failing)
+        patch.setattr(labelled, 'load', failing)
         expected = UsageError if isinstance(error, OSError) else type(error)
         with pytest.raises(expected):
             records.prepare(tmp_path, drawn, SIZE)
@@ -163,7 +163,7 @@ def test_a_failure_leaves_nothing(tmp_path, drawn, monkeypatch, error):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    example = siim.Example('1.2.3', str(tmp_path / 'gone.dcm'), (), 'secret')
+    example = labelled.Example('1.2.3', str(tmp_path / 'gone.dcm'), (), 'secret')
     with pytest.raises(UsageError, match=r'1\.2\.3.*gone\.dcm') as e:
         records.prepare(tmp_path, [example], SIZE)
     assert 'secret' not in str(e.value)
@@ -213,11 +213,11 @@ def test_a_damaged_cache_is_refused(tmp_path, drawn, damage):
 
 PROGRAM = """
 import resource, sys, time
-from pneumojax.data import records, siim
+from pneumojax.data import labelled, records, siim
 from pneumojax.errors import UsageError
 root, cache, mode = sys.argv[1:]
 examples = siim.find(root).examples
-load = siim.load
+load = labelled.load
 seen = []
 def slow(example):
     seen.append(example)
@@ -225,7 +225,7 @@ def slow(example):
         print('hanging', flush=True)
         time.sleep(60)
     return load(example)
-siim.load = slow
+labelled.load = slow
 if mode == 'full':
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 if mode == 'race':

@@ -1,6 +1,5 @@
 """Finding a data set in Kaggle's layout: the ways the files come, the ways they go wrong."""
 
-import logging
 import os
 import time
 
@@ -11,7 +10,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
-from pneumojax.data import rle, siim
+from pneumojax.data import labelled, rle, siim
 from pneumojax.errors import UsageError
 
 
@@ -50,23 +49,6 @@ def make(root, rows, names, csv='train-rle.csv', header='ImageId, EncodedPixels'
     (root / csv).parent.mkdir(parents=True, exist_ok=True)
     (root / csv).write_text('\n'.join([header, *rows]) + '\n', encoding='utf-8')
     return root
-
-
-@pytest.fixture
-def messages():
-    """What is logged, one string a message, whichever of the two loggers is in use."""
-    seen = []
-
-    class Handler(logging.Handler):
-        def emit(self, record):
-            seen.append(record.getMessage())
-
-    loggers, handler = [logging.getLogger(name) for name in ('pneumojax', 'absl')], Handler()
-    for logger in loggers:
-        logger.addHandler(handler)
-    yield seen
-    for logger in loggers:
-        logger.removeHandler(handler)
 
 
 def test_kaggles_first_file_with_its_spaces_and_several_rows(tmp_path):
@@ -261,12 +243,12 @@ def test_load(tmp_path):
     path = write_dicom(tmp_path / 'a.dcm', pixels, jpeg=False)
     first, second = np.zeros((2, 12, 20), np.uint8)
     first[2:5, 3:7] = second[4:9, 5:9] = 1
-    example = siim.Example('a', str(path), (rle.encode(first), rle.encode(second)), 'a')
-    image, mask = siim.load(example)
+    example = labelled.Example('a', str(path), (rle.encode(first), rle.encode(second)), 'a')
+    image, mask = labelled.load(example)
     np.testing.assert_array_equal(image, pixels)
     np.testing.assert_array_equal(mask, first | second)
     assert image.dtype == mask.dtype == np.uint8
-    image, mask = siim.load(siim.Example('a', str(path), (), 'a'))
+    image, mask = labelled.load(labelled.Example('a', str(path), (), 'a'))
     assert mask.shape == image.shape
     assert not mask.any()
 
@@ -274,23 +256,23 @@ def test_load(tmp_path):
 def test_load_brings_sixteen_bits_to_eight(tmp_path):
     pixels = np.array([[0, 257, 65535], [514, 1000, 40000]], np.uint16)
     path = write_dicom(tmp_path / 'a.dcm', pixels, jpeg=False)
-    image, _ = siim.load(siim.Example('a', str(path), (), 'a'))
+    image, _ = labelled.load(labelled.Example('a', str(path), (), 'a'))
     np.testing.assert_array_equal(image, np.round(pixels / 257))
 
 
 def test_load_says_which_image_is_bad(tmp_path):
     path = write_dicom(tmp_path / 'a.dcm', np.zeros((16, 24), np.uint8))
-    too_large = siim.Example('a', str(path), ('0 385',), 'a')
+    too_large = labelled.Example('a', str(path), ('0 385',), 'a')
     with pytest.raises(UsageError, match=r'ImageId a: .*384 pixels.*16 x 24') as error:
-        siim.load(too_large)
+        labelled.load(too_large)
     assert str(path) in str(error.value)
     path.write_bytes(b'no image at all')
     with pytest.raises(UsageError, match=r'ImageId a: .*not a DICOM file') as error:
-        siim.load(too_large)
+        labelled.load(too_large)
     assert str(path) in str(error.value)
     path.unlink()
     with pytest.raises(UsageError, match=r'ImageId a: .*no such file'):
-        siim.load(too_large)
+        labelled.load(too_large)
 
 
 def test_an_end_to_end_round_with_jpeg(tmp_path):
@@ -299,7 +281,7 @@ def test_an_end_to_end_round_with_jpeg(tmp_path):
     write_dicom(tmp_path / 'images' / 'a.dcm', pixels)
     (tmp_path / 'train-rle.csv').write_text('ImageId, EncodedPixels\na, 48 48\n')
     (example,) = siim.find(tmp_path).examples
-    image, mask = siim.load(example)
+    image, mask = labelled.load(example)
     assert np.abs(image.astype(int) - pixels).max() <= 3
     np.testing.assert_array_equal(np.flatnonzero(mask.all(axis=0)), [1])  # the second column
     assert mask.sum() == 48

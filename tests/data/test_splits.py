@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pneumojax.data import siim, splits
+from pneumojax.data import labelled, splits
 from pneumojax.errors import UsageError
 
 rows = st.lists(st.tuples(st.booleans(), st.sampled_from('abcdefghij')), min_size=1, max_size=60)
@@ -30,7 +30,7 @@ def spread(folds, weights, num_folds):
 def test_every_image_is_validated_once_and_no_patient_is_on_two_sides(drawn, num_folds, seed):
     hypothesis.assume(len({patient for _, patient in drawn}) >= num_folds)
     examples = [
-        siim.Example(f'i{i}', '', ('0 1',) if positive else (), patient)
+        labelled.Example(f'i{i}', '', ('0 1',) if positive else (), patient)
         for i, (positive, patient) in enumerate(drawn)
     ]
     held_out = []
@@ -100,7 +100,7 @@ def test_without_positives_the_images_are_balanced():
     assert np.bincount(folds).tolist() == [4] * 5
 
 
-EXAMPLES = [siim.Example(f'i{i}', '', (), f'somebody{i}') for i in range(4)]
+EXAMPLES = [labelled.Example(f'i{i}', '', (), f'somebody{i}') for i in range(4)]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_patient_on_both_sides_stops_the_program_unnamed():
 def test_split_checks_what_it_returns(monkeypatch):
     """The guard is a part of `split`, whatever the assignment does."""
     monkeypatch.setattr(splits, 'assign_folds', lambda *_: np.array([0, 1, 0, 1]))
-    same = [siim.Example(f'i{i}', '', (), 'somebody') for i in range(4)]
+    same = [labelled.Example(f'i{i}', '', (), 'somebody') for i in range(4)]
     with pytest.raises(RuntimeError, match='both training and validation'):
         splits.split(same, 0, 2, 0)
 

@@ -1,0 +1,75 @@
+"""One labelled image, of whatever data set: where it is, whose it is, what its mask is."""
+
+import dataclasses
+
+import numpy as np
+
+from pneumojax.data import dicom, inputs, picture_files, rle
+from pneumojax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One labelled image.
+
+    Attributes:
+      image_id: its name, the stem of its file.
+      path: its file, DICOM, PNG or JPEG.
+      rles: run-length texts whose union is the mask; none of them for an image without a mask.
+      patient_id: who it shows; the ImageId where that is not known.
+      mask_shape: height and width of what the runs were read from, in pixels; None where that is
+        not known, as in Kaggle's CSV.
+      side: 'train' or 'validation' where the data set itself says so, else ''.
+    """
+
+    image_id: str
+    path: str
+    rles: tuple[str, ...]
+    patient_id: str
+    mask_shape: tuple[int, int] | None = None
+    side: str = ''
+
+    @property
+    def positive(self) -> bool:
+        """Whether the image has a mask."""
+        return any(text.strip() != rle.EMPTY for text in self.rles)
+
+
+def load(example: Example) -> tuple[np.ndarray, np.ndarray]:
+    """Reads an image and draws its mask.
+
+    Args:
+      example: which image.
+
+    Returns:
+      image, uint8 [H, W], 0..255, larger is brighter; mask, uint8 [H, W], 0 or 1.
+
+    Raises:
+      UsageError: the file gives no image, or the mask does not fit it.
+    """
+    image = _read(example)
+    if example.mask_shape not in (None, image.shape):
+        (height, width), (mask_height, mask_width) = image.shape, example.mask_shape
+        raise UsageError(
+            f'ImageId {example.image_id}: the image {example.path} has {height} x {width} pixels '
+            f'(height x width), its mask {mask_height} x {mask_width}; give the mask at the size '
+            'of the image'
+        )
+    try:
+        return image, rle.decode_all(example.rles, image.shape)
+    except ValueError as error:
+        raise UsageError(
+            f'ImageId {example.image_id}: {error}; {example.path} and its rows in the CSV do not '
+            'belong together: mend or remove one of them'
+        ) from error
+
+
+def _read(example: Example) -> np.ndarray:
+    try:
+        if inputs.kind(example.path) == 'picture':
+            return picture_files.read(example.path, max_pixels=dicom.MAX_PIXELS)
+        return dicom.to_uint8(dicom.read(example.path))
+    except dicom.DicomError as error:
+        raise UsageError(f'ImageId {example.image_id}: {error}') from error
+    except ValueError as error:
+        raise UsageError(f'ImageId {example.image_id}: {example.path}: {error}') from error
