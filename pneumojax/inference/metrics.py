@@ -18,7 +18,7 @@ NAMES = ('mean_dice', 'all_empty_dice', 'positive_dice', 'sensitivity', 'specifi
 
 
 def dice(predicted, true) -> float:
-    """Dice coefficient of two masks, 2|P and T| / (|P| + |T|); 1 when both are empty.
+    """Dice coefficient of two masks, `2|P and T| / (|P| + |T|)`; 1 when both are empty.
 
     Args:
       predicted: mask of any dtype and shape; every nonzero value is inside (0/1, 0/255, bool).
