@@ -1,14 +1,20 @@
 """Starts the program: every mistake of the user's is one line and exit status 2."""
 
+import errno
 import runpy
 import sys
 from collections.abc import Callable
 
 from absl import app, flags
 
+from pneumojax import interrupts
 from pneumojax.errors import UsageError
 from pneumojax.flags import spell_out
 from pneumojax.progress import show_log
+
+# What the system refuses and its owner can mend; any other OSError is a defect of ours.
+_MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG,
+             errno.EIO, errno.EMFILE, errno.ENFILE)  # fmt: skip
 
 
 def command() -> None:
@@ -23,15 +29,21 @@ def launch(main: Callable[[list[str]], int]) -> None:
       main: from the arguments that are no flags to an exit status.
     """
     show_log()
+    interrupts.end_on_terminate()
 
     def guarded(argv):
         try:
             sys.exit(main(argv))
         except UsageError as e:
             sys.exit(_complain(str(e)))
-        except KeyboardInterrupt:
+        except OSError as e:
+            if e.errno not in _MENDABLE:
+                raise
+            where = f'{e.filename}: ' if e.filename else ''
+            sys.exit(_complain(f'{where}{e.strerror}; mend that and the same command continues'))
+        except KeyboardInterrupt as e:
             print('pneumojax: interrupted; the same command continues', file=sys.stderr)
-            sys.exit(130)  # as a shell reports SIGINT
+            sys.exit(getattr(e, 'status', 130))  # as a shell reports the signal
         except FloatingPointError as e:
             sys.exit(f'pneumojax: {e}')
 

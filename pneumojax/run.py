@@ -1,7 +1,9 @@
 """A run directory: the one place that knows its layout.
 
 config.json       the resolved configuration        metrics.jsonl   one JSON object a line
-checkpoints/N/    Orbax, by optimizer step; named items params, batch_stats, opt_state, ...
+checkpoints/N/    Orbax, by steps done; named items params, batch_stats, opt_state, ...
+damaged/          checkpoints that could not be read any more and were passed over
+.lock             which process trains here, as long as it does
 split.json        which images were trained on and which were held out
 scores.npz        what evaluation keeps of each held-out image's probabilities
 tensorboard/      the same metrics
@@ -15,6 +17,7 @@ a fraction of the time.
 import json
 import os
 import pathlib
+import shutil
 import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -22,12 +25,16 @@ from typing import TYPE_CHECKING, Any
 import ml_collections
 import numpy as np
 
+from pneumojax import checkpoints
 from pneumojax import config as config_lib
+from pneumojax.checkpoints import Damaged
 from pneumojax.errors import UsageError
+from pneumojax.progress import log
 
 if TYPE_CHECKING:
     from orbax.checkpoint import v1 as ocp
 
+_STATEMENT = '_CHECKPOINT_METADATA'  # Orbax's file about a checkpoint as a whole
 VARIABLES = ('params', 'batch_stats')  # the items that make up a network
 
 # What a run directory holds, and who writes it. The documentation's reference is made of this.
@@ -168,10 +175,19 @@ class Run:
                 break
         return rows
 
-    def forget_metrics_after(self, step: int) -> None:
-        """Drops lines past the step a run resumes from, which would otherwise stand twice."""
+    def forget_metrics_after(self, step: int, *, validated: bool = True) -> None:
+        """Drops lines past the step a run resumes from, which would otherwise stand twice.
+
+        Args:
+          step: the last one to keep.
+          validated: whether to keep its look at the validation images too.
+        """
         if (self / 'metrics.jsonl').exists():
-            rows = [row for row in self.metrics() if row['step'] <= step]
+            rows = [
+                row for row in self.metrics()
+                if row['step'] < step
+                or (row['step'] == step and (validated or row['split'] == 'train'))
+            ]  # fmt: skip
             write_text(self / 'metrics.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
 
     # --- checkpoints ---------------------------------------------------------------------------
@@ -186,27 +202,64 @@ class Run:
             cleanup_tmp_directories=True,
         )
 
-    def latest_step(self) -> int | None:
-        """Optimizer step of the newest complete checkpoint, or None."""
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, oldest first."""
         folder = self / 'checkpoints'
-        steps = [
+        return sorted(
             int(p.name)
             for p in (folder.iterdir() if folder.is_dir() else ())
             # Orbax itself takes an empty folder for a checkpoint; this file is in every whole one.
-            if p.name.isdecimal() and (p / '_CHECKPOINT_METADATA').is_file()
-        ]
-        return max(steps, default=None)
+            if p.name.isdecimal() and (p / _STATEMENT).is_file()
+        )
+
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint, or None."""
+        return max(self.steps(), default=None)
+
+    def about(self, step: int) -> dict[str, Any]:
+        """What was written down beside the items of a checkpoint; see `checkpoints.Saver`.
+
+        Of a training run: epoch (whole epochs done), num_epochs (planned), ended (False where the
+        end of an epoch was interrupted: validation is still to do), sha256 (of each item).
+        """
+        return self._metadata(step).custom_metadata or {}
 
     def epochs_done(self, step: int) -> tuple[int, int] | None:
         """(epochs done, epochs planned) at a checkpoint; None for a converted network."""
-        from orbax.checkpoint import v1 as ocp
+        about = self.about(step)
+        return (about['epoch'], about['num_epochs']) if 'num_epochs' in about else None
 
-        written = ocp.checkpointables_metadata(self._step_path(step)).custom_metadata or {}
-        return (written['epoch'], written['num_epochs']) if 'num_epochs' in written else None
+    def set_aside(self, step: int, folder: str) -> pathlib.Path:
+        """Moves what stands in a checkpoint's place to a folder of the run; returns where to."""
+        (self / folder).mkdir(exist_ok=True)
+        count = sum(1 for p in (self / folder).iterdir() if p.name.split('-')[0] == str(step))
+        target = self / folder / (f'{step}-{count}' if count else str(step))
+        os.rename(self._step_path(step), target)
+        return target
+
+    def replace(self, step: int) -> None:
+        """Clears a checkpoint's place for a better one of the same step; see `put_back`."""
+        self.set_aside(step, 'replaced')
+
+    def put_back(self) -> None:
+        """Ends what `replace` began: the new one if it is there, else the old one again."""
+        folder = self / 'replaced'
+        for p in folder.iterdir() if folder.is_dir() else ():
+            if int(p.name) not in self.steps():
+                os.rename(p, self._step_path(int(p.name)))
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def set_incomplete_aside(self) -> None:
+        """Clears the places of checkpoints that lost the file which says that they are whole."""
+        folder, whole = self / 'checkpoints', self.steps()
+        for p in folder.iterdir() if folder.is_dir() else ():
+            if p.name.isdecimal() and int(p.name) not in whole:
+                target = self.set_aside(int(p.name), 'damaged')
+                log.warning('checkpoint %s is not whole: moved to %s', p, target)
 
     def written(self, step: int) -> dict[str, int]:
         """Which checkpoint this is: its step, and when it was written, nanoseconds."""
-        stated = json.loads((self._step_path(step) / '_CHECKPOINT_METADATA').read_text())
+        stated = json.loads((self._step_path(step) / _STATEMENT).read_text())
         return {'step': step, 'at': stated.get('commit_timestamp_nsecs') or 0}
 
     def items(self, step: int) -> set[str]:
@@ -224,26 +277,33 @@ class Run:
           The items as pytrees of numpy arrays, structured as `abstract`.
 
         Raises:
+          Damaged: files are missing, cut off or changed.
           UsageError: an item is missing, or its keys, shapes or dtypes differ; both are listed.
         """
         import jax
         from orbax.checkpoint import v1 as ocp
 
         path, stored = self._step_path(step), self._stored(step)
+        digests = self.about(step).get('sha256', {})
         for name, tree in abstract.items():
             if name not in stored:
-                raise UsageError(f'checkpoint {path} has no {name!r}, only {sorted(stored)}')
+                kind = Damaged if name in digests else UsageError
+                raise kind(f'checkpoint {path} has no {name!r}, only {sorted(stored)}')
             if stored[name] is None:  # Orbax logs why and goes on
-                raise UsageError(
-                    f'checkpoint {path}, item {name!r}: files are missing or damaged; delete '
-                    'that folder to go on from the checkpoint before it'
-                )
+                raise Damaged(f'checkpoint {path}, item {name!r}: files are missing or damaged')
             _compare(f'{path}, item {name!r}', stored[name], tree)
         wanted = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
         try:
-            return ocp.load_checkpointables(path, wanted)
+            items = ocp.load_checkpointables(path, wanted)
         except Exception as e:
-            raise UsageError(f'checkpoint {path} cannot be loaded: {_first_line(e)}') from None
+            raise Damaged(f'checkpoint {path} cannot be loaded: {_first_line(e)}') from None
+        for name, tree in items.items():
+            if name in digests and checkpoints.digest(tree) != digests[name]:
+                raise Damaged(
+                    f'checkpoint {path}, item {name!r}: files are damaged (its SHA-256 is not the '
+                    'one written down)'
+                )
+        return items
 
     def load_variables(self, step: int, shapes, *, averaged: bool) -> dict[str, Any]:
         """Parameters and batch statistics of one checkpoint, the averaged ones or the last.
@@ -258,29 +318,27 @@ class Run:
         return {name: items[prefix + name] for name in VARIABLES}
 
     def _stored(self, step: int) -> dict[str, Any]:
+        return self._metadata(step).metadata
+
+    def _metadata(self, step: int):
         from orbax.checkpoint import v1 as ocp
 
         path = self._step_path(step)
         try:
-            return ocp.checkpointables_metadata(path).metadata
+            json.loads((path / _STATEMENT).read_text())  # where it is broken Orbax does without
+            return ocp.checkpointables_metadata(path)
         except Exception as e:  # Orbax raises whatever its storage layer raised
-            raise UsageError(f'checkpoint {path} cannot be read: {_first_line(e)}') from None
+            raise Damaged(f'checkpoint {path} cannot be read: {_first_line(e)}') from None
 
     def _step_path(self, step: int) -> pathlib.Path:
         return (self / 'checkpoints').absolute() / str(step)
 
 
 def _leaves(tree) -> dict[str, tuple]:
-    """Path -> (shape, dtype). Tuples are stored as lists and named tuples as dicts by Orbax."""
-    import jax
-
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    """Path -> (shape, dtype)."""
     return {
-        '/'.join(str(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k)))) for k in path): (
-            tuple(leaf.shape),
-            np.dtype(leaf.dtype).name,
-        )
-        for path, leaf in flat
+        name: (tuple(leaf.shape), np.dtype(leaf.dtype).name)
+        for name, leaf in checkpoints.named_leaves(tree).items()
     }
 
 

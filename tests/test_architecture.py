@@ -17,6 +17,7 @@ ROOMS = ('main', 'training', 'inference', 'outputs', 'data')
 SERVANTS = (
     *('models', 'run', 'layout', 'config', 'config_files'),
     *('devices', 'flags', 'launch', 'progress', 'errors'),
+    *('checkpoints', 'interrupts', 'lock'),
 )
 DATA_MAY_USE = ('data', 'config', 'progress', 'errors')
 

@@ -64,8 +64,18 @@ class Records:
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image and mask, uint8 [size, size] each; the mask is 0 or 1."""
-        return decode(self._source[int(index)], self.size)
+        """Image and mask, uint8 [size, size] each; the mask is 0 or 1.
+
+        Raises:
+          UsageError: the record's bytes are not those written; ArrayRecord keeps a hash of each.
+        """
+        try:
+            return decode(self._source[int(index)], self.size)
+        except (RuntimeError, ValueError) as e:
+            raise UsageError(
+                f'{self.folder}: the record of ImageId {self.image_ids[int(index)]} is damaged '
+                f'({" ".join(str(e).split())[:120]}); {_ANEW}'
+            ) from None
 
 
 def encode(image: np.ndarray, mask: np.ndarray) -> bytes:

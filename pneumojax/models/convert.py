@@ -7,7 +7,7 @@ import tempfile
 
 import ml_collections
 
-from pneumojax import __version__
+from pneumojax import __version__, checkpoints
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.models import download, pretrained, weight_files
@@ -46,8 +46,8 @@ def convert(source: str, output, config: ml_collections.ConfigDict | None = None
         raise UsageError(f'--output={output} cannot be written: {e.strerror}') from None
     try:
         run = Run(partial)
-        with run.checkpointer(keep=1) as checkpointer:
-            checkpointer.save_checkpointables(0, weights.variables)
+        with checkpoints.Saver(run, keep=1) as saver:
+            saver.save(0, weights.variables)
         (run / 'config.json').write_text(config_lib.to_json(config))
         partial.chmod(0o755)
         os.replace(partial, output)

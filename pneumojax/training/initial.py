@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import optax
 
+from pneumojax.checkpoints import Damaged
 from pneumojax.errors import UsageError
 from pneumojax.models import build, pretrained
 from pneumojax.progress import log
@@ -24,17 +25,37 @@ ITEMS = ('params', 'batch_stats', 'opt_state')
 
 
 def resume(run: Run, config, optimizer: optax.GradientTransformation) -> TrainState | None:
-    """The state of the newest checkpoint, as numpy arrays; None where there is no checkpoint."""
-    step = run.latest_step()
-    if step is None:
-        return None
+    """The state of the newest checkpoint that is whole, as numpy arrays; None where none is there.
 
+    Damaged ones are passed over, with a warning that names them, and moved to `damaged/`: training
+    is deterministic, so going on from an older one costs time and nothing else.
+
+    Raises:
+      UsageError: the checkpoints are of another network or optimizer, or every one is damaged.
+    """
+    run.put_back()
+    run.set_incomplete_aside()
     shapes = jax.eval_shape(
         lambda variables: state_lib.create_state(variables, optimizer),
         build.variable_shapes(config),
     )
-    items = run.load(step, {name: getattr(shapes, name) for name in ITEMS})
-    return TrainState(step=np.asarray(step, np.int32), **items)
+    damaged = []
+    for step in reversed(run.steps()):
+        try:
+            items = run.load(step, {name: getattr(shapes, name) for name in ITEMS})
+        except Damaged as e:
+            log.warning('%s', e)
+            damaged.append(step)
+            continue
+        for other in damaged:
+            log.warning('moved to %s; going on from step %d', run.set_aside(other, 'damaged'), step)
+        return TrainState(step=np.asarray(step, np.int32), **items)
+    if damaged:
+        raise UsageError(
+            f'{run.path}: every checkpoint is damaged (steps {damaged}); restore one from a '
+            'backup, or delete the checkpoints folder to train anew'
+        )
+    return None
 
 
 def variables(config, held_out: list[str]) -> dict[str, Any]:

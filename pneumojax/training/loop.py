@@ -1,13 +1,17 @@
 """Trains one stage: from a configuration and a run directory to its last checkpoint."""
 
+import contextlib
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
+from pneumojax import interrupts, lock
+from pneumojax.checkpoints import Saver
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.data import pipeline, sampling
 from pneumojax.data.dataset import Dataset
@@ -22,32 +26,46 @@ from pneumojax.training.metrics_log import MetricsLog
 def train(config, run: Run) -> None:
     """Trains, or continues where the run's newest checkpoint stands, to the last epoch.
 
+    Ctrl-C and SIGTERM stop it after the step it is at, with a checkpoint.
+
     Raises:
-      UsageError: the data, the run directory or the weights to start from cannot be used.
-      FloatingPointError: the loss is no longer finite.
+      UsageError: the data, the run directory or the weights to start from cannot be used, or
+        another process trains in the same directory.
+      FloatingPointError: the loss or the weights are no longer finite.
+      Interrupted: a signal came; all that was done is in the newest checkpoint.
     """
     devices = Devices()
     devices.check_batch_size('batch_size', config.batch_size)
-    if run.exists:
-        run.start(config)  # another config's run: said before hours of decoding, not after
-    if config.init_from and run.latest_step() is None:
-        initial.require_checkpoint(Run(config.init_from))
-    dataset = dataset_lib.load(config)
-    run.start(config)
+    with contextlib.ExitStack() as owner:
+        if run.exists:  # another config's run, or one in use: said before hours of decoding
+            run.start(config)
+            owner.enter_context(lock.owned(run.path))
+        if config.init_from and run.latest_step() is None:
+            initial.require_checkpoint(Run(config.init_from))
+        dataset = dataset_lib.load(config)
+        if not run.exists:
+            run.start(config)
+            owner.enter_context(lock.owned(run.path))
+            run.start(config)  # meanwhile another process may have
+        _train(config, run, devices, dataset)
+
+
+def _train(config, run: Run, devices: Devices, dataset: Dataset) -> None:
     keep_split(run, dataset)
     plan = make_plan(config, dataset)
     tx = optimizer.make_optimizer(config, plan)
-
-    restored = initial.resume(run, config, tx)
+    restored, ended = initial.resume(run, config, tx), True
     if restored is None:
         variables = initial.variables(config, dataset.split_ids()['validation'])
         restored = jax.device_get(state.create_state(variables, tx))
-    elif restored.step >= plan.total_steps:
-        log.info('%s is complete: step %d of %d', run.path, restored.step, plan.total_steps)
-        return
     else:
-        log.info('%s continues from step %d of %d', run.path, restored.step, plan.total_steps)
-    Stage(config, run, devices, dataset, plan, tx).train(restored)
+        step = int(restored.step)
+        ended = run.about(step).get('ended', True)
+        if step >= plan.total_steps and ended:
+            log.info('%s is complete: step %d of %d', run.path, step, plan.total_steps)
+            return
+        log.info('%s continues from step %d of %d', run.path, step, plan.total_steps)
+    Stage(config, run, devices, dataset, plan, tx).train(restored, ended=ended)
 
 
 def make_plan(config, dataset: Dataset) -> sampling.Plan:
@@ -90,52 +108,82 @@ class Stage:
         )
         self.learning_rate = optimizer.learning_rate(config, plan)
 
-    def train(self, train_state) -> None:
-        """Runs every step from the state's own to the end of the plan."""
+    def train(self, train_state, *, ended: bool = True) -> None:
+        """Runs every step from the state's own to the end of the plan.
+
+        Args:
+          train_state: where to start, in host memory.
+          ended: False where the state stands at the end of an epoch whose end (validation, a
+            checkpoint) is still to do.
+        """
         config, plan, first_step = self.config, self.plan, int(train_state.step)
         train_state = self.devices.replicate(train_state)
         batches = pipeline.train_batches(
             self.dataset.records, self.dataset.train, plan,
             start_step=first_step, workers=config.data.workers,
         )  # fmt: skip
-        self.run.forget_metrics_after(first_step)
+        self.run.forget_metrics_after(first_step, validated=ended)
+        saved_step = first_step if first_step else None
+        if first_step == plan.total_steps:  # its place is needed, for the same with averages
+            self.run.replace(first_step)
+            saved_step = None
         with (
             MetricsLog(self.run) as self.log,
-            self.run.checkpointer(config.checkpoint.keep) as checkpointer,
+            Saver(self.run, config.checkpoint.keep) as self.saver,
             tqdm(
                 total=plan.total_steps, initial=first_step, unit='step', mininterval=0.5,
                 desc=f'{config.name} {config.image_size} px',
             ) as self.progress,
+            interrupts.Held() as self.signal,
         ):  # fmt: skip
-            waiting_metrics: deque = deque()
+            self.saver.step = saved_step
+            self.waiting: deque = deque()
             self.since = time.monotonic()
-            batch = self.devices.shard(next(batches))
+            if not ended:
+                self._end_epoch(plan.epoch(first_step), first_step, train_state)
+            batch = self.devices.shard(next(batches)) if first_step < plan.total_steps else None
             for step in range(first_step, plan.total_steps):
+                self._stop_if_asked(step, train_state)
                 train_state, metrics = self.train_step(train_state, batch)
+                self.waiting.append((step + 1, metrics))
                 # The next batch travels while the device computes; metrics are read two steps
                 # late, so that reading them never makes it wait.
-                following = next(batches, None)
+                following = self._next(batches, step + 1, train_state)
                 batch = following if following is None else self.devices.shard(following)
-                waiting_metrics.append((step + 1, metrics))
-                if len(waiting_metrics) > 2:
-                    self._report(*waiting_metrics.popleft())
+                if len(self.waiting) > 2:
+                    self._report(*self.waiting.popleft())
                 if step + 1 == plan.epoch_ends[plan.epoch(step)]:
-                    while waiting_metrics:
-                        self._report(*waiting_metrics.popleft())
-                    self._end_epoch(plan.epoch(step) + 1, step + 1, train_state, checkpointer)
+                    self._end_epoch(plan.epoch(step) + 1, step + 1, train_state)
+        self.run.put_back()
+
+    def _next(self, batches, step: int, train_state) -> pipeline.Batch | None:
+        """The batch after `step` steps, None after the last. No step is lost to a bad record."""
+        try:
+            return next(batches, None)
+        except UsageError:
+            self._report_waiting()
+            self._save(step, train_state, {}, ended=step not in self.plan.epoch_ends)
+            raise
+
+    def _stop_if_asked(self, step: int, train_state, *, ended: bool = True) -> None:
+        """After a signal: a checkpoint of the steps done so far, then the end."""
+        if self.signal.received is None:
+            return
+        self._report_waiting()
+        if step and step != self.saver.step:
+            self._save(step, train_state, {}, ended=ended)
+        raise interrupts.Interrupted(self.signal.received)
+
+    def _report_waiting(self) -> None:
+        while self.waiting:
+            self._report(*self.waiting.popleft())
 
     def _report(self, step: int, metrics: Any) -> None:
         """Reads the metrics of a finished step; writes a line now and then."""
         values = {k: float(v) for k, v in self.devices.first(metrics).items()}
         self.progress.update()
         if not np.isfinite(list(values.values())).all():
-            ids = self.plan.order.reshape(-1, self.plan.batch_size)[step - 1]
-            names = [self.dataset.examples[self.dataset.train[i]].image_id for i in ids]
-            raise FloatingPointError(
-                f'not finite at step {step}: {values}, learning rate '
-                f'{float(self.learning_rate(step - 1)):.3g}, images {", ".join(names)}; '
-                f'the last checkpoint is step {self.run.latest_step()}'
-            )
+            raise self._not_finite(step, ', '.join(f'{k} {v:g}' for k, v in values.items()))
         if step % self.config.log_every_steps == 0 or step == self.plan.total_steps:
             self.progress.set_postfix(loss=f'{values["loss"]:.3f}', refresh=False)
             updates = (step - 1) // self.config.optimizer.accumulate
@@ -146,27 +194,58 @@ class Stage:
                 seconds=round(seconds, 3),
             )  # fmt: skip
 
-    def _end_epoch(self, epoch: int, step: int, train_state, checkpointer) -> None:
+    def _not_finite(self, step: int, what: str) -> FloatingPointError:
+        """Names all that is needed to look into it. Nothing of it is in any checkpoint."""
+        ids = self.plan.order.reshape(-1, self.plan.batch_size)[step - 1]
+        names = [self.dataset.examples[self.dataset.train[i]].image_id for i in ids]
+        rate = self.learning_rate((step - 1) // self.config.optimizer.accumulate)
+        self.saver.wait()
+        last = self.run.latest_step()
+        return FloatingPointError(
+            f'not finite at step {step}: {what}; learning rate {float(rate):.3g}, images '
+            f'{", ".join(names)}; '
+            + ('no checkpoint was written before it' if last is None else
+               f'the state before it is kept in checkpoint {last}, which leads to it again')
+            + '; try a lower optimizer.learning_rate or optimizer.clip_norm in another --workdir'
+        )  # fmt: skip
+
+    def _end_epoch(self, epoch: int, step: int, train_state) -> None:
         """After `epoch` whole epochs: a look at the validation images, and a checkpoint."""
+        self._report_waiting()
         config, last = self.config, step == self.plan.total_steps
+
+        def alive():
+            self._stop_if_asked(step, train_state, ended=False)
+
         every = config.evaluation.every_epochs
         if every and (epoch % every == 0 or last):
-            values = self._validate(train_state.variables)
+            values = self._validate(train_state.variables, alive)
+            if not np.isfinite(values['loss']):
+                raise self._not_finite(step, f'validation loss {values["loss"]:g} after it')
             self.log.write(step=step, epoch=epoch - 1, split='validation', **values)
             self.progress.set_postfix(
                 epoch=epoch, val_loss=f'{values["loss"]:.3f}', refresh=False,
                 positive_dice=f'{values["positive_dice"] or 0:.3f}',
             )  # fmt: skip
-        if epoch % config.checkpoint.every_epochs == 0 or last:
-            items = {name: self.devices.first(getattr(train_state, name)) for name in initial.ITEMS}
-            if last:
-                items |= self._averaged(train_state)
-            checkpointer.save_checkpointables_async(
-                step, items, force=True,
-                custom_metadata={'epoch': epoch, 'num_epochs': config.num_epochs},
-            )  # fmt: skip
+        if last:
+            self._save(step, train_state, self._averaged(train_state, alive))
+        elif epoch % config.checkpoint.every_epochs == 0 and step != self.saver.step:
+            self._save(step, train_state, {})
 
-    def _validate(self, variables) -> dict[str, float | None]:
+    def _save(self, step: int, train_state, more: dict[str, Any], *, ended: bool = True) -> None:
+        """Starts to write a checkpoint; weights that are not finite never reach the disk."""
+        items = {name: self.devices.first(getattr(train_state, name)) for name in initial.ITEMS}
+        items |= more
+        for name, tree in items.items():
+            leaves = [x for x in jax.tree.leaves(tree) if np.issubdtype(x.dtype, np.inexact)]
+            if not all(np.isfinite(x).all() for x in leaves):
+                raise self._not_finite(step, f'{name} after it')
+        self.saver.save(
+            step, items, epoch=self.plan.epoch(step), num_epochs=self.config.num_epochs,
+            ended=ended,
+        )  # fmt: skip
+
+    def _validate(self, variables, alive: Callable[[], None]) -> dict[str, float | None]:
         """Loss and hard Dice at 0.5 of the validation images, at `image_size`, no TTA."""
         size = self._padded(self.config.evaluation.batch_size)
         sums = None
@@ -176,6 +255,7 @@ class Stage:
             new = self.eval_step(variables, self.devices.shard(batch))
             sums = new if sums is None else jax.tree.map(lambda a, b: a + b, sums, new)
             self.progress.refresh()
+            alive()
         s = {k: float(v) for k, v in self.devices.first(sums).items()}
         return {
             'loss': s['loss'] / s['images'],
@@ -183,7 +263,7 @@ class Stage:
             'positive_dice': s['positive_dice'] / s['positives'] if s['positives'] else None,
         }
 
-    def _averaged(self, train_state) -> dict[str, Any]:
+    def _averaged(self, train_state, alive: Callable[[], None]) -> dict[str, Any]:
         """The averaged weights with batch statistics of their own; nothing where there are none."""
         average = averaging.find_average(train_state.opt_state)
         if average is None:
@@ -203,6 +283,7 @@ class Stage:
             batches += 1
             jax.block_until_ready(total)
             progress.update()
+            alive()
         progress.close()
         return {
             'average_params': self.devices.first(params),

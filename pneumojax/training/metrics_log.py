@@ -1,22 +1,30 @@
 """Where figures of a training run go: metrics.jsonl, and TensorBoard beside it."""
 
 import json
+import time
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
 
 from pneumojax.run import Run
 
 
 class MetricsLog:
-    """Appends to a run's metrics.jsonl, one JSON object a line, and to tensorboard/."""
+    """Appends to a run's metrics.jsonl, one JSON object a line, and to tensorboard/.
+
+    TensorBoard's files are written here, not by `SummaryWriter`'s thread: on a full disk that
+    thread dies, and whoever hands it the next value waits for ever.
+    """
 
     def __init__(self, run: Run):
         self.run = run
 
     def __enter__(self):
         self._file = (self.run / 'metrics.jsonl').open('a')
-        self._board = SummaryWriter(str(self.run / 'tensorboard'))
+        (self.run / 'tensorboard').mkdir(exist_ok=True)
+        self._board = EventsWriter(str(self.run / 'tensorboard' / 'events'))
         return self
 
     def __exit__(self, *exc):
@@ -30,4 +38,6 @@ class MetricsLog:
         self._file.flush()
         for name, value in values.items():
             if value is not None:
-                self._board.add_scalar(f'{split}/{name}', value, step)
+                summary = scalar(f'{split}/{name}', value)
+                self._board.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._board.flush()

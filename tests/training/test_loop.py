@@ -179,7 +179,7 @@ def test_an_unfinished_stage_is_said_to_be_one(config, tmp_path, caplog, monkeyp
     """Averaged weights are asked for, but there are none before the last epoch."""
     run = Run(tmp_path / 'run')
 
-    def stop(self, train_state):
+    def stop(self, train_state, alive):
         raise AssertionError('not reached')
 
     monkeypatch.setattr(loop.Stage, '_averaged', stop)
