@@ -6,6 +6,7 @@ Nothing in it is fetched from elsewhere: pages work from the disk, search includ
 """
 
 import pathlib
+import re
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
@@ -18,6 +19,9 @@ copyright = author
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
 exclude_patterns = ['_build']
 source_suffix = {'.md': 'markdown'}
+
+smartquotes = False  # they would turn --workdir into a dash and a word
+default_role = 'literal'  # docstrings set `code` in single marks
 
 html_theme = 'furo'
 html_title = 'pneumojax'
@@ -38,12 +42,20 @@ autodoc_member_order = 'bysource'
 autodoc_typehints = 'none'  # docstrings say shapes, units and ranges, which types do not
 add_module_names = False
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes as one list
 
 
 def setup(app) -> None:
-    """Puts what is made of the code into the pages."""
+    """Fills the places for what is made of the code, and writes signatures as one would."""
 
     def fill(app, name, source):
         source[0] = from_code.fill(source[0])
 
+    def plain(app, what, name, thing, options, signature, returns):
+        if signature is None:  # of what is not called
+            return None
+        flax_own = r', parent=<[^>]*>, name=None'
+        return re.sub(r"<class '([^']+)'>", r'\1', re.sub(flax_own, '', signature)), returns
+
     app.connect('source-read', fill)
+    app.connect('autodoc-process-signature', plain)

@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import shutil
 
 # Many tests compile the same small network; before JAX is imported, and inherited by subprocesses.
 os.environ.setdefault(
@@ -84,3 +85,25 @@ def messages():
     yield seen
     for logger in loggers:
         logger.removeHandler(handler)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Headless Chromium, which keeps what pages write to its console and ask for."""
+    webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed')
+    program, driver = shutil.which('chromium'), shutil.which('chromedriver')
+    if not program or not driver:
+        pytest.skip('chromium and chromedriver are not installed')
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in (
+        'headless=new', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run',
+        'disable-background-networking', 'disable-component-update', 'disable-sync',
+        f'user-data-dir={tmp_path / "profile"}',
+    ):  # fmt: skip
+        options.add_argument(f'--{argument}')
+    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
+    service = webdriver.chrome.service.Service(driver)
+    browser = webdriver.Chrome(options=options, service=service)
+    yield browser
+    browser.quit()

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import tomllib
 from html.parser import HTMLParser
 
@@ -308,3 +309,25 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(site):
     assert 'from the code' not in config_page
     index = (site / 'searchindex.js').read_text()
     assert 'pneumothorax' in index
+
+
+@pytest.mark.slow
+def test_a_browser_finds_a_key_from_the_disk(site, browser):
+    """Search works, nothing complains, nothing but the site's own files is asked for."""
+    for page in ('index', 'explanation/architecture', 'search'):
+        address = f'{(site / page).as_uri()}.html' + '?q=clip_norm' * (page == 'search')
+        browser.get(address)
+    deadline = time.monotonic() + 30
+    while not (found := browser.find_elements('css selector', '#search-results li a')):
+        assert time.monotonic() < deadline, 'nothing found'
+        time.sleep(0.1)
+    assert 'Config keys' in {link.text for link in found}
+    assert browser.get_log('browser') == []
+    messages = [json.loads(e['message'])['message'] for e in browser.get_log('performance')]
+    asked = {
+        m['params']['request']['url']
+        for m in messages
+        if m['method'] == 'Network.requestWillBeSent'
+    }
+    assert len(asked) > 10
+    assert {a for a in asked if not a.startswith((site.as_uri(), 'data:', 'chrome'))} == set()

@@ -3,7 +3,6 @@
 import html.parser
 import pathlib
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -95,27 +94,6 @@ def test_what_it_states(tmp_path):
 def test_thumbnails_are_small():
     image = np.random.default_rng(0).integers(0, 256, (3000, 2000)).astype(np.uint8)
     assert len(report.thumbnail(image, image > 250)) < 16_000
-
-
-@pytest.fixture
-def browser(tmp_path):
-    webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed')
-    program, driver = shutil.which('chromium'), shutil.which('chromedriver')
-    if not program or not driver:
-        pytest.skip('chromium and chromedriver are not installed')
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in (
-        'headless=new', 'no-sandbox', 'disable-gpu', 'disable-quic', 'no-first-run',
-        'disable-background-networking', 'disable-component-update', 'disable-sync',
-        f'user-data-dir={tmp_path / "profile"}',
-    ):  # fmt: skip
-        options.add_argument(f'--{argument}')
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-    service = webdriver.chrome.service.Service(driver)
-    browser = webdriver.Chrome(options=options, service=service)
-    yield browser
-    browser.quit()
 
 
 @pytest.mark.slow
