@@ -59,6 +59,12 @@ def get_config() -> ml_collections.ConfigDict:
     model.width = 64  # channels of the first stage; 64 is ResNet34
     model.stage_sizes = (3, 4, 6, 3)  # blocks per stage; these are ResNet34's
     model.dtype = 'float32'  # of the computation; parameters, statistics and loss stay float32
+    # W (amirassov): normalise by the statistics it starts with, in training too; they never change.
+    model.frozen_batch_norm = False
+    # W (amirassov): a second output, whether the image shows any pneumothorax. 'auxiliary': trained
+    # beside (see loss.image), ignored in prediction; 'gate': in prediction its probability also
+    # multiplies that of every pixel (I; he empties masks below a threshold); 'none'.
+    model.image_head = 'none'
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.name = 'sgd'  # A: the ResNet50 notebook; 'adam' or 'adamw' elsewhere
@@ -78,6 +84,7 @@ def get_config() -> ml_collections.ConfigDict:
     loss.smooth = 1.0  # A: added to numerator and denominator of soft Dice
     loss.focal = 0.0  # weight of focal loss, mean over pixels (W: sneddy's sums are 1:1:1 to 3:1:4)
     loss.focal_gamma = 2.0  # W: how much less a pixel counts that is right already
+    loss.image = 0.0  # weight of the image head's cross-entropy; needs model.image_head
 
     # On the device, one draw per image and step. L: albumentations' default, left in place by A.
     config.augment = augment = ml_collections.ConfigDict()
@@ -102,6 +109,10 @@ def get_config() -> ml_collections.ConfigDict:
     augment.border = 'constant'  # A: beyond a shifted edge: 'constant' (black) or 'reflect'
     augment.crop = 0.25  # A: probability of a crop resized to full size (in one of its notebooks)
     augment.crop_min = 412 / 512  # A: its smallest side, as a share
+    # Side of the window cut from the augmented image, pixels (W: amirassov has 512 of 768); 0:
+    # whole images, as validation, prediction and the average's batch statistics see them always.
+    augment.window = 0
+    augment.window_on_lesion = 0.0  # I: share of windows placed over a pixel of the lesion if any
 
     config.sampling = sampling = ml_collections.ConfigDict()
     # Share of positive images, one value per equal part of the epochs, such as (0.8, 0.6, 0.4):

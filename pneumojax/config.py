@@ -24,6 +24,19 @@ FREE_KEYS = (
 )
 
 
+# Keys younger than some runs, with the values at which they change nothing.
+ADDED = {
+    'model.frozen_batch_norm': False,
+    'model.image_head': 'none',
+    'loss.dice_over': 'batch',
+    'loss.focal': 0.0,
+    'loss.focal_gamma': 2.0,
+    'loss.image': 0.0,
+    'augment.window': 0,
+    'augment.window_on_lesion': 0.0,
+}
+
+
 def _require(config, key: str, ok: bool, expected: str) -> None:
     if not ok:
         value = ' '.join(repr(get(config, key)).split())  # a ConfigDict's has several lines
@@ -89,6 +102,14 @@ def _check(config) -> None:
         'four numbers of blocks',
     )
 
+    heads = ('none', 'auxiliary', 'gate')
+    require('model.image_head', model.image_head in heads, f'one of {heads}')
+    started = bool(model.pretrained or config.init_from or config.stages)
+    require(
+        'model.frozen_batch_norm', started or not model.frozen_batch_norm,
+        'False for random weights, which have no statistics yet: set model.pretrained or init_from',
+    )  # fmt: skip
+
     optimizer = config.optimizer
     require(
         'optimizer.name', optimizer.name in ('sgd', 'adam', 'adamw'), "'sgd', 'adam' or 'adamw'"
@@ -102,11 +123,18 @@ def _check(config) -> None:
         require(key, 0 <= get(config, key) <= config.num_epochs, '0 to num_epochs')
     require('optimizer.momentum', 0 <= optimizer.momentum < 1, 'from 0 to below 1')
 
-    for key in ('loss.bce', 'loss.dice', 'loss.focal', 'loss.focal_gamma', 'loss.smooth'):
-        require(key, get(config, key) >= 0, '0 or more')
     loss = config.loss
+    for key in ('bce', 'dice', 'focal', 'focal_gamma', 'image', 'smooth'):
+        require(f'loss.{key}', loss[key] >= 0, '0 or more')
     require('loss', loss.bce + loss.dice + loss.focal > 0, 'at least one weight above 0')
     require('loss.dice_over', loss.dice_over in ('batch', 'image'), "'batch' or 'image'")
+    expected = 'above 0 exactly where model.image_head is not none'
+    require('loss.image', (loss.image > 0) == (model.image_head != 'none'), expected)
+
+    window = config.augment.window
+    expected = f'0 (whole images), or pixels from 16 to image_size ({config.image_size})'
+    require('augment.window', window == 0 or 16 <= window <= config.image_size, expected)
+    share('augment.window_on_lesion')
 
     for value in config.sampling.positive_share:
         require('sampling.positive_share', 0 < value <= 1, 'shares above 0, up to 1')
@@ -147,6 +175,15 @@ def folders(config) -> tuple[str, ...]:
     if config.data.fold == ALL_FOLDS:
         return tuple(f'fold{fold}' for fold in range(config.data.num_folds))
     return tuple(config.stages)
+
+
+def upgrade(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Adds the keys that a run made before them lacks; what such a run did is what they say."""
+    for key, value in ADDED.items():
+        group, _, name = key.rpartition('.')
+        if group in config and name not in config[group]:  # a converted network has few groups
+            config[group][name] = value
+    return config
 
 
 def to_json(config: ml_collections.ConfigDict) -> str:

@@ -91,7 +91,7 @@ class Run:
         """The run's configuration. UsageError if the directory is not a run or the file is bad."""
         path = self / 'config.json'
         try:
-            return config_lib.from_json(path.read_text())
+            return config_lib.upgrade(config_lib.from_json(path.read_text()))
         except FileNotFoundError:
             raise UsageError(
                 f'{self.path} is not a run directory: it has no config.json; '

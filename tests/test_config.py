@@ -5,15 +5,19 @@ import importlib
 import io
 import json
 import pathlib
+import re
+import shlex
 import tokenize
 
 import jax
 import ml_collections
 import numpy as np
 import pytest
+from absl import flags as absl_flags
 
 from configs import base
 from pneumojax import config as config_lib
+from pneumojax import config_files, flags, layout
 from pneumojax.data import phantom
 from pneumojax.devices import Devices
 from pneumojax.errors import UsageError
@@ -22,11 +26,11 @@ from pneumojax.run import Run
 from pneumojax.training import augment, loop, stages
 
 CONFIGS = pathlib.Path(base.__file__).parent
-NAMES = sorted(path.stem for path in CONFIGS.glob('*.py') if path.stem != '__init__')
+NAMES = config_files.names()
 
 
 def get_config(name):
-    return importlib.import_module(f'configs.{name}').get_config()
+    return importlib.import_module(f'configs.{name.replace("/", ".")}').get_config()
 
 
 def keys(config):
@@ -102,7 +106,9 @@ def test_every_key_is_read_by_training_and_evaluation(tmp_path, monkeypatch):
     second.init_from = str(tmp_path / 'first')
     second.swa.kind = 'ema'
     second.optimizer.name = 'adam'
-    second.loss.focal = 1.0
+    second.loss.focal = second.loss.image = 1.0
+    first.model.image_head = second.model.image_head = 'gate'
+    second.augment.window = 32
 
     reads = set()
     for name, config in (('first', first), ('second', second)):
@@ -198,6 +204,38 @@ def test_every_config_can_work(name, tmp_path):
         assert str(run.path).startswith(str(tmp_path))
 
 
+@pytest.mark.parametrize('name', sorted({*NAMES} - {'base'}))
+def test_a_configs_docstring_has_its_command(name):
+    """Its own, with flags that there are and keys that the config has."""
+    text = importlib.import_module(f'configs.{name.replace("/", ".")}').__doc__
+    lines = re.findall(r'^    (python .+)$', text.replace('\\\n', ''), re.MULTILINE)
+    commands = [shlex.split(line) for line in lines]
+    assert any(f'configs/{name}.py' in command[3] for command in commands)
+    known = {x.name for x in vars(flags).values() if isinstance(x, absl_flags.FlagHolder)}
+    for command in commands:
+        assert command[:3] == ['python', '-m', 'pneumojax.main']
+        place, _, argument = command[3].removeprefix('--config=').partition(':')
+        assert argument in ('', 'folds')
+        config = config_files.load(place)
+        for word in command[4:]:
+            flag, _, value = word.removeprefix('--').partition('=')
+            assert value or flag == 'config.model.pretrained'
+            if flag.startswith('config.'):
+                config.update_from_flattened_dict({flag.removeprefix('config.'): value})
+            else:
+                assert flag in known
+
+
+def test_the_paper_recipe_is_the_two_stages(tmp_path):
+    """Key for key, but for the names and where stage 1's weights are found."""
+    for (stage, _), name in zip(layout.runs(get_config('recipes/paper'), tmp_path),
+                                ('stage1', 'stage2'), strict=True):  # fmt: skip
+        changed = {text.split(':')[0] for text in config_lib.differences(get_config(name), stage)}
+        expected = {'init_from', 'model.pretrained'} if name == 'stage2' else set()
+        assert changed == {'evaluation.compare'} | expected
+        assert stage.init_from == ('' if name == 'stage1' else str(tmp_path / 'stage1'))
+
+
 def test_swa_follows_the_epochs():
     for name, last in (('stage1', 13), ('stage2', 5)):
         config = get_config(name)
@@ -224,7 +262,10 @@ BAD = [
     ('optimizer.freeze_encoder_epochs', -1), ('optimizer.freeze_encoder_epochs', 81),
     ('optimizer.warmup_epochs', -0.5), ('optimizer.warmup_epochs', 80.5),
     ('loss.bce', -1.0), ('loss.dice', -1.0), ('loss.smooth', -1.0), ('loss.focal', -1.0),
-    ('loss.focal_gamma', -0.5), ('loss.dice_over', 'epoch'),
+    ('loss.focal_gamma', -0.5), ('loss.image', -0.5), ('loss.image', 0.1),
+    ('model.image_head', 'both'), ('model.frozen_batch_norm', True),
+    ('augment.window', 8), ('augment.window', 257), ('augment.window_on_lesion', 1.5),
+    ('loss.dice_over', 'epoch'),
     ('sampling.positive_share', (0.5, 0.0)), ('sampling.positive_share', (1.1,)),
     ('swa.kind', 'swa'), ('swa.start', 80), ('swa.every_steps', -1), ('swa.decay', 1.0),
     ('swa.decay', 0.0), ('swa.bn_examples', -1), ('tta.flips', ('diagonal',)),
@@ -337,6 +378,24 @@ def test_every_difference_counts_but_the_free_ones(key):
 
 def test_free_keys_exist():
     assert set(config_lib.FREE_KEYS) <= keys(base.get_config())
+
+
+def test_a_run_from_before_a_key_goes_on_without_it(tmp_path):
+    """As its defaults say: neither another run's, nor unusable."""
+    config = base.get_config()
+    for key, value in config_lib.ADDED.items():
+        assert config_lib.get(config, key) == value
+    old = json.loads(config_lib.to_json(config))
+    for key in config_lib.ADDED:
+        group, name = key.split('.')
+        del old[group][name]
+    (tmp_path / 'config.json').write_text(json.dumps(old))
+    run = Run(tmp_path)
+    config_lib.check(run.config())
+    run.start(config)
+    config.loss.focal = 1.0
+    with pytest.raises(UsageError, match=r'loss\.focal: 0\.0 -> 1\.0'):
+        run.start(config)
 
 
 def test_a_key_that_only_one_has_is_a_difference():

@@ -136,6 +136,10 @@ def initialize(variables: Mapping[str, Any], name_or_path: str) -> dict[str, Any
         )
     fitted = with_channels(loaded.variables, ours[0])
     if loaded.kind == 'unet':
+        fitted['params'].pop('image_head', None)
+        if 'image_head' in variables['params']:  # theirs, or random where they have none
+            head = loaded.variables['params'].get('image_head', variables['params']['image_head'])
+            fitted['params']['image_head'] = head
         return fitted
     fitted['params'].pop('fc', None)
     return {
@@ -147,6 +151,9 @@ def initialize(variables: Mapping[str, Any], name_or_path: str) -> dict[str, Any
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The state dict that `segmentation_models_pytorch.Unet('resnet34')` loads with strict=True.
 
+    With an image head, that of `Unet('resnet34', aux_params={'classes': 1})`, which gives back both
+    heads' logits; multiplying their probabilities (`unet.gate`) is then left to the caller.
+
     Args:
       variables: {'params', 'batch_stats'} of a `UNet`; its width and depth are read off.
 
@@ -154,7 +161,10 @@ def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
       Name -> float32 array (int64 zeros for `num_batches_tracked`, which nothing reads).
     """
     channels, width, stage_sizes = network_shape(variables)
-    names = torch_names.smp_unet(channels, width=width, stage_sizes=stage_sizes)
+    has_head = 'image_head' in variables['params']
+    names = torch_names.smp_unet(
+        channels, width=width, stage_sizes=stage_sizes, image_head=has_head
+    )
     return {
         name.torch: np.zeros((), np.int64)
         if name.path is None
@@ -206,7 +216,10 @@ def _resnet34(tensors, path, num_classes, width, stage_sizes) -> dict[str, Any]:
 
 def _smp_unet(tensors, path, width, stage_sizes) -> dict[str, Any]:
     channels = _stem_channels(tensors, 'encoder.conv1.weight')
-    names = torch_names.smp_unet(channels, width=width, stage_sizes=stage_sizes)
+    has_head = f'{torch_names.IMAGE_HEAD}.weight' in tensors
+    names = torch_names.smp_unet(
+        channels, width=width, stage_sizes=stage_sizes, image_head=has_head
+    )
     what = "segmentation_models_pytorch Unet('resnet34') of one class"
     return _match(tensors, {n.torch: n for n in names}, set(), path, what)
 
@@ -256,7 +269,8 @@ def _load_directory(path: pathlib.Path, kind: str | None = None, num_classes=Non
             f'{num_classes}'
         )
     if has_kind == 'unet':
-        names = torch_names.smp_unet(channels, **shape)
+        has_head = config.model.get('image_head', 'none') != 'none'
+        names = torch_names.smp_unet(channels, **shape, image_head=has_head)
     else:
         names = torch_names.resnet34(channels, has_classes, **shape)
     abstract = {}

@@ -71,11 +71,16 @@ def resnet34(
 
 
 def smp_unet(
-    channels: int = 3, *, width: int = 64, stage_sizes: Sequence[int] = STAGE_SIZES
+    channels: int = 3,
+    *,
+    width: int = 64,
+    stage_sizes: Sequence[int] = STAGE_SIZES,
+    image_head: bool = False,
 ) -> list[Name]:
     """The tensors of segmentation_models_pytorch's `Unet('resnet34')`, in its state dict's order.
 
-    Args: as for `resnet34`.
+    Args: as for `resnet34`, and
+      image_head: with that of `aux_params={'classes': 1}`.
 
     Returns:
       Its names with paths into the variables of `pneumojax.models.unet.UNet`.
@@ -92,11 +97,19 @@ def smp_unet(
             names += _conv(f'{theirs}.conv{i}.0', (*ours, f'conv{i}'), filters, fan_in, 3)
             names += _batch_norm(f'{theirs}.conv{i}.1', (*ours, f'bn{i}'), filters)
         inputs = filters
-    return [
-        *names,
+    names += [
         Name('segmentation_head.0.weight', (1, inputs, 3, 3), ('params', 'head', 'kernel')),
         Name('segmentation_head.0.bias', (1,), ('params', 'head', 'bias')),
     ]
+    if image_head:
+        names += [
+            Name(f'{IMAGE_HEAD}.weight', (1, width * 8), ('params', 'image_head', 'kernel')),
+            Name(f'{IMAGE_HEAD}.bias', (1,), ('params', 'image_head', 'bias')),
+        ]
+    return names
+
+
+IMAGE_HEAD = 'classification_head.3'  # after pooling, flattening and dropout
 
 
 def huggingface(name: str) -> str:

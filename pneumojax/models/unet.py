@@ -67,6 +67,19 @@ class Decoder(nn.Module):
         return x
 
 
+def gate(logits, image_logits):
+    """Logits of the product of two probabilities: a lesion in the image at all, and at this pixel.
+
+    With p = 1 / (1 + e^-x) and q = 1 / (1 + e^-y), pq / (1 - pq) = 1 / (e^-x + e^-y + e^-(x + y)).
+
+    Args:
+      logits: [B, H, W, 1].
+      image_logits: [B].
+    """
+    x, y = -logits, -image_logits[:, None, None, None]
+    return -jnp.logaddexp(jnp.logaddexp(x, y), x + y)
+
+
 class UNet(nn.Module):
     """ResNet34-UNet: 24,436,369 parameters with the defaults and three input channels.
 
@@ -75,23 +88,30 @@ class UNet(nn.Module):
       stage_sizes: blocks of each encoder stage.
       dtype: of the computation. Parameters, batch statistics and logits are float32 in any case.
       axis_name: of the `pmap` over which batch statistics are synchronised, or None.
+      image_head: one more output, whether the image shows any lesion: a dense layer on the mean of
+        the deepest feature map, as amirassov's (W) and smp's classification head are.
+      gated: with that head, logits are those of `gate` where `train` is False.
     """
 
     width: int = 64
     stage_sizes: Sequence[int] = (3, 4, 6, 3)
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    image_head: bool = False
+    gated: bool = False
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(self, images, *, train: bool, parts: bool = False):
         """Segments images.
 
         Args:
           images: [B, H, W, C] floats of any size from 1 x 1 on, normalised; C is 1 or 3.
           train: batch statistics come from the batch (and are updated) instead of being read.
+          parts: give back the outputs of both heads as they are.
 
         Returns:
-          Logits [B, H, W, 1], float32 (float64 where the parameters are).
+          Logits [B, H, W, 1], float32 (float64 where the parameters are). With `parts`, the pixels'
+          logits, never gated, and the image's [B] (None without that head).
         """
         shared = {'dtype': self.dtype, 'axis_name': self.axis_name}
         features = ResNet34(
@@ -102,6 +122,13 @@ class UNet(nn.Module):
             features, images.shape[1:3], train=train
         )
         logits_dtype = jnp.promote_types(self.dtype, jnp.float32)
-        return nn.Conv(
+        logits = nn.Conv(
             1, (3, 3), padding=1, dtype=logits_dtype, kernel_init=xavier_uniform, name='head'
         )(x.astype(logits_dtype))
+        image_logits = None
+        if self.image_head:
+            mean = jnp.mean(features[-1].astype(logits_dtype), axis=(1, 2))
+            image_logits = nn.Dense(1, dtype=logits_dtype, name='image_head')(mean)[:, 0]
+        if parts:
+            return logits, image_logits
+        return gate(logits, image_logits) if self.gated and not train else logits

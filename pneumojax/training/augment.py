@@ -34,6 +34,7 @@ from pneumojax.training.geometric import (
     shift_scale_rotate,
 )
 from pneumojax.training.tone import random_brightness, random_contrast, random_gamma, random_tone
+from pneumojax.training.window import random_window
 
 OPERATIONS = (
     random_flip,
@@ -64,7 +65,7 @@ def augment_batch(key, examples, images, masks, config):
       config: see `augment`.
 
     Returns:
-      (images, masks), same shapes and ranges.
+      (images, masks), as `augment` gives them.
 
     Raises:
       UsageError: a value of `config` is outside of its range.
@@ -104,6 +105,8 @@ def augment(key, image, mask, config):
         border='constant',      # beyond the shifted edge: 'constant' (black, A) or 'reflect'
         crop=0.25,              # probability: sized crop (A: one of four notebooks has it on)
         crop_min=0.8046875,     # smallest share of the size: 412 of 512 (A)
+        window=0,               # side of the window that is cut out at last, pixels; 0: none (I)
+        window_on_lesion=0.0,   # probability that it lies over a pixel of the mask, if any (I)
 
     Args:
       key: PRNG key of this example at this step.
@@ -112,7 +115,8 @@ def augment(key, image, mask, config):
       config: every key above.
 
     Returns:
-      (image, mask), same shapes and ranges. Where nothing is drawn, bit for bit the input.
+      (image, mask), same ranges, of the window's size where there is one. Where nothing is drawn,
+      bit for bit (a window of) the input.
 
     Raises:
       UsageError: a value of `config` is outside of its range.
@@ -152,7 +156,12 @@ def augment(key, image, mask, config):
     points = perhaps(keys[3], config.warp, distortion, points)
     points = perhaps(keys[4], config.vertical_flip, draw_vertical_flip, points)
     points = perhaps(keys[5], config.flip, draw_flip, points)
-    return (image, mask) if points is pixels else warp.sample(image, mask, points)
+    if points is not pixels:
+        image, mask = warp.sample(image, mask, points)
+    if config.window:
+        key, share = jax.random.fold_in(key, len(keys)), config.window_on_lesion
+        image, mask = random_window(key, image, mask, size=config.window, on_lesion=share)
+    return image, mask
 
 
 def _check(config):

@@ -86,6 +86,22 @@ def require_checkpoint(run: Run) -> None:
         )
 
 
+def check_heads(run: Run, shapes) -> None:
+    """UsageError where only one of the two networks has an image head: no weight is left random."""
+    theirs = run.config().model.get('image_head', 'none') != 'none'
+    if theirs and 'image_head' not in shapes['params']:
+        raise UsageError(
+            f'config.init_from: {run.path} has an image head; give this stage the same one: '
+            '--config.model.image_head=auxiliary or gate, and --config.loss.image'
+        )
+    if 'image_head' in shapes['params'] and not theirs:
+        raise UsageError(
+            f'config.init_from: {run.path} has no image head, which model.image_head asks for; '
+            'train it with one too, or set model.image_head=none; a converted network may be '
+            'given as model.pretrained instead: the head then starts at random'
+        )
+
+
 def from_stage(run: Run, weights: str, shapes, held_out: list[str]) -> dict[str, Any]:
     """All parameters and statistics of an earlier stage; nothing stays random.
 
@@ -108,6 +124,7 @@ def from_stage(run: Run, weights: str, shapes, held_out: list[str]) -> dict[str,
                 f'this run holds out ({min(leaked)}, ...); use the same data.fold, data.num_folds '
                 'and data.split_seed in both stages'
             )
+    check_heads(run, shapes)
     step = run.latest_step()
     done, planned = run.epochs_done(step) or (0, 0)
     if done < planned:

@@ -269,6 +269,11 @@ class Stage:
         if average is None:
             return {}
         params = average.average
+        if self.config.model.frozen_batch_norm:  # the average was trained with these, and as them
+            return {
+                'average_params': self.devices.first(params),
+                'average_batch_stats': self.devices.first(train_state.batch_stats),
+            }
         count = self.config.swa.bn_examples or len(self.dataset.train)
         # Whole batches only: a padded one would count some images twice.
         size = self._padded(min(self.config.batch_size, len(self.dataset.train)))

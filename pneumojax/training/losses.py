@@ -60,17 +60,33 @@ def soft_dice(
     return loss if over == 'batch' else _mean(loss, axis_name)
 
 
-def combined(logits, masks, config, axis_name: str | None = None):
+def image_bce(image_logits, masks, axis_name: str | None = None):
+    """Cross-entropy of "there is a lesion in this image", mean over the images of the batch.
+
+    What counts is the mask that the network sees: a window beside the lesion is an image without.
+    (amirassov keeps the label of the whole image for its crops.)
+
+    Args:
+      image_logits: [B], float32.
+      masks, axis_name: as in `bce`.
+    """
+    shows = jnp.max(masks, axis=(1, 2, 3))
+    return _mean(optax.sigmoid_binary_cross_entropy(image_logits, shows), axis_name)
+
+
+def combined(logits, masks, config, axis_name: str | None = None, image_logits=None):
     """The weighted sum that `config.loss` asks for, and its parts by name.
 
     Args:
       logits, masks: as in `bce`.
-      config: `bce`, `dice` and `focal` are weights; `smooth`, `dice_over` as in `soft_dice`;
-        `focal_gamma` as in `focal`.
+      config: `bce`, `dice`, `focal` and `image` are weights; `smooth`, `dice_over` as in
+        `soft_dice`; `focal_gamma` as in `focal`.
       axis_name: as in `bce`.
+      image_logits: as in `image_bce`, where the network has an image head.
 
     Returns:
-      (loss, {'bce': ..., 'dice_loss': ...}), float32 scalars; 'focal' too where it has a weight.
+      (loss, {'bce': ..., 'dice_loss': ...}), float32 scalars; 'focal' and 'image' too where they
+      have a weight.
     """
     parts = {
         'bce': bce(logits, masks, axis_name),
@@ -80,6 +96,9 @@ def combined(logits, masks, config, axis_name: str | None = None):
     if config.focal:
         parts['focal'] = focal(logits, masks, config.focal_gamma, axis_name)
         loss = loss + config.focal * parts['focal']
+    if config.image:
+        parts['image'] = image_bce(image_logits, masks, axis_name)
+        loss = loss + config.image * parts['image']
     return loss, parts
 
 

@@ -9,6 +9,7 @@ import optax
 
 from pneumojax.models.build import make_model
 from pneumojax.models.normalize import normalize
+from pneumojax.models.unet import gate
 from pneumojax.training import augment, losses
 from pneumojax.training.state import TrainState
 
@@ -35,14 +36,10 @@ def make_train_step(
       A pure function. batch: image uint8 [B, S, S], mask uint8 [B, S, S] of 0 and 1, example
       int32 [B]. Metrics are float32 scalars, the same on every device.
     """
-    model = make_model(config, axis_name)
-    aug, loss_weights, seed, channels = (
-        config.augment,
-        config.loss,
-        config.seed,
-        config.model.channels,
-    )
-    normalization = config.model.normalization
+    model, model_config = make_model(config, axis_name), config.model
+    aug, loss_weights, seed = config.augment, config.loss, config.seed
+    normalization, channels = model_config.normalization, model_config.channels
+    frozen = model_config.frozen_batch_norm
 
     def train_step(state: TrainState, batch):
         images, masks = images_and_masks(batch)
@@ -51,11 +48,11 @@ def make_train_step(
         inputs = normalize(images, normalization, channels)
 
         def loss_function(params):
-            logits, updated = model.apply(
+            (logits, image_logits), updated = model.apply(
                 {'params': params, 'batch_stats': state.batch_stats},
-                inputs, train=True, mutable=['batch_stats'],
+                inputs, train=not frozen, parts=True, mutable=['batch_stats'],
             )  # fmt: skip
-            loss, parts = losses.combined(logits, masks, loss_weights, axis_name)
+            loss, parts = losses.combined(logits, masks, loss_weights, axis_name, image_logits)
             return loss, (parts, updated['batch_stats'])
 
         grad = jax.value_and_grad(loss_function, has_aux=True)
@@ -86,8 +83,16 @@ def make_eval_step(config, axis_name: str | None = None):
 
     def eval_step(variables, batch):
         images, masks = images_and_masks(batch)
-        logits = model.apply(variables, normalize(images, normalization, channels), train=False)
-        per_image = jax.vmap(lambda x, t: losses.combined(x[None], t[None], loss_weights)[0])
+        inputs = normalize(images, normalization, channels)
+        logits, image_logits = model.apply(variables, inputs, train=False, parts=True)
+
+        def loss_of_one(*outputs_and_mask):
+            logits, image_logits, mask = jax.tree.map(lambda x: x[None], outputs_and_mask)
+            return losses.combined(logits, mask, loss_weights, image_logits=image_logits)[0]
+
+        loss = jax.vmap(loss_of_one)(logits, image_logits, masks)
+        if model.gated:
+            logits = gate(logits, image_logits)
         predicted, true = logits > 0, masks > 0.5
         both = jnp.sum(predicted & true, axis=(1, 2, 3))
         total = jnp.sum(predicted, axis=(1, 2, 3)) + jnp.sum(true, axis=(1, 2, 3))
@@ -96,7 +101,7 @@ def make_eval_step(config, axis_name: str | None = None):
         positive = valid & jnp.any(true, axis=(1, 2, 3))
         sums = {
             'images': valid,
-            'loss': jnp.where(valid, per_image(logits, masks), 0.0),
+            'loss': jnp.where(valid, loss, 0.0),
             'dice': jnp.where(valid, dice, 0.0),
             'positives': positive,
             'positive_dice': jnp.where(positive, dice, 0.0),
@@ -111,7 +116,8 @@ def make_statistics_step(config, axis_name: str | None = None):
     """Builds `statistics_step(params, batch) -> batch_stats` of exactly this batch.
 
     Averaged over training batches they are the statistics that averaged weights need: those that
-    came along with the last weights belong to another network.
+    came along with the last weights belong to another network. Images are whole and not augmented,
+    as in prediction, even where training sees windows of them.
 
     Flax mixes new = 0.9 old + 0.1 batch; starting from zero the batch's own is new / 0.1.
     """

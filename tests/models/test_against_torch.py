@@ -267,3 +267,24 @@ def test_one_training_step_in_float32(unet, batch):
           f'one {distance(ours):.1e} (PyTorch {distance(theirs):.1e})')  # fmt: skip
     assert loss == pytest.approx(expected, rel=1e-5)
     assert distance(ours) < 1e-2
+
+
+@pytest.mark.slow
+def test_the_image_head_is_smps_classification_head(tmp_path):
+    """There and back: their logits of the whole image, their names from our variables."""
+    smp = references.require('segmentation_models_pytorch')
+    net = references.randomize(
+        smp.Unet('resnet34', encoder_weights=None, aux_params={'classes': 1}), 7
+    )
+    variables = pretrained.load_smp_unet(save(net, tmp_path / 'headed.safetensors'))
+    x = images((64, 96))
+    model = UNet(image_head=True)
+    ours = jax.jit(lambda v, x: model.apply(v, x, train=False, parts=True))(variables, x)
+    mask, label = net(references.to_torch(x))
+    close(ours[0], references.from_torch(mask), 'pixels')
+    np.testing.assert_allclose(ours[1], label[:, 0].detach().numpy(), rtol=1e-4, atol=1e-4)
+    back, theirs = pretrained.to_torch(variables), net.state_dict()
+    assert list(back) == list(theirs)
+    for name, tensor in theirs.items():
+        if not name.endswith('num_batches_tracked'):
+            np.testing.assert_array_equal(back[name], tensor.numpy())

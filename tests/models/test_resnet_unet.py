@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pneumojax.models.resnet import ResNet34
-from pneumojax.models.unet import UNet, upsample
+from pneumojax.models.unet import UNet, gate, upsample
 from tests.models import made_up
 
 NARROW = {'width': 8, 'stage_sizes': (1, 1, 1, 1)}
@@ -43,6 +43,44 @@ def test_golden_parameter_counts():
     assert count(UNet()) == 24_436_369
     assert count(ResNet34(num_classes=1000)) == 21_797_672
     assert count(UNet()) - count(UNet(), channels=1) == 2 * 64 * 7 * 7
+
+
+def test_the_gate_multiplies_probabilities():
+    x, y = (np.random.default_rng(seed).normal(0, 4, (3, 2, 2, 1)) for seed in (0, 1))
+    y = y[:, 0, 0, 0]
+    product = jax.nn.sigmoid(x) * jax.nn.sigmoid(y)[:, None, None, None]
+    np.testing.assert_allclose(jax.nn.sigmoid(gate(x, y)), product, rtol=1e-5)
+    for sure, other in ((1000.0, -3.0), (1000.0, 1000.0), (-1000.0, 2.0), (-1000.0, -1000.0)):
+        logits = jnp.full((1, 1, 1, 1), sure)
+        lower = min(sure, other) if (sure, other) != (-1000.0, -1000.0) else -2000.0
+        for a, b in ((logits, jnp.array([other])), (logits * 0 + other, jnp.array([sure]))):
+            gated = float(gate(a, b)[0, 0, 0, 0])
+            assert gated == pytest.approx(lower, abs=1.0)
+    assert np.isfinite(jax.grad(lambda x: gate(x, jnp.array([-1000.0])).sum())(logits)).all()
+
+
+def test_the_image_head_reads_the_mean_of_the_deepest_map():
+    plain, headed = UNet(**NARROW), UNet(**NARROW, image_head=True)
+    gated = UNet(**NARROW, image_head=True, gated=True)
+    variables, x = made_up.variables(headed), draw((64, 48))
+    assert count(headed) - count(plain) == 8 * 8 + 1
+    logits, image_logits = headed.apply(variables, x, train=False, parts=True)
+    encoder = {kind: tree['encoder'] for kind, tree in variables.items()}
+    deepest = np.asarray(ResNet34(**NARROW).apply(encoder, x, train=False)[-1], np.float64)
+    head = variables['params']['image_head']
+    expected = deepest.mean(axis=(1, 2)) @ head['kernel'][:, 0] + head['bias'][0]
+    np.testing.assert_allclose(image_logits, expected, rtol=1e-4)
+
+    without = {
+        **variables,
+        'params': {k: v for k, v in variables['params'].items() if k != 'image_head'},
+    }
+    np.testing.assert_array_equal(plain.apply(without, x, train=False), logits)
+    np.testing.assert_array_equal(headed.apply(variables, x, train=False), logits)
+    q = jax.nn.sigmoid(image_logits)[:, None, None, None]
+    prediction = jax.nn.sigmoid(gated.apply(variables, x, train=False))
+    np.testing.assert_allclose(prediction, jax.nn.sigmoid(logits) * q, rtol=1e-4)
+    assert plain.apply(without, x, train=False, parts=True)[1] is None
 
 
 @pytest.mark.parametrize('channels', [1, 3])

@@ -27,7 +27,8 @@ def documented_config(**changes):
     for name, text in lines:
         numbers = [float(part) for part in re.findall(r'[\d.]+', text)]
         values[name] = tuple(numbers) if '(' in text else (numbers or [text.strip("'")])[0]
-    values['grid_steps'] = int(values['grid_steps'])
+    for name in ('grid_steps', 'window'):
+        values[name] = int(values[name])
     return ConfigDict({**values, **changes})
 
 
@@ -223,6 +224,8 @@ CHANGES = {
     'rotate': {'affine': 1.0, 'rotate': 90.0},
     'border': {'affine': 1.0, 'border': 'reflect'},
     'crop_min': {'crop': 1.0, 'crop_min': 0.4},
+    'window': {'window': 16},
+    'window_on_lesion': {'window': 16, 'window_on_lesion': 1.0},
 }
 
 
@@ -248,14 +251,16 @@ def test_every_key_changes_the_result(name):
     keys = jax.random.split(jax.random.key(0), 16)
 
     def run(config):
-        return np.asarray(jax.jit(jax.vmap(lambda k: augment(k, *example(16), config)[0]))(keys))
+        return np.asarray(jax.jit(jax.vmap(lambda k: augment(k, *example(24), config)[0]))(keys))
 
     before, after = (run(config) for config in configs_for(name))
-    assert (before != after).any()
+    assert before.shape != after.shape or (before != after).any()
 
 
 def configs_for(name):
     """Without and with the change of one key, the operation that it belongs to being on."""
+    if name == 'window_on_lesion':
+        return only(window=16), only(**CHANGES[name])
     switch = {} if name in PROBABILITIES else dict.fromkeys(
         set(CHANGES[name]) & set(PROBABILITIES), 1.0
     )  # fmt: skip

@@ -175,6 +175,42 @@ def test_stage_2_starts_from_all_of_stage_1(trained, config):
     assert_same_bits(initial.variables(config, held_out=[]), last)
 
 
+@pytest.mark.slow
+def test_windows_and_frozen_statistics_from_the_first_stage_to_the_average(
+    trained, config, tmp_path
+):
+    _, first = trained
+    config.init_from, config.num_epochs = str(first.path), 2
+    config.model.frozen_batch_norm, config.augment.window = True, 16
+    run = Run(tmp_path / 'second')
+    loop.train(config, run)
+    shapes = build.variable_shapes(config)
+    before = first.load_variables(first.latest_step(), shapes, averaged=True)
+    for averaged in (False, True):
+        after = run.load_variables(run.latest_step(), shapes, averaged=averaged)
+        assert_same_bits(after['batch_stats'], before['batch_stats'])
+        moved = jax.tree.map(lambda a, b: (a != b).any(), after['params'], before['params'])
+        assert all(jax.tree.leaves(moved))
+
+
+def test_an_image_head_is_in_both_stages_or_in_none(trained, config, tmp_path):
+    _, first = trained
+    config.init_from = str(first.path)
+    config.model.image_head, config.loss.image = 'gate', 0.1
+    with pytest.raises(UsageError, match='no image head, which'):
+        initial.variables(config, [])
+    headed = Run(tmp_path / 'headed')
+    headed.start(config)
+    fresh = jax.device_get(build.initial_variables(config))
+    with headed.checkpointer(keep=1) as checkpointer:
+        checkpointer.save_checkpointables(0, fresh)
+    config.init_from = str(headed.path)
+    assert_same_bits(initial.variables(config, []), fresh)
+    config.model.image_head, config.loss.image = 'none', 0.0
+    with pytest.raises(UsageError, match='has an image head; give this stage the same one'):
+        initial.variables(config, [])
+
+
 def test_an_unfinished_stage_is_said_to_be_one(config, tmp_path, caplog, monkeypatch):
     """Averaged weights are asked for, but there are none before the last epoch."""
     run = Run(tmp_path / 'run')

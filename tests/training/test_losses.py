@@ -12,7 +12,8 @@ from pneumojax.training import losses
 
 SHAPE = (3, 5, 4, 1)
 WEIGHTS = ConfigDict({
-    'bce': 0.25, 'dice': 3.0, 'focal': 0.0, 'smooth': 0.5, 'focal_gamma': 2.0, 'dice_over': 'batch',
+    'bce': 0.25, 'dice': 3.0, 'focal': 0.0, 'image': 0.0, 'smooth': 0.5, 'focal_gamma': 2.0,
+    'dice_over': 'batch',
 })  # fmt: skip
 
 
@@ -128,13 +129,26 @@ def test_combined_weighs_all_three():
     assert parts['dice_loss'] == pytest.approx(per_image, rel=1e-6)
 
 
+def test_the_image_loss_asks_whether_the_mask_is_empty():
+    logits, masks = batch()
+    masks[1] = 0
+    weights = WEIGHTS.copy_and_resolve_references()
+    weights.image = 0.1
+    image_logits = np.array([2.0, -1.5, 0.5], np.float32)
+    loss, parts = losses.combined(logits, masks, weights, image_logits=image_logits)
+    expected = -np.mean(np.log(expit(np.array([2.0, 1.5, 0.5], np.float64))))
+    assert parts['image'] == pytest.approx(expected, rel=1e-6)
+    without = float(losses.combined(logits, masks, WEIGHTS)[0])
+    assert loss == pytest.approx(without + 0.1 * expected, rel=1e-6)
+
+
 @pytest.mark.parametrize('gamma', [0.0, 0.5, 2.0, 3.7])
 def test_focal_equals_its_definition_in_numpy(gamma):
     logits, masks = batch()
     expected = numpy_focal(logits, masks, gamma)
     assert losses.focal(logits, masks, gamma) == pytest.approx(expected, rel=2e-6)
     if gamma == 0:
-        assert losses.focal(logits, masks, 0.0) == pytest.approx(losses.bce(logits, masks))
+        assert losses.focal(logits, masks, 0.0) == pytest.approx(float(losses.bce(logits, masks)))
 
 
 @pytest.mark.parametrize('gamma', [0.5, 1.0, 2.0])

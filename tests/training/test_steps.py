@@ -232,6 +232,48 @@ def test_batch_statistics_change_in_training_and_not_in_evaluation(plain):
 
 
 @pytest.mark.slow
+def test_frozen_statistics_normalise_and_stay():
+    """From statistics that are not the batch's own, so that reading the wrong ones shows."""
+    stepper = Stepper(make_config(model__frozen_batch_norm=True, model__pretrained='something'))
+    start = initial_variables()
+    stats = jax.tree.map(lambda s: s / 4, start['batch_stats'])
+    state = create_state({**start, 'batch_stats': stats}, stepper.optimizer)
+    state, values = stepper.step(state, batch())
+    jax.tree.map(np.testing.assert_array_equal, state.batch_stats, stats)
+    logits, _ = network(train=False)(stats, batch()['image'])
+    assert values['loss'] == pytest.approx(numpy_loss(logits, batch()['mask']), rel=1e-5)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, start['params'])
+    assert all(jax.tree.leaves(moved))
+
+
+@pytest.mark.slow
+def test_the_image_head_is_trained_and_counts_in_the_prediction():
+    config = make_config(model__image_head='gate', loss__image=0.1, augment__window=16)
+    stepper, start = Stepper(config), jax.device_get(build.initial_variables(config))
+    state = create_state(start, stepper.optimizer)
+    state, values = jax.device_get(stepper.step(state, batch()))
+    assert values['loss'] == pytest.approx(
+        values['bce'] + values['dice_loss'] + 0.1 * values['image'], rel=1e-5
+    )
+    moved = jax.tree.map(lambda a, b: (a != b).any(), state.params, start['params'])
+    assert jax.tree.reduce(lambda a, b: a and b, moved)
+
+    rows = evaluation_batch()
+    start = jax.tree.map(np.copy, start)
+    start['params']['head']['bias'] += 1e4  # every pixel is positive ...
+    eval_step = jax.jit(steps.make_eval_step(config))
+    for bias, dice in ((1e4, None), (-1e4, 1.0)):  # ... unless the whole image is not
+        start['params']['image_head']['bias'] = np.full(1, bias, np.float32)
+        sums = eval_step(start, rows)
+        if bias > 0:
+            masks = rows['mask'][:6].reshape(6, -1)
+            expected = (2 * masks.sum(1) / (masks.sum(1) + masks.shape[1])).sum()
+            assert sums['dice'] == pytest.approx(expected, rel=1e-5)
+        else:
+            assert sums['dice'] == dice * (masks.sum(1) == 0).sum()
+
+
+@pytest.mark.slow
 def test_evaluation_equals_one_image_at_a_time_in_numpy(eval_step):
     rows, variables = evaluation_batch(), initial_variables()
     sums = eval_step(variables, rows)
