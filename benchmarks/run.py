@@ -18,6 +18,7 @@ from pneumojax.progress import show_log
 
 BENCHMARKS = {
     'predict_memory': 'does memory grow with the folder that is predicted',
+    'threshold_search': 'how long the search for the rule takes',
 }
 
 

@@ -137,6 +137,8 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.weights = 'average'  # which weights are reported: 'average' (if any) or 'last'
     # 'single': one threshold and a smallest area (A); 'triplet': sneddy's two thresholds (W).
     evaluation.rule = 'single'
+    # Also try rules that drop connected regions below an area (W: sneddy, 100 px).
+    evaluation.regions = False
     evaluation.compare = (
         False  # also score the last weights, and without flips: what each part gains
     )

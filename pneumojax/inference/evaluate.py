@@ -112,7 +112,7 @@ def judge(config, scored: Scores, patients: Sequence[str], parts: np.ndarray) ->
       parts: int [N], see `thresholds.cross_fit`.
     """
     fitted = thresholds.cross_fit(
-        scored.histograms, scored.pixels, parts, kind=config.evaluation.rule
+        scored.histograms, scored.pixels, parts, scored.regions, kind=config.evaluation.rule
     )
     summary = metrics.summarize(
         fitted.dice, scored.true_px, fitted.predicted_px, scored.probability,
@@ -154,7 +154,10 @@ def write_figures(
         'step': step,
     }
     rule, calibrated_dice = thresholds.search(
-        judged.scores.histograms, judged.scores.pixels, kind=config.evaluation.rule
+        judged.scores.histograms,
+        judged.scores.pixels,
+        judged.scores.regions,
+        kind=config.evaluation.rule,
     )
     run.write_json('thresholds.json', {
         **dataclasses.asdict(rule),

@@ -158,5 +158,6 @@ def _member(run, config, step, weights, flips, rule) -> Member:
 
 
 def _rule(stated) -> thresholds.Rule:
+    stated = {'region': 0} | stated  # which older runs and exports do not state
     names = [field.name for field in dataclasses.fields(thresholds.Rule)]
     return thresholds.Rule(*(stated[name] for name in names))

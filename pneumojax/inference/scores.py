@@ -27,6 +27,7 @@ class Scores(NamedTuple):
     histograms: np.ndarray  # int32 [N, 2, BINS], see thresholds.pixel_histogram
     pixels: np.ndarray  # int64 [N], height times width of the original
     probability: np.ndarray  # float64 [N], of the image, see metrics.image_probability
+    regions: np.ndarray | None = None  # int32 [N, B, R, 2], see rules.region_table; if wanted
 
     @property
     def true_px(self) -> np.ndarray:
@@ -35,12 +36,13 @@ class Scores(NamedTuple):
 
     def take(self, rows) -> 'Scores':
         """Chosen images, in the order of `rows` (indices)."""
-        return Scores(*(column[rows] for column in self))
+        return Scores(*(None if column is None else column[rows] for column in self))
 
 
 def concatenate(parts: Sequence[Scores]) -> Scores:
     """The images of several runs, one run after another."""
-    return Scores(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    columns = zip(*parts, strict=True)
+    return Scores(*(None if c[0] is None else np.concatenate(c) for c in columns))
 
 
 class Variant(NamedTuple):
@@ -97,9 +99,11 @@ class Predictor:
                     yield int(index), geometry.unfit(square, dataset.records.shapes[index])
 
 
-def score(predictor: Predictor, variables, label: str, dataset: Dataset) -> Scores:
-    """Predicts all validation images and keeps what `Scores` holds."""
-    histograms, pixels, image_probability = [], [], []
+def score(
+    predictor: Predictor, variables, label: str, dataset: Dataset, *, regions: bool = False
+) -> Scores:
+    """Predicts all validation images and keeps what `Scores` holds, `regions` if wanted."""
+    histograms, pixels, image_probability, tables = [], [], [], []
     stream = predictor(variables, dataset, dataset.validation)
     total = len(dataset.validation)
     for index, probability in tqdm(stream, f'evaluate ({label})', total, unit='image'):
@@ -107,7 +111,12 @@ def score(predictor: Predictor, variables, label: str, dataset: Dataset) -> Scor
         histograms.append(thresholds.pixel_histogram(probability, mask))
         pixels.append(probability.size)
         image_probability.append(metrics.image_probability(probability))
-    return Scores(np.stack(histograms), np.array(pixels), np.array(image_probability))
+        if regions:
+            tables.append(thresholds.region_table(probability, mask))
+    return Scores(
+        np.stack(histograms), np.array(pixels), np.array(image_probability),
+        np.stack(tables) if regions else None,
+    )  # fmt: skip
 
 
 def of_run(
@@ -133,10 +142,14 @@ def of_run(
         variables = run.load_variables(step, shapes, averaged=variant.averaged)
         if variant.flips not in predictors:
             predictors[variant.flips] = Predictor(config, variant.flips)
-        results[variant] = score(predictors[variant.flips], variables, variant.label, dataset)
+        results[variant] = score(
+            predictors[variant.flips], variables, variant.label, dataset,
+            regions=config.evaluation.regions,
+        )  # fmt: skip
     arrays = {'about': np.array(about)}
     for number, scores in enumerate(results.values()):
-        arrays |= {f'{name}_{number}': column for name, column in scores._asdict().items()}
+        columns = scores._asdict().items()
+        arrays |= {f'{name}_{number}': c for name, c in columns if c is not None}
     run.write_arrays(FILE, arrays)
     return results
 
@@ -152,7 +165,7 @@ def _read(run, about, wanted) -> dict[Variant, Scores] | None:
     if arrays is None or str(arrays.get('about')) != about:
         return None
     return {
-        variant: Scores(*(arrays[f'{name}_{number}'] for name in Scores._fields))
+        variant: Scores(*(arrays.get(f'{name}_{number}') for name in Scores._fields))
         for number, variant in enumerate(wanted)
     }
 
@@ -167,5 +180,6 @@ def _about(config, run, dataset, step, wanted) -> str:
         'images': [dataset.examples[i].image_id for i in dataset.validation],
         'bins': thresholds.BINS,
         'score_share': metrics.SCORE_SHARE,
+        'regions': [thresholds.REGION_BOTTOMS, thresholds.REGIONS] * config.evaluation.regions,
     }
     return json.dumps(about)

@@ -9,7 +9,7 @@ import pathlib
 from pneumojax import layout
 from pneumojax.config import ALL_FOLDS
 from pneumojax.errors import UsageError
-from pneumojax.outputs.report import FIGURES, LIMITS
+from pneumojax.outputs.report import FIGURES, LIMITS, dropped
 from pneumojax.run import Run
 
 
@@ -53,7 +53,7 @@ Research on the segmentation of pneumothorax in frontal chest radiographs, and t
 grey radiograph (DICOM, PNG or JPEG). Out: a probability for each pixel, a mask, and a score for the
 image. The mask follows this rule: an image is left empty when fewer than {rule['area']} pixels (at
 1024 x 1024, scaled to its size) reach {rule['top']:g}; else every pixel that reaches
-{rule['bottom']:g} is marked.
+{rule['bottom']:g} is marked{dropped(rule)}.
 
 Out of scope: any clinical use.
 

@@ -169,8 +169,15 @@ def _rule(rule):
     return escape(
         f'An image is left empty when fewer than {rule["area"]:,} pixels (at 1024 x 1024, scaled '
         f'to its size) reach a probability of {rule["top"]:g}; else every pixel that reaches '
-        f'{rule["bottom"]:g} is marked.'
+        f'{rule["bottom"]:g} is marked{dropped(rule)}.'
     )
+
+
+def dropped(rule: Mapping[str, Any]) -> str:
+    """What a rule says of small regions, to end a sentence with; nothing where it keeps all."""
+    if not rule.get('region'):
+        return ''
+    return f', but connected regions of fewer than {rule["region"]} of these pixels'
 
 
 def _figures(evaluation):

@@ -5,7 +5,7 @@ import pathlib
 from html import escape
 
 from pneumojax import layout
-from pneumojax.outputs.report import FIGURES, LIMITS, interval
+from pneumojax.outputs.report import FIGURES, LIMITS, dropped, interval
 from pneumojax.outputs.report_page import STYLE
 from pneumojax.run import Run
 
@@ -55,7 +55,8 @@ td {{ font-variant-numeric: tabular-nums; }} .picture {{ max-width: 100%; backgr
 <p class="warning">{warning}</p>
 <h2>Figures, with 95 % intervals</h2><table>{_table(evaluation, variants)}</table>
 <p class="note">Thresholds: {escape(str(evaluation.get('thresholds', '')))}. In use: at least
-{rule['area']} px (at 1024 x 1024) reach {rule['top']:g}, then all that reach {rule['bottom']:g}.
+{rule['area']} px (at 1024 x 1024) reach {rule['top']:g}, then all that reach
+{rule['bottom']:g}{dropped(rule)}.
 </p>{pictures}
 <h2>Limits</h2><ul>{''.join(f'<li>{escape(limit)}</li>' for limit in LIMITS)}</ul>
 <p class="note">More in model_card.md, per_image.csv, evaluation.json and thresholds.json beside

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from pneumojax.data.splits import assign_folds
 from pneumojax.inference import thresholds
@@ -124,6 +125,89 @@ def test_search_equals_a_loop_over_pixels(kind):
     assert len({round(value, 9) for value in means.values()}) > 5  # not all alike
 
 
+HERE = 40 * 56  # reference pixels at which REGIONS are small parts of these images
+
+
+def keep_large(mask, region, reference_pixels):
+    """Drops small regions, by another library."""
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    for label in range(1, count + 1):
+        if (labels == label).sum() * reference_pixels < region * mask.size:
+            mask = mask & (labels != label)
+    return mask
+
+
+def speckled(seed, n):
+    """Images with regions of many sizes, inside the truth and outside."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for probability, mask in images(seed, n)[0]:
+        spots = cv2.GaussianBlur(rng.standard_normal(mask.shape), (0, 0), 1.5)
+        noisy = np.clip(probability + 3 * np.maximum(spots - 0.12, 0), 0, 1)
+        pairs.append((noisy.astype(np.float32), mask))
+    kept = [thresholds.pixel_histogram(*pair) for pair in pairs]
+    tables = [thresholds.region_table(*pair, reference_pixels=HERE) for pair in pairs]
+    return pairs, np.stack(kept), np.array([m.size for _, m in pairs]), np.stack(tables)
+
+
+def test_region_table_equals_labels_of_another_library():
+    pairs, _, _, tables = speckled(21, 5)
+    for (probability, true), table in zip(pairs, tables, strict=True):
+        bins = thresholds.quantize(probability)
+        for b, bottom in enumerate(thresholds.REGION_BOTTOMS):
+            for r, region in enumerate(thresholds.REGIONS):
+                mask = keep_large(bins >= round(bottom * 1000), region, HERE)
+                counts = [(mask & (true == 0)).sum(), (mask & (true == 1)).sum()]
+                assert table[b, r].tolist() == counts
+                rule = Rule(bottom, 0, bottom, HERE, region)
+                np.testing.assert_array_equal(thresholds.apply(rule, probability), mask)
+    assert len(np.unique(tables)) > 50
+
+
+@pytest.mark.parametrize('kind', ['single', 'triplet'])
+def test_search_with_regions_equals_a_loop_over_pixels(kind):
+    pairs, histograms, pixels, tables = speckled(22, 12)
+    grid = {'tops': (0.3, 0.5, 0.55, 0.7), 'areas': (0, 60, 300), 'bottoms': (0.2, 0.25, 0.5)}
+    edges = [(t, t) for t in grid['tops']]
+    if kind == 'triplet':
+        edges = [(t, b) for t in grid['tops'] for b in grid['bottoms'] if b <= t]
+    rules = [
+        Rule(t, a, b, HERE, r)
+        for (t, b), a, r in itertools.product(edges, grid['areas'], (0, *thresholds.REGIONS))
+        if r == 0 or b in thresholds.REGION_BOTTOMS
+    ]
+    means = {
+        rule: np.mean([dice(thresholds.apply(rule, p), true) for p, true in pairs])
+        for rule in rules
+    }
+    rule, mean = thresholds.search(
+        histograms, pixels, tables, kind=kind, reference_pixels=HERE, **grid
+    )
+    assert mean == pytest.approx(max(means.values()), abs=1e-12)
+    assert means[rule] == pytest.approx(mean, abs=1e-12)
+    assert rule.region  # dropping regions is what helps here
+    assert mean > max(value for r, value in means.items() if not r.region)
+    score, area = thresholds.dice_per_image(histograms, pixels, rule, tables)
+    masks = [thresholds.apply(rule, p) for p, _ in pairs]
+    assert score.tolist() == [dice(m, true) for m, (_, true) in zip(masks, pairs, strict=True)]
+    assert area.tolist() == [int(m.sum()) for m in masks]
+
+
+def test_regions_are_judged_by_rules_of_other_images():
+    _, histograms, pixels, tables = speckled(23, 12)
+    part = np.arange(12) % 3
+    grid = {'kind': 'triplet', 'reference_pixels': HERE, **GRID}
+    fitted = thresholds.cross_fit(histograms, pixels, part, tables, **grid)
+    for p in range(3):
+        rule, _ = thresholds.search(
+            histograms[part != p], pixels[part != p], tables[part != p], **grid
+        )
+        assert fitted.rules[p] == rule
+        score, _ = thresholds.dice_per_image(histograms, pixels, rule, tables)
+        np.testing.assert_array_equal(fitted.dice[part == p], score[part == p])
+    assert any(rule.region for rule in fitted.rules)
+
+
 def test_ties_end_in_the_middle_of_the_plateau():
     # One lesion of 10,000 px with p = 0.905, one false alarm of 1,000 px with p = 0.605.
     histograms = np.zeros((2, 2, thresholds.BINS), np.int32)
@@ -169,6 +253,8 @@ def test_default_grid_has_the_published_rules():
         (0.5, -1, 0.5),
         (0.5, 1.5, 0.5),
         (0.5, 100, 0.5, 0),
+        (0.5, 100, 0.5, 1024, -1),
+        (0.5, 100, 0.5, 1024, 0.5),
         (0.5005, 100, 0.5),  # between two bins
         (float('nan'), 100, 0.5),
     ],
