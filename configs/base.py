@@ -28,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.data = data = ml_collections.ConfigDict()
     # Folder with DICOMs anywhere below it and Kaggle's CSV; or one's own images with masks of the
-    # same names, see docs/own_images.md.
+    # same names, see docs/how-to/own_images.md.
     data.root = 'data/siim'
     data.masks = ''  # one's own: folder of the PNG masks; empty: <root>/masks
     # One's own: CSV ImageId[,PatientId][,Pneumothorax][,split][,fold]; empty: <root>/table.csv if

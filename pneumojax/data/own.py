@@ -26,8 +26,8 @@ from pneumojax.progress import log
 
 MASKS = 'masks'  # below the root, unless data.masks says otherwise
 EXPECTED = (
-    "expected images with masks (docs/own_images.md), or Kaggle's layout, which is DICOM files and "
-    f'{" or ".join(reversed(siim.ANNOTATIONS))}; {siim.DEMO}'
+    "expected images with masks (docs/how-to/own_images.md), or Kaggle's layout, which is DICOM "
+    f'files and {" or ".join(reversed(siim.ANNOTATIONS))}; {siim.DEMO}'
 )
 
 
