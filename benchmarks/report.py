@@ -51,6 +51,44 @@ def seconds(call: Callable[[], Any], repeats: int, warmup: int = 1) -> Timing:
     return Timing(statistics.median(taken), min(taken), max(taken))
 
 
+class Usage(NamedTuple):
+    """What one call took."""
+
+    seconds: float
+    own_cores: float  # processor cores that this process and its ended children kept busy
+    other_cores: float | None  # those that all other processes kept busy; None if not known
+
+
+def watch(call: Callable[[], Any], repeats: int) -> Usage:
+    """Times calls on a machine that may not be ours alone: the median of the undisturbed ones.
+
+    Args:
+      call: blocks until its work is done.
+      repeats: calls. Those during which others used a tenth of a core or more count only where
+        there is nothing else; then the least disturbed one is returned.
+    """
+    taken = []
+    for _ in range(repeats):
+        own, busy, start = sum(os.times()[:4]), _busy_seconds(), time.perf_counter()
+        call()
+        wall = time.perf_counter() - start
+        own = (sum(os.times()[:4]) - own) / wall
+        other = None if busy is None else max(0.0, (_busy_seconds() - busy) / wall - own)
+        taken.append(Usage(wall, own, other))
+    quiet = sorted(u for u in taken if u.other_cores is None or u.other_cores < 0.1)
+    return quiet[len(quiet) // 2] if quiet else min(taken, key=lambda u: u.other_cores)
+
+
+def _busy_seconds() -> float | None:
+    """Seconds that all cores together have been busy since the machine started (Linux)."""
+    path = pathlib.Path('/proc/stat')
+    if not path.exists():
+        return None
+    ticks = list(map(int, path.read_text().split('\n', 1)[0].split()[1:9]))
+    idle, waiting_for_disk = ticks[3:5]
+    return (sum(ticks) - idle - waiting_for_disk) / os.sysconf('SC_CLK_TCK')
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()

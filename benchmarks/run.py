@@ -17,6 +17,7 @@ from pneumojax.errors import UsageError
 from pneumojax.progress import show_log
 
 BENCHMARKS = {
+    'pipeline': 'from DICOM files to records and from records to batches, per core',
     'predict_memory': 'does memory grow with the folder that is predicted',
     'threshold_search': 'how long the search for the rule takes',
 }

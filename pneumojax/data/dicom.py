@@ -20,6 +20,7 @@ import pydicom
 from pydicom import uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
+from pydicom.tag import Tag
 
 from pneumojax.data import jpeg12
 
@@ -33,6 +34,7 @@ _OPTIONAL = (
     'RescaleSlope', 'RescaleIntercept', 'VOILUTSequence', 'VOILUTFunction', 'WindowCenter',
     'WindowWidth',
 )  # fmt: skip
+_TAGS = [Tag(keyword) for keyword in (*_REQUIRED, *_OPTIONAL)]  # looked up once, not per file
 # Codecs under permissive licences first; pylibjpeg-libjpeg would do as well, but is GPLv3.
 _TO_INSTALL = {
     uid.JPEG2000Lossless: 'pillow',
@@ -95,16 +97,15 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
         return image
     if image.dtype != np.uint16:
         raise ValueError(f'expected uint8 or uint16 pixels, not {image.dtype}')
-    return _NEAREST_BYTE[image]
-
-
-_NEAREST_BYTE = ((np.arange(1 << 16) + 128) // 257).astype(np.uint8)
+    # In float32, but far from any tie: the same as (image + 128) // 257, ten times faster.
+    flat = image.reshape(1, -1)
+    return cv2.convertScaleAbs(flat, alpha=1 / 257).reshape(image.shape) if flat.size else flat
 
 
 def _open(path: str | os.PathLike, max_pixels: int) -> pydicom.Dataset:
     """Reads only the tags that make the image, none of which identifies anyone."""
     try:
-        dataset = pydicom.dcmread(path, specific_tags=[*_REQUIRED, *_OPTIONAL])
+        dataset = pydicom.dcmread(path, specific_tags=_TAGS)
     except FileNotFoundError as error:
         raise DicomError('no such file; check the path') from error
     except OSError as error:
@@ -237,7 +238,11 @@ def _display(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     used = pixels if padding is None else pixels[~padding]
     if not used.size:
         return np.zeros(pixels.shape, np.uint8 if bits <= 8 else np.uint16)
-    low, high = int(used.min()), int(used.max())
+    possible = np.iinfo(pixels.dtype)
+    if bits <= 8 and lowest <= possible.min and possible.max <= highest:
+        low, high = lowest, highest  # of every image with 8 of 8 bits: nothing to look for
+    else:
+        low, high = int(used.min()), int(used.max())
     if low < lowest or high > highest:
         # Bits above those stored are not part of the pixel (PS3.5 8.1.1): often old overlays.
         pixels = (pixels.astype(np.int64) - lowest & (1 << bits) - 1) + lowest
@@ -254,11 +259,20 @@ def _display(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
             table = (table // 257).astype(np.uint8)
         if padding is None and np.array_equal(table, values):
             return pixels.astype(table.dtype, copy=not pixels.flags.writeable)
-        # Padding may lie outside the table; it is painted over below.
-        image = table[np.clip(pixels, low, high).astype(np.int64) - low]
+        if pixels.dtype == np.uint8 and len(values) == 256:
+            image = cv2.LUT(pixels, table)
+        else:
+            image = np.take(table, _offsets(pixels, low), mode='clip')
     if padding is not None:
         image[padding] = 0
     return image
+
+
+def _offsets(pixels: np.ndarray, low: int) -> np.ndarray:
+    """pixels - low as indices. Below `low` (only padding is) they wrap around: clip them."""
+    unsigned = np.dtype(pixels.dtype.str.replace('i', 'u'))  # in which no difference overflows
+    first = np.array(low % (1 << 8 * unsigned.itemsize), unsigned)
+    return (pixels.view(unsigned) - first).astype(np.intp)
 
 
 def _padding(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:

@@ -116,39 +116,56 @@ def cache_folder(cache, examples: Sequence[Example], size: int) -> pathlib.Path:
     return pathlib.Path(cache) / f'{size}px-{cache_key(examples, size)}'
 
 
-def prepare(cache, examples: Sequence[Example], size: int) -> Records:
+def prepare(cache, examples: Sequence[Example], size: int, also: Sequence[int] = ()) -> Records:
     """Returns the cache of these examples, made first if it is missing or stale.
 
     Args:
       cache: folder that holds one folder per data set and size.
       examples: in the order of the records.
       size: side of the fitted squares, pixels.
+      also: more sizes to make while the images are decoded.
 
     Raises:
       UsageError: a file cannot be read, a mask does not fit its image, the disk is full ...
     """
-    folder = cache_folder(cache, examples, size)
-    if (folder / 'manifest.json').is_file():
-        log.info('%d images at %d px are in %s', len(examples), size, folder)
-        return Records(folder)
+    folders = {s: cache_folder(cache, examples, s) for s in dict.fromkeys((size, *also))}
+    missing = {s: f for s, f in folders.items() if not (f / 'manifest.json').is_file()}
+    for s in folders.keys() - missing.keys():
+        log.info('%d images at %d px are in %s', len(examples), s, folders[s])
+    if missing:
+        _make(missing, examples)
+    return Records(folders[size])
+
+
+def _make(folders: dict[int, pathlib.Path], examples: Sequence[Example]) -> None:
+    """Writes the folder of each size under another name, and names them when all are whole."""
+    parent, partials = next(iter(folders.values())).parent, {}
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder.parent)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(parent)
+            for size, folder in folders.items():
+                partials[size] = pathlib.Path(
+                    tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=parent)
+                )
+        except OSError as e:
+            raise UsageError(f'config.data.cache: cannot write in {parent}: {e}') from None
+        with contextlib.ExitStack() as owned:
+            for partial in partials.values():
+                owned.enter_context(_owned(partial))
+            _write(partials, examples)
+        for size, folder in folders.items():
+            partials[size].chmod(0o755)  # made for its owner alone
+            try:
+                os.rename(partials[size], folder)
+            except OSError:
+                if not (folder / 'manifest.json').is_file():  # else another process was faster
+                    raise
     except OSError as e:
-        raise UsageError(f'config.data.cache: cannot write in {folder.parent}: {e}') from None
-    try:
-        with _owned(partial):
-            _write(partial, examples, size)
-        partial.chmod(0o755)  # made for its owner alone
-        os.rename(partial, folder)
-    except OSError as e:
-        if (folder / 'manifest.json').is_file():  # another process was faster
-            return Records(folder)
-        raise UsageError(f'config.data.cache: cannot write {folder}: {e}') from None
+        raise UsageError(f'config.data.cache: cannot write in {parent}: {e}') from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Records(folder)
+        for partial in partials.values():
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -172,33 +189,42 @@ def _remove_leftovers(cache: pathlib.Path) -> None:
 
 
 class _Fitted(NamedTuple):
-    record: bytes
+    records: list[bytes]  # one for each size
     shape: tuple[int, int]
 
 
-def _write(folder: pathlib.Path, examples: Sequence[Example], size: int) -> None:
-    shapes, shards = [], []
-    progress = tqdm(total=len(examples), desc=f'prepare {size} px', unit='image')
+def _write(folders: dict[int, pathlib.Path], examples: Sequence[Example]) -> None:
+    """Decodes every image once, a few at a time, and writes its record of each size."""
+    shapes, shards, sizes = [], [], tuple(folders)
+    progress = tqdm(
+        total=len(examples), desc=f'prepare {" and ".join(map(str, sizes))} px', unit='image'
+    )
     with progress, ThreadPoolExecutor(os.cpu_count()) as pool:
-        fitted = ordered_map(pool, lambda e: _fit(e, size), examples, 4 * (os.cpu_count() or 1))
+        fitted = ordered_map(pool, lambda e: _fit(e, sizes), examples, 4 * (os.cpu_count() or 1))
         for start in range(0, len(examples), SHARD_SIZE):
             name = f'shard-{len(shards):05d}.array_record'
             shards.append(name)
             # One record per group: random access reads no neighbour. Pixels do not compress fast.
-            writer = ArrayRecordWriter(str(folder / name), 'group_size:1,uncompressed')
+            writers = [
+                ArrayRecordWriter(str(folder / name), 'group_size:1,uncompressed')
+                for folder in folders.values()
+            ]
             for item in itertools.islice(fitted, min(SHARD_SIZE, len(examples) - start)):
-                _save(writer.write, item.record)
+                for writer, record in zip(writers, item.records, strict=True):
+                    _save(writer.write, record)
                 shapes.append(item.shape)
                 progress.update()
-            _save(writer.close)
-    manifest = {
-        'format': FORMAT,
-        'image_size': size,
-        'shards': shards,
-        'image_ids': [e.image_id for e in examples],
-        'shapes': shapes,
-    }
-    (folder / 'manifest.json').write_text(json.dumps(manifest))
+            for writer in writers:
+                _save(writer.close)
+    for size, folder in folders.items():
+        manifest = {
+            'format': FORMAT,
+            'image_size': size,
+            'shards': shards,
+            'image_ids': [e.image_id for e in examples],
+            'shapes': shapes,
+        }
+        (folder / 'manifest.json').write_text(json.dumps(manifest))
 
 
 def _save(call, *args) -> None:
@@ -209,7 +235,13 @@ def _save(call, *args) -> None:
         raise OSError(' '.join(str(e).split())) from None
 
 
-def _fit(example: Example, size: int) -> _Fitted:
+def _fit(example: Example, sizes: Sequence[int]) -> _Fitted:
     image, mask = labelled.load(example)
-    record = encode(geometry.fit_image(image, size), geometry.fit_mask(mask, size))
-    return _Fitted(record, image.shape)
+
+    def fit_mask(size):
+        # Most images have none; fitting an empty one is work all the same.
+        empty = not example.positive
+        return np.zeros((size, size), np.uint8) if empty else geometry.fit_mask(mask, size)
+
+    records = [encode(geometry.fit_image(image, size), fit_mask(size)) for size in sizes]
+    return _Fitted(records, image.shape)

@@ -86,6 +86,17 @@ def test_others_may_read_the_cache(tmp_path, drawn):
     assert {p.name for p in folder.iterdir()} == {'manifest.json', 'shard-00000.array_record'}
 
 
+def test_several_sizes_come_from_one_decoding(tmp_path, drawn, loads):
+    records.prepare(tmp_path, drawn, SIZE, also=(SIZE, 2 * SIZE))
+    assert len(loads) == len(drawn)
+    for size in (SIZE, 2 * SIZE):
+        assert_right(records.prepare(tmp_path, drawn, size), drawn, size)
+    loads.clear()
+    more = records.prepare(tmp_path, drawn, 3 * SIZE, also=(SIZE,))  # only what is missing
+    assert len(loads) == len(drawn)
+    assert_right(more, drawn, 3 * SIZE)
+
+
 def copied(drawn, folder):
     """The same images as files of their own, which a test may change."""
     folder.mkdir()
