@@ -113,8 +113,7 @@ def _from_records(add, cache: records.Records, size: int) -> None:
     everyone, count = np.arange(len(cache)), plan.total_steps * plan.batch_size
 
     def batches():
-        for _ in pipeline.train_batches(cache, everyone, plan):
-            pass
+        _exhaust(pipeline.train_batches(cache, everyone, plan))
 
     def on_device():
         for batch in pipeline.train_batches(cache, everyone, plan):
@@ -125,13 +124,22 @@ def _from_records(add, cache: records.Records, size: int) -> None:
     add(f'records to batches on the device, {size}', on_device, count)
 
 
+def _exhaust(batches) -> None:
+    for _ in batches:
+        pass
+
+
 def _from_torch(add, examples, work, size: int) -> list[str]:
     try:
         from benchmarks import torch_loader
     except ImportError as e:
         return [f'No DataLoader beside them: {e}.']
     cache = records.prepare(work / 'cache', examples, size)
-    for part, dataset, count in torch_loader.data_sets(examples, cache, size):
+    for part, dataset in torch_loader.ways(examples, cache, size):
         loader = torch_loader.make_loader(dataset, BATCH, cores())
-        add(f'PyTorch DataLoader, {part}, {size}', lambda loader=loader: list(loader), count)
-    return ['The DataLoader has a worker process for each core; starting them is in its time.']
+        add(
+            f'PyTorch DataLoader, {part}, {size}',
+            lambda loader=loader: _exhaust(loader),
+            len(dataset),
+        )
+    return ['The DataLoader has a worker process for each core, started before.']

@@ -4,91 +4,68 @@ albumentations' releases since 2.0 ask for opencv-python-headless beside the ope
 `pip install --no-deps albumentations albucore`, then what its import names.
 """
 
-import albumentations
+import os
+
 import cv2
 import numpy as np
 import torch
 
+from benchmarks import torch_augment
+from configs import base
 from pneumojax.data import siim
 
-cv2.setNumThreads(0)  # as DataLoader users are told: its workers share the cores
 
+class Images(torch.utils.data.Dataset):
+    """Images and masks [1, S, S] uint8, each epoch `repeats` times over all of them.
 
-def transforms(size: int) -> albumentations.Compose:
-    """The list of `configs/base.py` in albumentations' terms."""
-    a = albumentations
-    return a.Compose([
-        a.HorizontalFlip(p=0.5),
-        a.OneOf([
-            a.RandomBrightnessContrast(brightness_limit=0.0, contrast_limit=0.2, p=1),
-            a.RandomGamma(gamma_limit=(80, 120), p=1),
-            a.RandomBrightnessContrast(brightness_limit=0.2, contrast_limit=0.0, p=1),
-        ], p=0.3),
-        a.OneOf([
-            a.ElasticTransform(alpha=120, sigma=6, p=1),
-            a.GridDistortion(num_steps=5, distort_limit=0.3, p=1),
-            a.OpticalDistortion(distort_limit=0.5, p=1),
-        ], p=0.3),
-        a.ShiftScaleRotate(shift_limit=0.2, scale_limit=0.2, rotate_limit=20, p=0.5),
-        a.RandomSizedCrop((int(size * 412 / 512), size), (size, size), p=0.25),
-    ])  # fmt: skip
+    Args:
+      source: `examples`, decoded and shrunk each time, or `Records`.
+      size: S, pixels.
+      augment: whether by `configs/base.py`'s list, on the CPU.
+    """
 
-
-class FromFiles(torch.utils.data.Dataset):
-    """Decodes and shrinks every image every time it is asked for."""
-
-    def __init__(self, examples, size: int, transform=None):
-        self.examples, self.size, self.transform = examples, size, transform
+    def __init__(self, source, size: int, augment: bool, repeats: int = 1):
+        self.source, self.size, self.repeats = source, size, repeats
+        self.augment = augment
+        self.transform = None
 
     def __len__(self):
-        return len(self.examples)
+        return len(self.source) * self.repeats
 
     def __getitem__(self, index):
-        image, mask = siim.load(self.examples[index])
-        size = (self.size, self.size)
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
-        return _tensors(image, mask, self.transform)
+        if self.augment and self.transform is None:  # in the worker: it need not travel there
+            config = base.get_config()
+            config.image_size = self.size
+            cv2.setNumThreads(0)  # as users of DataLoader are told: the workers share the cores
+            self.transform = torch_augment.make_augment(config)
+        item = self.source[index % len(self.source)]
+        if isinstance(item, siim.Example):
+            image, mask = siim.load(item)
+            size = (self.size, self.size)
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+        else:
+            image, mask = item
+        if self.augment:
+            image, mask = self.transform.call(np.ascontiguousarray(image), mask)
+        return torch.tensor(image[None]), torch.tensor(mask[None])
 
 
-class FromRecords(torch.utils.data.Dataset):
-    """Reads the records that this project trains from, `repeats` times over."""
-
-    def __init__(self, cache, repeats: int, transform=None):
-        self.cache, self.repeats, self.transform = cache, repeats, transform
-
-    def __len__(self):
-        return len(self.cache) * self.repeats
-
-    def __getitem__(self, index):
-        image, mask = self.cache[index % len(self.cache)]
-        return _tensors(image, mask, self.transform)
-
-
-def _tensors(image: np.ndarray, mask: np.ndarray, transform):
-    if transform is not None:
-        changed = transform(image=np.ascontiguousarray(image), mask=mask)
-        image, mask = changed['image'], changed['mask']
-    return torch.tensor(image[None]), torch.tensor(mask[None])
-
-
-def data_sets(examples, cache, size: int):
-    """(what it does, the data set, images an epoch of it) for three ways of feeding."""
-    transform = transforms(size)
+def ways(examples, cache, size: int):
+    """(what the workers do, their data set) for three ways of feeding."""
+    name = torch_augment.make_augment(base.get_config()).name
     repeats = max(1, 1000 // len(cache))
     return (
-        ('from DICOM, albumentations', FromFiles(examples, size, transform), len(examples)),
-        (
-            'from records, albumentations',
-            FromRecords(cache, repeats, transform),
-            repeats * len(cache),
-        ),
-        ('from records, nothing else', FromRecords(cache, repeats), repeats * len(cache)),
+        (f'from DICOM, {name}', Images(examples, size, augment=True)),
+        (f'from records, {name}', Images(cache, size, augment=True, repeats=repeats)),
+        ('from records, nothing else', Images(cache, size, augment=False, repeats=repeats)),
     )
 
 
 def make_loader(dataset, batch_size: int, workers: int) -> torch.utils.data.DataLoader:
     """Shuffled batches from worker processes."""
+    os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # the workers inherit it
     return torch.utils.data.DataLoader(
-        dataset, batch_size, shuffle=True, num_workers=workers, multiprocessing_context='forkserver'
-    )
+        dataset, batch_size, shuffle=True, num_workers=workers, persistent_workers=True,
+        multiprocessing_context='forkserver',
+    )  # fmt: skip

@@ -1,6 +1,7 @@
 """From a configuration to images that can be read: find, (draw), decode once, split."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,11 +52,12 @@ def examples(config) -> tuple[Example, ...]:
     return _subset(found, data.num_examples, data.split_seed) if data.num_examples else found
 
 
-def load(config) -> Dataset:
+def load(config, also: Sequence[int] = ()) -> Dataset:
     """Finds the images that `config.data` names, decodes them if need be, and splits them.
 
     Args:
       config: `data` and `image_size` are read.
+      also: more sizes to decode the images at in the same pass.
 
     Raises:
       UsageError: no data set, or one that cannot be used; see `find` and `records.prepare`.
@@ -75,7 +77,9 @@ def load(config) -> Dataset:
             f'config.data.num_folds is {data.num_folds}: {len(found)} images leave '
             f'{len(train)} to train on and {len(validation)} to validate on; use fewer folds'
         )
-    return Dataset(found, records.prepare(data.cache, found, config.image_size), train, validation)
+    return Dataset(
+        found, records.prepare(data.cache, found, config.image_size, also), train, validation
+    )
 
 
 def find(data) -> tuple[Example, ...]:

@@ -24,9 +24,12 @@ COLUMNS = (
 
 
 def prepare(config, workdir: pathlib.Path) -> None:
-    """Decodes the images of every stage into the cache."""
-    for stage, _ in runs(layout.fold_config(config, 0), workdir):  # all folds read the same cache
-        dataset_lib.load(stage)
+    """Decodes the images of every stage into the cache, once for all stages' sizes."""
+    # All folds read the same cache.
+    stages = [stage for stage, _ in runs(layout.fold_config(config, 0), workdir)]
+    for stage in stages:
+        same = [other.image_size for other in stages if other.data == stage.data]
+        dataset_lib.load(stage, also=same)
 
 
 def train(config, workdir: pathlib.Path) -> None:

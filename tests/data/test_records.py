@@ -233,7 +233,8 @@ seen = []
 def slow(example):
     seen.append(example)
     if mode == 'hang' and len(seen) > 4:
-        print('hanging', flush=True)
+        sys.stdout.write('hanging\n')  # at once: two threads may be here
+        sys.stdout.flush()
         time.sleep(60)
     return load(example)
 labelled.load = slow

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pneumojax.data import dataset as dataset_lib
+from pneumojax.data import siim
 from pneumojax.errors import UsageError
 from pneumojax.models import build
 from pneumojax.run import FILES, Run
@@ -333,3 +334,13 @@ def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, cap
     assert [row.split(',')[0] for row in rows[1:]] == split['validation']
     mean = np.mean([float(row.split(',')[1]) for row in rows[1:]])
     assert report['mean_dice']['value'] == pytest.approx(mean, abs=1e-6)
+
+
+def test_prepare_decodes_once_for_all_stages(config, tmp_path, monkeypatch):
+    loads, load = [], siim.load
+    monkeypatch.setattr(siim, 'load', lambda e: (loads.append(e.image_id), load(e))[1])
+    config.data.cache = str(tmp_path / 'cache')
+    config.stages = {'one': {'image_size': 16}, 'two': {'image_size': 24}}
+    stages.prepare(config, tmp_path / 'run')
+    assert len(loads) == len(set(loads)) == 40
+    assert sorted(p.name[:4] for p in (tmp_path / 'cache').iterdir()) == ['16px', '24px']
