@@ -233,8 +233,7 @@ seen = []
 def slow(example):
     seen.append(example)
     if mode == 'hang' and len(seen) > 4:
-        sys.stdout.write('hanging\n')  # at once: two threads may be here
-        sys.stdout.flush()
+        print('hanging\\n', end='', flush=True)  # at once: two threads may be here
         time.sleep(60)
     return load(example)
 labelled.load = slow

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pneumojax.data import dataset as dataset_lib
-from pneumojax.data import siim
+from pneumojax.data import labelled
 from pneumojax.errors import UsageError
 from pneumojax.models import build
 from pneumojax.run import FILES, Run
@@ -337,8 +337,8 @@ def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, cap
 
 
 def test_prepare_decodes_once_for_all_stages(config, tmp_path, monkeypatch):
-    loads, load = [], siim.load
-    monkeypatch.setattr(siim, 'load', lambda e: (loads.append(e.image_id), load(e))[1])
+    loads, load = [], labelled.load
+    monkeypatch.setattr(labelled, 'load', lambda e: (loads.append(e.image_id), load(e))[1])
     config.data.cache = str(tmp_path / 'cache')
     config.stages = {'one': {'image_size': 16}, 'two': {'image_size': 24}}
     stages.prepare(config, tmp_path / 'run')
