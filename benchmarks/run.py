@@ -18,6 +18,7 @@ from pneumojax.progress import show_log
 
 BENCHMARKS = {
     'pipeline': 'from DICOM files to records and from records to batches, per core',
+    'predict': 'one image, a folder, a first mask: JAX, the exported network, PyTorch',
     'predict_memory': 'does memory grow with the folder that is predicted',
     'threshold_search': 'how long the search for the rule takes',
 }

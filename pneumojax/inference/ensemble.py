@@ -31,13 +31,20 @@ class Ensemble:
         averaged.
       runtime: what computes, see `runtimes.choose`.
       precision: see `runtimes.choose`.
+      images: how many there are to predict, if that is known: batches are no larger.
 
     Raises:
       UsageError: a run that is not trained, not evaluated, or trained on since; or a runtime that
         is not to be had.
     """
 
-    def __init__(self, runs: Sequence[Run], runtime: str = 'auto', precision: str = 'auto'):
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        runtime: str = 'auto',
+        precision: str = 'auto',
+        images: int | None = None,
+    ):
         if not runs:
             raise UsageError('--workdir: name at least one trained run')
         choice = runtimes.choose(runtime, precision)
@@ -47,6 +54,8 @@ class Ensemble:
         if len({dataclasses.astuple(one.rule) for one in judged}) > 1:
             log.info('the runs have different thresholds; those of %s are used', runs[0].path)
         self.batch_size = self.members[0].batch_size
+        if images is not None:
+            self.batch_size = max(1, min(self.batch_size, images))
         if choice.name == 'jax':
             self._use_jax(choice.precision)
             return

@@ -79,7 +79,7 @@ def predict(runs: Sequence[Run], source: str, output: str, options: Options | No
     if os.path.realpath(source) == os.path.realpath(output):
         raise UsageError(f'--output is the input itself, {output}; give a new or empty folder')
     files = inputs.find(source, leave_out=output)
-    ensemble = Ensemble(runs, options.runtime, options.precision)
+    ensemble = Ensemble(runs, options.runtime, options.precision, len(files))
     statement = {
         'runs': ensemble.identity,
         'runtime': ensemble.runtime,

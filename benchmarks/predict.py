@@ -1,0 +1,251 @@
+"""Prediction on this machine: JAX, the exported network, and the same network in PyTorch.
+
+    python -m benchmarks.run predict [--run=RUN] [--size=512] [--agreement=200]
+
+Every way predicts the same squares with the same weights and flips, in turns, several rounds; the
+median round counts. Then each predicts a folder of DICOM files, file to mask, through the same
+threads; and a fresh process predicts one file with everything that the command writes by default.
+With --agreement, masks of so many other phantoms are compared with those of JAX in float32; random
+weights mark nothing, so that wants a trained --run.
+"""
+
+import functools
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.report import Report, cores
+from configs import base
+from pneumojax.data import phantom
+from pneumojax.inference import metrics, runtimes, thresholds
+from pneumojax.inference.ensemble import Ensemble
+from pneumojax.inference.predict import Options, write_outputs
+from pneumojax.inference.streaming import Item, load, predicted_rows
+from pneumojax.models import build, pretrained
+from pneumojax.outputs.folder import OutputFolder
+from pneumojax.run import Run
+
+
+class Way(NamedTuple):
+    """One way to predict."""
+
+    name: str
+    precision: str
+    one: Ensemble  # whose batches are one image
+    many: Ensemble
+
+
+def add_options(parser) -> None:
+    """The options of `benchmarks.run predict`."""
+    parser.add_argument(
+        '--run', type=pathlib.Path, help='an evaluated run; default: random weights'
+    )
+    parser.add_argument('--size', type=int, default=512, help='pixels, without --run (512)')
+    parser.add_argument('--width', type=int, default=64, help='channels, without --run (64)')
+    parser.add_argument('--batch', type=int, default=4, help='images at once (4)')
+    parser.add_argument('--rounds', type=int, default=5, help='of which the median counts (5)')
+    parser.add_argument('--files', type=int, default=16, help='of the folder; 0: leave out (16)')
+    parser.add_argument('--fresh', type=int, default=3, help='fresh processes; 0: leave out (3)')
+    parser.add_argument('--agreement', type=int, default=0, help='phantoms whose masks to compare')
+    parser.add_argument('--no-torch', action='store_true', help='leave PyTorch out')
+
+
+def measure(options) -> Report:
+    """A row for each way to predict."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        run = Run(options.run) if options.run else make_run(root / 'run', options)
+        found = ways(run, options)
+        config = run.config()
+        rows = [{'by': way.name, 'precision': way.precision} for way in found]
+        _rates(found, rows, options)
+        if options.files:
+            phantom.write_dataset(
+                root / 'files', num_images=options.files, size=1024, seed=11, positive_share=0.5
+            )
+            _folder(found, rows, root)
+        if options.fresh:
+            _fresh(run, rows, root, options.fresh)
+        if options.agreement:
+            phantom.write_dataset(
+                root / 'others', num_images=options.agreement, size=512, seed=12,
+                positive_share=0.5,
+            )  # fmt: skip
+            _agreement(found, rows, root)
+    return Report(rows, [
+        f'{config.image_size} px, width {config.model.width}, flips '
+        f'{found[0].many.members[0].flips}, batches of {options.batch}, {cores()} cores',
+        f'weights: {options.run or "random"}',
+        'ms: one image alone. images/s: the network alone, median of the rounds. folder: file to '
+        'mask. first mask: seconds of a fresh process for one file, everything written.',
+    ])  # fmt: skip
+
+
+def ways(run: Run, options) -> list[Way]:
+    """Every runtime and precision that there is here, JAX in float32 first."""
+    wanted = [('jax', 'float32')]
+    if runtimes.is_installed('openvino'):
+        wanted += [('openvino', 'float32'), ('openvino', 'auto')]
+    if runtimes.is_installed('onnxruntime'):
+        wanted += [('onnxruntime', 'float32')]
+    if not options.no_torch and runtimes.is_installed('torch'):
+        wanted += [('PyTorch, eager', 'float32'), ('PyTorch, eager', 'bfloat16')]
+    found = []
+    for name, precision in wanted:
+        torch = name.startswith('PyTorch')
+        one, many = (
+            Ensemble([run], 'jax' if torch else name, 'float32' if torch else precision, images)
+            for images in (1, options.batch)
+        )
+        if torch:
+            one._networks = many._networks = [torch_network(many.members[0], precision)]
+        else:
+            precision = many.runtime['precision']
+        if (name, precision) not in [way[:2] for way in found]:
+            found.append(Way(name, precision, one, many))
+    return found
+
+
+def torch_network(member, precision: str) -> runtimes.Network:
+    """The same weights in PyTorch: channels last, in inference mode, bfloat16 by autocast."""
+    import torch
+
+    from benchmarks import torch_unet
+    from pneumojax.models import normalize
+
+    variables = member.variables()
+    channels, width, stages = pretrained.network_shape(variables)
+    network = torch_unet.make_unet(width, channels, stages)
+    state = {k: torch.from_numpy(v.copy()) for k, v in pretrained.to_torch(variables).items()}
+    network.load_state_dict(state)
+    network = network.eval().to(memory_format=torch.channels_last)
+    axes = [{'horizontal': 3, 'vertical': 2}[flip] for flip in member.flips]
+    kind = member.config.model.normalization
+
+    def start(images):
+        x = np.asarray(normalize.normalize(images[..., None], kind, channels)).transpose(0, 3, 1, 2)
+        x = torch.from_numpy(np.ascontiguousarray(x)).contiguous(memory_format=torch.channels_last)
+        with (
+            torch.inference_mode(),
+            torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bfloat16'),
+        ):
+            views = torch.cat([x, *(x.flip(axis) for axis in axes)])
+            first, *others = torch.sigmoid(network(views).float()).split(len(x))
+            views = [first, *(o.flip(axis) for o, axis in zip(others, axes, strict=True))]
+            result = torch.stack(views).mean(0)[:, 0].numpy()
+        return lambda: result
+
+    return start
+
+
+def _rates(found, rows, options) -> None:
+    """Latency of one image and images/s, the ways in turns."""
+    size = found[0].many.sizes[0]
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (options.batch, size, size), dtype=np.uint8)
+    taken = {key: [[] for _ in found] for key in ('one', 'batch')}
+    for round_ in range(options.rounds + 1):  # the first one compiles
+        for i, way in enumerate(found):
+            for key, ensemble, part in (
+                ('one', way.one, images[:1]),
+                ('batch', way.many, images),
+            ):
+                start = time.perf_counter()
+                ensemble.predict({size: part})
+                if round_:
+                    taken[key][i].append(time.perf_counter() - start)
+    for row, one, batch in zip(rows, taken['one'], taken['batch'], strict=True):
+        row['ms'] = 1000 * statistics.median(one)
+        row['images/s'] = options.batch / statistics.median(batch)
+        row['slowest-fastest'] = (
+            f'{options.batch / max(batch):.3g}-{options.batch / min(batch):.3g}'
+        )
+    of = {(row['by'], row['precision']): row['images/s'] for row in rows}
+    for row in rows:
+        row['x JAX'] = row['images/s'] / of['jax', 'float32']
+        if peer := of.get(('PyTorch, eager', 'bfloat16')):
+            row['x PyTorch bf16'] = row['images/s'] / peer
+
+
+def _folder(found, rows, root) -> None:
+    """Files a second, from DICOM to mask: reading, fitting, predicting, writing."""
+    paths = sorted((root / 'files').rglob('*.dcm'))
+    items = [Item(str(path), path.name, path.stem) for path in paths]
+    for i, (way, row) in enumerate(zip(found, rows, strict=True)):
+        options = Options(seg='none', overlays=False, report=False)
+        with OutputFolder(root / f'masks{i}', {}) as folder:
+            write = functools.partial(
+                write_outputs, ensemble=way.many, folder=folder, options=options
+            )
+            start = time.perf_counter()
+            done = list(predicted_rows(way.many, items, write))
+            row['folder images/s'] = len(done) / (time.perf_counter() - start)
+        if any(one['status'] != 'ok' for one in done):
+            raise RuntimeError(f'{way.name} could not predict every file')
+
+
+def _fresh(run, rows, root, repeats) -> None:
+    """Seconds from the command to everything that it writes about one file, by default."""
+    if not any((root / 'files').rglob('*.dcm')):
+        phantom.write_dataset(root / 'files', num_images=1, size=1024, seed=11, positive_share=1.0)
+    file = min((root / 'files').rglob('*.dcm'))
+    for i, row in enumerate(rows):
+        if row['by'].startswith('PyTorch'):
+            continue
+        command = [
+            sys.executable, '-m', 'pneumojax.main', '--mode=predict', f'--workdir={run.path}',
+            f'--input={file}', f'--runtime={row["by"]}', f'--precision={row["precision"]}',
+        ]  # fmt: skip
+        taken = []
+        for repeat in range(repeats):
+            output = root / f'fresh{i}-{repeat}'
+            start = time.perf_counter()
+            subprocess.run([*command, f'--output={output}'], check=True, stderr=subprocess.DEVNULL)
+            taken.append(time.perf_counter() - start)
+            if not any((output / 'masks').iterdir()):
+                raise RuntimeError('a fresh process wrote no mask')
+        row['first mask, s'] = statistics.median(taken)
+
+
+def _agreement(found, rows, root) -> None:
+    """Dice of each way's masks with those of JAX in float32, where these mark something."""
+    paths = sorted((root / 'others').rglob('*.dcm'))
+    scores = [[] for _ in found]
+    for path in tqdm(paths, desc='agreement'):
+        loaded = load(Item(str(path), path.name, path.stem), found[0].one.sizes)
+        image, aspect = loaded.radiograph.image, loaded.radiograph.aspect
+        batch = {size: square[None] for size, square in loaded.squares.items()}
+        masks = []
+        for way in found:
+            squares = {size: p[0] for size, p in way.one.predict(batch).items()}
+            probability = way.one.unfit(squares, image.shape, aspect)
+            masks.append(thresholds.apply(way.one.rule, probability))
+        for score, mask in zip(scores, masks, strict=True):
+            if masks[0].any() or mask.any():
+                score.append(metrics.dice(mask, masks[0]))
+    for row, score in zip(rows, scores, strict=True):
+        row['marked'] = len(score)
+        row['Dice with JAX'] = f'{np.mean(score):.5f}' if score else None
+        row['lowest'] = f'{np.min(score):.5f}' if score else None
+
+
+def make_run(path, options) -> Run:
+    """An untrained run with a rule, so that `predict` accepts it."""
+    config = base.get_config()
+    config.name, config.image_size, config.model.width = 'untrained', options.size, options.width
+    run = Run(path)
+    run.start(config)
+    with run.checkpointer(keep=1) as checkpointer:
+        checkpointer.save_checkpointables(0, jax.device_get(build.initial_variables(config)))
+    rule = {'top': 0.5, 'area': 0, 'bottom': 0.5, 'reference_pixels': 1024 * 1024}
+    where = {'weights': 'last', 'flips': config.tta.flips, 'step': 0, 'image_size': options.size}
+    run.write_json('thresholds.json', {**rule, **where})
+    return run
