@@ -84,8 +84,9 @@ def measure(options) -> Report:
         f'{config.image_size} px, width {config.model.width}, flips '
         f'{found[0].many.members[0].flips}, batches of {options.batch}, {cores()} cores',
         f'weights: {options.run or "random"}',
-        'ms: one image alone. images/s: the network alone, median of the rounds. folder: file to '
-        'mask. first mask: seconds of a fresh process for one file, everything written.',
+        'ms: one image alone. images/s: the network alone, median of the rounds; range: slowest to '
+        'fastest. CPU s/image: of all cores together, which a busy machine changes less. folder: '
+        'file to mask. first mask: a fresh process for one file, everything written.',
     ])  # fmt: skip
 
 
@@ -151,20 +152,23 @@ def _rates(found, rows, options) -> None:
     size = found[0].many.sizes[0]
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (options.batch, size, size), dtype=np.uint8)
-    taken = {key: [[] for _ in found] for key in ('one', 'batch')}
+    taken = {key: [[] for _ in found] for key in ('one', 'batch', 'work')}
     for round_ in range(options.rounds + 1):  # the first one compiles
         for i, way in enumerate(found):
             for key, ensemble, part in (
                 ('one', way.one, images[:1]),
                 ('batch', way.many, images),
             ):
-                start = time.perf_counter()
+                start, work = time.perf_counter(), time.process_time()
                 ensemble.predict({size: part})
                 if round_:
                     taken[key][i].append(time.perf_counter() - start)
-    for row, one, batch in zip(rows, taken['one'], taken['batch'], strict=True):
+                if round_ and key == 'batch':
+                    taken['work'][i].append(time.process_time() - work)
+    for row, one, batch, work in zip(rows, *taken.values(), strict=True):
         row['ms'] = 1000 * statistics.median(one)
         row['images/s'] = options.batch / statistics.median(batch)
+        row['CPU s/image'] = statistics.median(work) / options.batch
         row['slowest-fastest'] = (
             f'{options.batch / max(batch):.3g}-{options.batch / min(batch):.3g}'
         )
