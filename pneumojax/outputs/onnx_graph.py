@@ -39,6 +39,7 @@ def make(
     normalization: str,
     flips: Sequence[str],
     shape: tuple[Dimension, Dimension, Dimension],
+    gated: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
     """Builds the graph of `inference.tta.make_predict` with these variables.
@@ -48,6 +49,8 @@ def make(
       normalization: one of `models.normalize.KINDS`.
       flips: any of 'horizontal' and 'vertical'; probabilities are averaged with theirs.
       shape: (batch, height, width); each a number, or a name where any number will do.
+      gated: pixels' probabilities are multiplied by the image head's, see `models.unet.gate`; where
+        they are not, a head that the network has is left out.
       metadata: kept in the file's `metadata_props`.
 
     Returns:
@@ -60,8 +63,12 @@ def make(
     x = graph.node('Cast', [graph.node('Unsqueeze', ['image', graph.ints(1)])], to=_FLOAT)
     views = [x] + [_flip(graph, x, flip) for flip in flips]
     x = graph.node('Concat', views, axis=0) if flips else x
-    x = _logits(graph, x, normalization, shape)
+    x, deepest = _logits(graph, x, normalization, shape)
     x = graph.node('Sigmoid', [x])
+    if gated:
+        x = graph.node('Mul', [x, _image_head(graph, deepest)])
+    else:
+        graph.leave_out('image_head')
     if flips:
         parts = graph.node('Split', [x], outputs=len(views), axis=0, num_outputs=len(views))
         parts = [parts[0]] + [
@@ -76,7 +83,7 @@ _FLOAT = TensorProto.FLOAT
 
 
 def _logits(graph, x, normalization, shape):
-    """[B, 1, H, W] floats of 0 to 255 -> logits [B, 1, H, W]."""
+    """[B, 1, H, W] floats of 0 to 255 -> logits [B, 1, H, W] and the deepest feature map."""
     kernel, bias = graph.folded(('encoder',), 'conv1', 'bn1')
     channels = kernel.shape[1]
     if normalization == 'unit':
@@ -98,7 +105,7 @@ def _logits(graph, x, normalization, shape):
             path = ('encoder', f'layer{stage + 1}_{block}')
             x = _residual_block(graph, x, path, stride=2 if stage and not block else 1)
         skips.append(x)
-    x = skips.pop()
+    x = deepest = skips.pop()
     for i in range(5):
         skip = skips.pop() if skips else None
         x = _upsample(graph, x, 'image' if skip is None else skip, shape, 2 ** (4 - i))
@@ -109,7 +116,15 @@ def _logits(graph, x, normalization, shape):
             x = graph.convolution(x, *folded)
     head = ('head',)
     kernel = graph.take('params', *head, 'kernel').transpose(3, 2, 0, 1)
-    return graph.convolution(x, kernel, graph.take('params', *head, 'bias'), relu=False)
+    return graph.convolution(x, kernel, graph.take('params', *head, 'bias'), relu=False), deepest
+
+
+def _image_head(graph, deepest):
+    """Probability [B, 1, 1, 1] that there is a lesion at all."""
+    kernel = graph.take('params', 'image_head', 'kernel').T[:, :, None, None]
+    x = graph.node('GlobalAveragePool', [deepest])
+    x = graph.convolution(x, kernel, graph.take('params', 'image_head', 'bias'), relu=False)
+    return graph.node('Sigmoid', [x])
 
 
 def _residual_block(graph, x, path, stride):
@@ -187,7 +202,11 @@ class _Graph:
     def has(self, *path):
         return any(name[1 : 1 + len(path)] == path for name in self._left)
 
+    def leave_out(self, *path):
+        self._left = {k: v for k, v in self._left.items() if k[1 : 1 + len(path)] != path}
+
     def take(self, *path):
+        """A weight, float64."""
         try:
             return self._left.pop(path)
         except KeyError:

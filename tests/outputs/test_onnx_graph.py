@@ -15,10 +15,11 @@ onnxruntime = pytest.importorskip('onnxruntime', reason="the extra 'cpu' is not 
 onnx_graph = importlib.import_module('pneumojax.outputs.onnx_graph')
 
 
-def network(channels=1, normalization='unit', stages=(1, 1, 1, 1), seed=0):
+def network(channels=1, normalization='unit', stages=(1, 1, 1, 1), head='none', seed=0):
     """A narrow network whose every weight and statistic is away from where it started."""
     config = base.get_config()
     config.model.channels, config.model.normalization = channels, normalization
+    config.model.image_head = head
     config.model.width, config.model.stage_sizes = 4, stages
     rng = np.random.default_rng(seed)
 
@@ -43,21 +44,25 @@ def run(model, images):
 
 
 @pytest.mark.parametrize(
-    ('channels', 'normalization', 'flips', 'shape'),
+    ('channels', 'normalization', 'flips', 'shape', 'head'),
     [
-        (1, 'unit', ('horizontal',), (2, 33, 47)),
-        (3, 'imagenet', ('vertical', 'horizontal'), (1, 64, 17)),
-        (3, 'imagenet_grey', (), (3, 1, 1)),
+        (1, 'unit', ('horizontal',), (2, 33, 47), 'none'),
+        (3, 'imagenet', ('vertical', 'horizontal'), (1, 64, 17), 'gate'),
+        (3, 'imagenet_grey', (), (3, 1, 1), 'auxiliary'),
     ],
 )
-def test_it_computes_what_flax_computes_at_any_size(channels, normalization, flips, shape):
-    config, variables = network(channels, normalization)
+def test_it_computes_what_flax_computes_at_any_size(channels, normalization, flips, shape, head):
+    config, variables = network(channels, normalization, head=head)
     images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     expected = jax.jit(tta.make_predict(config, build.make_model(config), flips))(variables, images)
     assert np.ptp(expected) > 0.01 or shape[1:] == (1, 1)
     for dimensions in (shape, ('batch', 'height', 'width')):
         model = onnx_graph.make(
-            variables, normalization=normalization, flips=flips, shape=dimensions
+            variables,
+            normalization=normalization,
+            flips=flips,
+            shape=dimensions,
+            gated=head == 'gate',
         )
         np.testing.assert_allclose(run(model, images), expected, atol=2e-6)
 
