@@ -1,6 +1,7 @@
 """A run's configuration: checked once at the start, written to and read from `config.json`."""
 
 import json
+import re
 from typing import Any
 
 import ml_collections
@@ -35,6 +36,19 @@ ADDED = {
     'augment.window': 0,
     'augment.window_on_lesion': 0.0,
 }
+# Whole numbers and the most each may be: beyond, a damaged or foreign config asks for more memory
+# or time than any machine has.
+_WHOLE = {
+    'seed': 1 << 32, 'image_size': 4096, 'batch_size': 1 << 16, 'num_epochs': 10**6,
+    'log_every_steps': 10**9, 'data.fold': 1000, 'data.num_folds': 1000,
+    'data.split_seed': 1 << 32, 'data.num_examples': 10**9, 'data.workers': 1000,
+    'data.phantoms.num_images': 10**7, 'data.phantoms.size': 8192, 'data.phantoms.seed': 1 << 32,
+    'model.channels': 3, 'model.width': 1024, 'optimizer.accumulate': 10**6,
+    'swa.every_steps': 10**9, 'swa.bn_examples': 10**9, 'evaluation.batch_size': 1 << 16,
+    'evaluation.every_epochs': 10**6, 'evaluation.bootstrap': 10**6,
+    'checkpoint.every_epochs': 10**6, 'checkpoint.keep': 10**6,
+}  # fmt: skip
+_MOST_BLOCKS = 100  # of one stage of the encoder
 
 
 def _require(config, key: str, ok: bool, expected: str) -> None:
@@ -54,7 +68,13 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Raises UsageError for the first value that cannot work, naming its key."""
     try:
         _check(config)
-    except (AttributeError, KeyError, TypeError) as e:  # a key is missing or of another type
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ) as e:  # a key is missing or of another type
         message = ' '.join(str(e).split())
         raise UsageError(
             f'the config cannot be used: {message}; start from configs/base.py'
@@ -69,8 +89,11 @@ def _check(config) -> None:
         value = get(config, key)
         require(key, 0 <= value <= 1, 'a number from 0 to 1')
 
-    named = isinstance(config.name, str) and config.name and '/' not in config.name
-    require('name', named, 'a name without slashes')
+    for key, most in _WHOLE.items():
+        value = get(config, key)
+        require(key, type(value) is int and value <= most, f'a whole number of at most {most}')
+    named = isinstance(config.name, str) and re.fullmatch(r'[^./\\\0][^/\\\0]*', config.name)
+    require('name', named, 'a name without slashes and without a dot in front')
     require('seed', config.seed >= 0, '0 or more')
     require('image_size', 16 <= config.image_size <= 4096, 'pixels, from 16 to 4096')
     require('batch_size', config.batch_size >= 1, 'at least 1')
@@ -98,8 +121,9 @@ def _check(config) -> None:
     require('model.normalization', model.normalization in KINDS, f'one of {KINDS}')
     require(
         'model.stage_sizes',
-        len(model.stage_sizes) == 4 and min(model.stage_sizes) >= 1,
-        'four numbers of blocks',
+        len(model.stage_sizes) == 4
+        and all(type(n) is int and 1 <= n <= _MOST_BLOCKS for n in model.stage_sizes),
+        f'four numbers of blocks, each 1 to {_MOST_BLOCKS}',
     )
 
     heads = ('none', 'auxiliary', 'gate')

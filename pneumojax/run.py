@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import ml_collections
 import numpy as np
 
-from pneumojax import checkpoints
+from pneumojax import checkpoints, limits, run_files
 from pneumojax import config as config_lib
 from pneumojax.checkpoints import Damaged
 from pneumojax.errors import UsageError
@@ -91,14 +91,16 @@ class Run:
         """The run's configuration. UsageError if the directory is not a run or the file is bad."""
         path = self / 'config.json'
         try:
-            return config_lib.upgrade(config_lib.from_json(path.read_text()))
+            return config_lib.upgrade(config_lib.from_json(limits.read_text(path)))
         except FileNotFoundError:
             raise UsageError(
                 f'{self.path} is not a run directory: it has no config.json; '
                 'give --workdir=RUN of a trained run'
             ) from None
-        except (ValueError, AttributeError, OSError) as e:
-            raise UsageError(f'{path} cannot be read as a configuration: {e}') from None
+        except (ValueError, AttributeError, TypeError, RecursionError, OSError) as e:
+            raise UsageError(
+                f'{path} cannot be read as a configuration: {_first_line(e)}'
+            ) from None
 
     def start(self, config: ml_collections.ConfigDict) -> None:
         """Makes the directory this configuration's, or finds that it already is.
@@ -144,11 +146,17 @@ class Run:
         """Reads one JSON file of the directory; UsageError when it is missing or broken."""
         path = self / name
         try:
-            return json.loads(path.read_text())
+            value = json.loads(limits.read_text(path))
+            run_files.check(name, value)
+            return value
         except FileNotFoundError:
             raise UsageError(f'{path} is missing; run --mode=evaluate on this run first') from None
-        except ValueError as e:
-            raise UsageError(f'{path} is not JSON: {e}') from None
+        except (ValueError, RecursionError) as e:
+            raise UsageError(
+                f'{path} is damaged ({_first_line(e)}); the run must write it again'
+            ) from None
+        except OSError as e:
+            raise UsageError(f'{path} cannot be read: {e.strerror}') from None
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes one .npz file of the directory, atomically. Arrays hold numbers or text."""
@@ -165,14 +173,17 @@ class Run:
             return None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a half-written last line (a crash) is left out."""
+        """The lines of metrics.jsonl, up to one that is none: a crash cuts the last one off."""
         path = self / 'metrics.jsonl'
         rows = []
-        for line in path.read_text().splitlines() if path.exists() else ():
+        for line in path.read_bytes().split(b'\n') if path.exists() else ():
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not run_files.is_metrics_row(row):
+                break
+            rows.append(row)
         return rows
 
     def forget_metrics_after(self, step: int, *, validated: bool = True) -> None:

@@ -15,11 +15,11 @@ MODULES = sorted(PACKAGE.rglob('*.py'))
 ROOMS = ('main', 'training', 'inference', 'outputs', 'data')
 # These serve every room and each other, but `data` stands alone: it knows no networks and no runs.
 SERVANTS = (
-    *('models', 'run', 'layout', 'config', 'config_files'),
-    *('devices', 'flags', 'launch', 'progress', 'errors'),
+    *('models', 'run', 'run_files', 'layout', 'config', 'config_files'),
+    *('devices', 'flags', 'launch', 'progress', 'errors', 'limits'),
     *('checkpoints', 'interrupts', 'lock'),
 )
-DATA_MAY_USE = ('data', 'config', 'progress', 'errors')
+DATA_MAY_USE = ('data', 'config', 'progress', 'errors', 'limits')
 
 
 def imports(source, module='pneumojax.x'):

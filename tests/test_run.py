@@ -89,19 +89,19 @@ def test_no_run_is_named(tmp_path):
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
     run = Run(tmp_path)
-    run.write_json('evaluation.json', {'mean_dice': 0.5, 'auc': None})
+    run.write_json('some.json', {'mean_dice': 0.5, 'auc': None})
     for value in (math.nan, math.inf, object()):
         with pytest.raises((ValueError, TypeError)):
-            run.write_json('evaluation.json', {'mean_dice': value})
-    assert run.read_json('evaluation.json') == {'mean_dice': 0.5, 'auc': None}
-    assert [p.name for p in tmp_path.iterdir()] == ['evaluation.json']
+            run.write_json('some.json', {'mean_dice': value})
+    assert run.read_json('some.json') == {'mean_dice': 0.5, 'auc': None}
+    assert [p.name for p in tmp_path.iterdir()] == ['some.json']
 
 
 def test_a_missing_or_broken_json_says_what_to_do(tmp_path):
     with pytest.raises(UsageError, match=r'thresholds\.json is missing.*--mode=evaluate'):
         Run(tmp_path).read_json('thresholds.json')
     (tmp_path / 'thresholds.json').write_text('{"top": ')
-    with pytest.raises(UsageError, match=r'thresholds\.json is not JSON'):
+    with pytest.raises(UsageError, match=r'thresholds\.json is damaged'):
         Run(tmp_path).read_json('thresholds.json')
 
 
@@ -124,8 +124,8 @@ def test_metrics_past_the_checkpoint_are_forgotten(tmp_path):
     run.forget_metrics_after(20)
     assert run.metrics() == rows[:4]
     with (tmp_path / 'metrics.jsonl').open('a') as file:  # the next line is a line of its own
-        file.write(json.dumps({'step': 21}) + '\n')
-    assert run.metrics() == [*rows[:4], {'step': 21}]
+        file.write(json.dumps({'step': 21, 'split': 'train'}) + '\n')
+    assert run.metrics() == [*rows[:4], {'step': 21, 'split': 'train'}]
     run.forget_metrics_after(0)
     assert run.metrics() == []
 

@@ -6,6 +6,8 @@ import os
 import pydicom
 from pydicom import uid
 
+from pneumojax import limits
+
 # All that is ever looked at. The patient's tags go into DICOM SEG files (and, when asked for, the
 # name into the report), nowhere else.
 KEPT = (
@@ -25,12 +27,25 @@ _CLASSES = (
     uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 )
 _MODALITIES = ('', 'CR', 'DX', 'DR', 'RG', 'SC', 'OT')
+# Texts that may be repeated to a reader; any other may be a name in the wrong place.
+_OTHER_MODALITIES = (
+    'BI', 'BMD', 'CT', 'DOC', 'ECG', 'EPS', 'ES', 'GM', 'HD', 'IO', 'IVOCT', 'IVUS', 'KO', 'MG',
+    'MR', 'NM', 'OCT', 'OP', 'OPT', 'PR', 'PT', 'PX', 'REG', 'RF', 'RTDOSE', 'RTIMAGE', 'RTPLAN',
+    'RTSTRUCT', 'SEG', 'SM', 'SR', 'US', 'XA', 'XC',
+)  # fmt: skip
+_OTHER_PARTS = (
+    'ABDOMEN', 'ANKLE', 'ARM', 'BREAST', 'CLAVICLE', 'COCCYX', 'CSPINE', 'ELBOW', 'EXTREMITY',
+    'FEMUR', 'FINGER', 'FOOT', 'FOREARM', 'HAND', 'HEAD', 'HEEL', 'HIP', 'HUMERUS', 'JAW', 'KNEE',
+    'LEG', 'LSPINE', 'MANDIBLE', 'NECK', 'ORBIT', 'PATELLA', 'PELVIS', 'SACRUM', 'SHOULDER',
+    'SKULL', 'SPINE', 'THIGH', 'THUMB', 'TOE', 'TSPINE', 'WHOLEBODY', 'WRIST',
+)  # fmt: skip
 _SPACINGS = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
 
 
 def read(path: str | os.PathLike) -> pydicom.Dataset:
     """Reads the tags of `KEPT`. Raises whatever pydicom raises on a damaged file."""
-    return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(KEPT))
+    with limits.BoundedFile(path) as file:
+        return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT))
 
 
 def kind(header: pydicom.Dataset) -> str:
@@ -50,8 +65,8 @@ def other_kind(header: pydicom.Dataset) -> str | None:
         known = name if name != sop_class else 'of a class unknown here'
         return f'no projection radiograph: {known}'
     if modality not in _MODALITIES:
-        # A code string such as NM; anything longer is not worth repeating.
-        return f'no projection radiograph: modality {modality[:16]}'
+        known = modality if modality in _OTHER_MODALITIES else 'unknown here'
+        return f'no projection radiograph: modality {known}'
     frames = header.get('NumberOfFrames')
     if frames is not None and frames != '' and int(frames) > 1:
         return f'{int(frames)} frames, expected a single one'
@@ -87,7 +102,8 @@ def notes(header: pydicom.Dataset) -> tuple[str, ...]:
     found = []
     part = text(header, 'BodyPartExamined').upper()
     if part and not any(word in part for word in ('CHEST', 'THORAX', 'LUNG', 'RIB')):
-        found.append(f'body part {part[:16]}: the network knows only chests')
+        known = part if part in _OTHER_PARTS else 'other than the chest'
+        found.append(f'body part {known}: the network knows only chests')
     view = text(header, 'ViewPosition').upper()
     if view in ('LL', 'RL', 'LLD', 'RLD', 'LATERAL', 'LAT'):
         found.append(f'view {view}: the network knows only frontal views')

@@ -109,6 +109,11 @@ def image_ids(files: Iterable[str], known: Mapping[str, str] | None = None) -> d
     return given
 
 
+def is_safe(name) -> bool:
+    """Whether a name is such as `image_ids` gives: a file of that name lies where it is put."""
+    return isinstance(name, str) and re.fullmatch(r'\w[\w.-]{0,199}', name) is not None
+
+
 def name_note(file: str, name: str) -> str | None:
     """Why outputs of a file are not named as it is, where they are not."""
     safe = _safe(stem(file))
@@ -180,6 +185,7 @@ def _head(path) -> bytes:
 
 def _read_dicom(path, max_pixels) -> Radiograph:
     try:
+        dicom.check_file(path)
         header = headers.read(path)
         other = headers.other_kind(header)
         spacing, aspect, notes = (
@@ -187,6 +193,8 @@ def _read_dicom(path, max_pixels) -> Radiograph:
             headers.aspect(header),
             headers.notes(header),
         )
+    except dicom.DicomError as error:
+        raise Unreadable(str(error)) from None
     # Foreign input: whatever pydicom raises means that the file is damaged. Its messages may quote
     # the file, which names a patient, so only the type is passed on.
     except Exception as error:

@@ -8,6 +8,7 @@ except ImportError:
     gdcm = None
 
 AVAILABLE = gdcm is not None
+NAME = 'gdcm, 12 bits'  # beside the names of pydicom's plugins, see `sandbox`
 
 
 def decode(frame: bytes, rows: int, columns: int) -> np.ndarray:

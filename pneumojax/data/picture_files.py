@@ -5,6 +5,9 @@ import os
 import cv2
 import numpy as np
 
+from pneumojax import limits
+from pneumojax.data import codestreams, strict_jpeg
+
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
 # JPEG keeps colour at half resolution and rounds: equal channels come back nearly equal.
 _NEARLY_GREY = 4
@@ -65,6 +68,7 @@ _AS_SHOWN = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 
 def _bytes(path) -> bytes:
     try:
+        limits.check_file(path, limits.MAX_IMAGE_BYTES)
         with open(path, 'rb') as file:
             return file.read()
     except OSError as error:
@@ -72,7 +76,8 @@ def _bytes(path) -> bytes:
 
 
 def _decode(data: bytes, max_pixels: int, how: int) -> np.ndarray:
-    height, width = _png_size(data) if data.startswith(PNG) else _jpeg_size(data)
+    png = data.startswith(PNG)
+    height, width = _png_size(data) if png else _jpeg_size(data)
     if height * width > max_pixels:
         raise ValueError(
             f'claims {height} x {width} pixels, more than the limit of {max_pixels}; '
@@ -84,6 +89,8 @@ def _decode(data: bytes, max_pixels: int, how: int) -> np.ndarray:
         pixels = None
     if pixels is None or pixels.size != height * width * (pixels.size // (height * width)):
         raise ValueError('the picture is damaged; copy the file again')
+    if not png:
+        strict_jpeg.check(data)
     return pixels
 
 
@@ -118,19 +125,11 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    if b'\xff\xd9' not in data[-1024:]:
+    end = data.rfind(b'\xff\xd9', -1024)
+    if end < 0:
         raise ValueError('cut short: the JPEG file has no end; copy it again')
-    position = 2
-    while position + 9 < len(data) and data[position] == 0xFF:
-        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
-        if marker == 0xFF:  # fill byte
-            position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            size = data[position + 5 : position + 9]
-            return _checked(int.from_bytes(size[:2]), int.from_bytes(size[2:]))
-        else:
-            position += 2 + length
-    raise ValueError('the JPEG file has no frame header; copy it again')
+    height, width, *_ = codestreams.jpeg_header(data[: end + 2])
+    return _checked(height, width)
 
 
 def _checked(height: int, width: int) -> tuple[int, int]:

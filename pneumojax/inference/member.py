@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.inference import exported, thresholds
 from pneumojax.progress import log
@@ -55,7 +56,7 @@ def read_rule(run: Run) -> thresholds.Rule:
     """The rule of a run's thresholds.json. UsageError when it is missing or broken."""
     try:
         return _rule(run.read_json('thresholds.json'))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(
             f'{run / "thresholds.json"} holds no usable rule ({error}); run --mode=evaluate again'
         ) from None
@@ -67,6 +68,22 @@ def read_evaluation(run: Run) -> dict[str, Any] | None:
     return run.read_json(name) if (run / name).is_file() else None
 
 
+def stated_weights(run: Run) -> tuple[int, str, tuple[str, ...], int]:
+    """Step, weights, flips and image size that a run's thresholds.json is for.
+
+    Raises:
+      UsageError: it is missing or broken.
+    """
+    stated = run.read_json('thresholds.json')
+    flips = tuple(stated['flips'])
+    if not set(flips) <= set(FLIPS):
+        raise UsageError(
+            f'{run / "thresholds.json"} does not say which weights it is for (flips {flips}); '
+            'run --mode=evaluate again'
+        )
+    return stated['step'], stated['weights'], flips, stated['image_size']
+
+
 def of_run(run: Run) -> Member:
     """An evaluated run.
 
@@ -74,17 +91,8 @@ def of_run(run: Run) -> Member:
       UsageError: it is not trained, not evaluated, or not with these weights any more.
     """
     config = run.config()
-    stated = run.read_json('thresholds.json')
-    try:
-        step, weights = int(stated['step']), str(stated['weights'])
-        flips, size = tuple(stated['flips']), int(stated['image_size'])
-        if not set(flips) <= set(FLIPS):
-            raise ValueError(f'flips {flips}')
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f'{run / "thresholds.json"} does not say which weights it is for ({error}); '
-            'run --mode=evaluate again'
-        ) from None
+    config_lib.check(config)
+    step, weights, flips, size = stated_weights(run)
     latest = run.latest_step()
     if latest is None:
         raise UsageError(f'{run.path} has no checkpoint; train it first')
@@ -124,7 +132,7 @@ def of_export(folder: pathlib.Path) -> Member:
             rule, stated['evaluation'], size, int(stated['batch_size']), tuple(flips),
             folder=folder,
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise UsageError(
             f'{folder / exported.DESCRIPTION} does not describe an exported network: {error}'
         ) from None

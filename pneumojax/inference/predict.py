@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import warnings
+import zlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -154,6 +155,7 @@ def write_outputs(
         if options.seg != 'none' and radiograph.header is not None:
             result = mask if options.seg == 'binary' else probability
             _write_seg(row, folder / f'seg/{name}.dcm', radiograph, result, ensemble, options.seg)
+        row['written'] = {name: _mark(folder / name) for name in _wanted(row, options)}
     except OSError as error:
         raise UsageError(
             f'{error.filename or folder.path} cannot be written: {error.strerror}; '
@@ -248,13 +250,29 @@ def _is_finished(file: str, path: str, folder, options: Options) -> bool:
         return False
     if options.report and 'thumbnail' not in row:
         return False
-    wanted = [
-        'masks/{}.png',
-        *(['overlays/{}.png'] if options.overlays else []),
-        *(['heatmaps/{}.png'] if options.heatmap else []),
-        *(['seg/{}.dcm'] if row['seg'] else []),
+    try:
+        return all(row['written'][name] == _mark(folder / name) for name in _wanted(row, options))
+    except (OSError, KeyError):
+        return False
+
+
+def _wanted(row: Row, options: Options) -> list[str]:
+    """The files about one image, relative to the folder."""
+    name = row['ImageId']
+    return [
+        f'masks/{name}.png',
+        *([f'overlays/{name}.png'] if options.overlays else []),
+        *([f'heatmaps/{name}.png'] if options.heatmap else []),
+        *([f'seg/{name}.dcm'] if row['seg'] else []),
     ]
-    return all((folder / name.format(row['ImageId'])).is_file() for name in wanted)
+
+
+def _mark(path) -> list[int]:
+    """Length of a file; of masks and SEG files, which are the result, a checksum too."""
+    if path.parent.name in ('masks', 'seg'):
+        content = path.read_bytes()
+        return [len(content), zlib.crc32(content)]
+    return [path.stat().st_size]
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ One convention everywhere: a probability reaches the threshold k / BINS when `qu
 bin k or above. That is `probability >= threshold`, give or take 4e-7 of it.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import cv2
@@ -51,10 +52,14 @@ class Rule:
     region: int = 0
 
     def __post_init__(self):
+        # A rule may come from a damaged file: with numbers beyond these, arithmetic would overflow.
+        if not all(abs(n) < 1 << 40 for n in dataclasses.astuple(self)):
+            raise ValueError(f'expected numbers: {self}')
         if not 1 <= edge(self.bottom) <= edge(self.top) < BINS:
             raise ValueError(f'thresholds need 0 < bottom <= top < 1: {self}')
         whole = all(n >= 0 and n == int(n) for n in (self.area, self.region))
-        if not whole or self.reference_pixels < 1:
+        reference = self.reference_pixels
+        if not whole or reference < 1 or reference != int(reference):
             raise ValueError(f'area and region are whole numbers of pixels, 0 or more: {self}')
 
 

@@ -261,7 +261,8 @@ def _load_directory(path: pathlib.Path, kind: str | None = None, num_classes=Non
         has_kind, has_classes = about['kind'], about['num_classes']
         shape = {'width': config.model.width, 'stage_sizes': tuple(config.model.stage_sizes)}
         channels = config.model.channels
-    except (AttributeError, KeyError, TypeError) as e:
+        _check_network(channels, **shape)
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise UsageError(f'{run / "config.json"} does not describe a network: {e}') from None
     if kind not in (None, has_kind) or num_classes not in (None, has_classes):
         raise UsageError(
@@ -285,6 +286,13 @@ def _load_directory(path: pathlib.Path, kind: str | None = None, num_classes=Non
     if kind == 'resnet34' and num_classes is None:
         variables['params'].pop('fc', None)
     return Weights(has_kind, has_classes, variables)
+
+
+def _check_network(channels, width, stage_sizes) -> None:
+    """Raises ValueError where a config.json, perhaps a foreign one, describes an absurd network."""
+    numbers = (channels, width, *stage_sizes)
+    if len(stage_sizes) != 4 or not all(type(n) is int and 1 <= n <= 1024 for n in numbers):
+        raise ValueError(f'channels, width and four stage_sizes are {numbers}')
 
 
 def _put(tree: dict[str, Any], path: tuple[str, ...], leaf: Any) -> None:

@@ -3,12 +3,14 @@
 import hashlib
 import pathlib
 import re
+import zipfile
 
 import ml_dtypes  # noqa: F401  (lets numpy hold the bfloat16 of a .safetensors file)
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from pneumojax import limits
 from pneumojax.errors import UsageError
 
 SAFETENSORS = '.safetensors'
@@ -42,6 +44,10 @@ def read_tensors(path) -> dict[str, np.ndarray]:
             f'{path}: cannot tell what this is; expected a name ending in {SAFETENSORS} or in '
             f'{", ".join(PICKLED)}'
         )
+    try:
+        limits.check_file(path, limits.MAX_WEIGHT_BYTES)
+    except limits.TooLarge as e:
+        raise UsageError(f'{path}: {e}: no ResNet34 or U-Net of one') from None
     _check_hash_in_name(path)
     tensors = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickled(path)
     for prefix in ('module.', 'model.'):
@@ -101,6 +107,7 @@ def _read_pickled(path: pathlib.Path) -> dict[str, np.ndarray]:
             f'{path}: torch {torch.__version__} can be made to run code by a weights file '
             '(CVE-2025-32434); install torch 2.6 or later, or give the weights as .safetensors'
         )
+    _check_inflated(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:  # torch raises many kinds for a damaged archive
@@ -122,10 +129,40 @@ def _read_pickled(path: pathlib.Path) -> dict[str, np.ndarray]:
             f'{path}: expected a state dict (names and tensors), alone or under the key '
             "'state_dict'; save model.state_dict()"
         )
+    odd = sorted(str(name) for name, tensor in content.items() if not _is_plain(torch, tensor))
+    if odd:
+        raise UsageError(
+            f'{path}: {", ".join(odd)[:200]}: no dense tensors of numbers on the CPU; '
+            'save model.state_dict() of an unquantised model'
+        )
+    # A view of one number can claim any shape.
+    size = sum(tensor.numel() * max(4, tensor.element_size()) for tensor in content.values())
+    if size > limits.MAX_WEIGHT_BYTES:
+        raise UsageError(f'{path}: its tensors claim {size} bytes: no ResNet34 or U-Net of one')
     return {
-        str(name): (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        str(name): (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
         for name, tensor in content.items()
     }
+
+
+def _is_plain(torch, tensor) -> bool:
+    dense = tensor.layout == torch.strided and tensor.device.type == 'cpu'
+    return dense and not (tensor.is_quantized or tensor.is_complex())
+
+
+def _check_inflated(path: pathlib.Path) -> None:
+    """PyTorch stores what it archives as it is: an archive that inflates is a trap."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return  # PyTorch will say what is wrong with it
+    if size > 4 * path.stat().st_size + (1 << 20):
+        raise UsageError(
+            f'{path}: inflates to {size} bytes, which no PyTorch archive does; get it again'
+        )
 
 
 def _as_float32(tensor: np.ndarray) -> np.ndarray:

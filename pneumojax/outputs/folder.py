@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any
 
+from pneumojax import limits
 from pneumojax.errors import UsageError
 from pneumojax.outputs.journal import Journal
 
@@ -84,9 +85,11 @@ class OutputFolder:
 
     def _differences(self, marker: pathlib.Path) -> str:
         try:
-            before = json.loads(marker.read_text())
-        except ValueError:
-            return f'{STATEMENT} is not JSON'
+            before = json.loads(limits.read_text(marker))
+            if not isinstance(before, dict):
+                raise ValueError('not a JSON object')
+        except (ValueError, RecursionError):
+            return f'{STATEMENT} is damaged'
         keys = before.keys() | self._statement.keys()
         return '; '.join(
             f'{key}: {before.get(key)} -> {self._statement.get(key)}'

@@ -1,14 +1,18 @@
 """What is done so far, so that an interrupted prediction goes on where it stopped.
 
-One JSON object a line, appended when all files about one input are written. A line cut off by a
-crash is dropped. Rows live on the disk; in memory is only where each one begins.
+One JSON object a line with its checksum, appended when all files about one input are written.
+From a line that is cut off or changed on, everything is dropped, and so done again. Rows live on
+the disk; in memory is only where each one begins.
 """
 
+import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
+
+from pneumojax.data import inputs
 
 
 class Journal:
@@ -25,18 +29,17 @@ class Journal:
         self._file.seek(0)
         end = 0
         for line in self._file:
-            if not line.endswith(b'\n'):
+            row = _read(line)
+            if row is None:
                 break
-            try:
-                self._start[json.loads(line)['file']] = end
-            except (ValueError, KeyError, TypeError):
-                break
+            self._start[row['file']] = end
             end += len(line)
         self._file.truncate(end)  # a half-written line, and nothing after it
 
     def add(self, row: dict[str, Any]) -> None:
         """Appends a row; it must hold 'file'."""
-        line = json.dumps(row, ensure_ascii=True).encode() + b'\n'
+        text = json.dumps(row, ensure_ascii=True).encode()
+        line = text + b'\t' + _checksum(text) + b'\n'
         start = self._file.seek(0, os.SEEK_END)
         self._file.write(line)
         self._file.flush()
@@ -51,7 +54,7 @@ class Journal:
 
     def __getitem__(self, file: str) -> dict[str, Any]:
         self._file.seek(self._start[file])
-        return json.loads(self._file.readline())
+        return _read(self._file.readline())
 
     def rows(self, files) -> Iterator[dict[str, Any]]:
         """The rows about those of `files` that have one, in the order given."""
@@ -68,3 +71,18 @@ class Journal:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _read(line: bytes) -> dict[str, Any] | None:
+    """The row of a line; None where the line is not whole."""
+    text, tab, checksum = line.rpartition(b'\t')
+    if not tab or checksum != _checksum(text) + b'\n':
+        return None
+    row = json.loads(text)
+    # Who could forge a checksum could still not name files elsewhere.
+    named = isinstance(row, dict) and isinstance(row.get('file'), str)
+    return row if named and inputs.is_safe(row.get('ImageId')) else None
+
+
+def _checksum(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:16].encode()

@@ -209,7 +209,7 @@ def test_no_images_and_no_csv(tmp_path):
         ('\n', 'holds no rows'),
         ('ImageId,EncodedPixels\n', 'holds no rows'),
         ('ImageId,EncodedPixels\n\n\n', 'holds no rows'),
-        ('Image,Pixels\na,-1\n', "ImageId and EncodedPixels is missing, .* 'Image,Pixels'"),
+        ('Image,Pixels\na,-1\n', 'ImageId and EncodedPixels is missing from the first line'),
         ('ImageId;EncodedPixels\na;-1\n', 'ImageId and EncodedPixels is missing'),
         ('ImageId,Rle\na,-1\n', 'column EncodedPixels is missing'),
         ('a,-1\n', 'missing'),

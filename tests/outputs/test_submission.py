@@ -55,16 +55,34 @@ def test_a_journal_comes_back_without_its_broken_end(tmp_path):
     path = tmp_path / 'j'
     with Journal(path) as journal:
         for i in range(5):
-            journal.add({'file': f'{i}', 'value': i})
-        journal.add({'file': '2', 'value': 'again'})
+            journal.add({'file': f'{i}', 'ImageId': 'x', 'value': i})
+        journal.add({'file': '2', 'ImageId': 'x', 'value': 'again'})
     whole = path.read_bytes()
     for end in (len(whole) - 1, len(whole) - 9):
         path.write_bytes(whole[:end])
         with Journal(path) as journal:
-            assert journal['2'] == {'file': '2', 'value': 2}
-            journal.add({'file': 'new\udcff', 'value': 1})
+            assert journal['2'] == {'file': '2', 'ImageId': 'x', 'value': 2}
+            journal.add({'file': 'new\udcff', 'ImageId': 'x', 'value': 1})
         with Journal(path) as journal:
             assert [row['file'] for row in journal.rows(['new\udcff', '9', '0'])] == [
                 'new\udcff', '0',
             ]  # fmt: skip
             assert '9' not in journal
+
+
+def test_a_journal_line_that_was_changed_is_done_again(tmp_path):
+    path = tmp_path / 'j'
+    with Journal(path) as journal:
+        for i in range(5):
+            journal.add({'file': f'{i}', 'ImageId': f'im{i}', 'rle': '1 2'})
+    path.write_bytes(path.read_bytes().replace(b'"im3", "rle": "1 2"', b'"im3", "rle": "1 3"'))
+    with Journal(path) as journal:
+        assert [row['file'] for row in journal.rows('01234')] == ['0', '1', '2']
+
+
+@pytest.mark.parametrize('name', ['../x', '/etc/x', '..', '', 'a/b', 'a\0', None, 7, 'a' * 300])
+def test_a_journal_names_no_files_elsewhere(tmp_path, name):
+    with Journal(tmp_path / 'j') as journal:
+        journal.add({'file': 'f', 'ImageId': name})
+    with Journal(tmp_path / 'j') as journal:
+        assert 'f' not in journal

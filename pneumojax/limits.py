@@ -1,0 +1,60 @@
+"""How much is read of what comes from elsewhere: said before memory is taken, in one line.
+
+The limits are far above what real files need (a stitched long film has some 50 million pixels,
+SIIM's table of masks 10 MB, this network's weights 100 MB) and far below what stops a machine.
+"""
+
+import io
+import os
+import pathlib
+
+MAX_PIXELS = 100_000_000  # of one image
+MAX_IMAGE_BYTES = 1 << 29  # of an image file; deflated DICOM counts as it is when inflated
+MAX_TABLE_BYTES = 1 << 28  # of a CSV
+MAX_TABLE_ROWS = 5_000_000
+MAX_JSON_BYTES = 1 << 26  # of a small file of a run or a prediction
+MAX_WEIGHT_BYTES = 1 << 32  # of a file of weights, and of the tensors in it
+
+
+class TooLarge(ValueError):
+    """More than a limit; the message says how much and which, without the path."""
+
+
+def check_bytes(count: int, limit: int, of: str = 'the file') -> None:
+    """Raises TooLarge where there are more bytes than the limit."""
+    if count > limit:
+        raise TooLarge(f'{of} has {count} bytes, more than the limit of {limit}')
+
+
+def check_file(path: str | os.PathLike, limit: int) -> None:
+    """Raises TooLarge where a file has more bytes than the limit, OSError where there is none."""
+    check_bytes(os.stat(path).st_size, limit)
+
+
+class BoundedFile(io.BufferedReader):
+    """A file for parsers that believe what it says about itself.
+
+    Python takes memory for as many bytes as are asked for, before it looks how many there are; a
+    damaged length of 4 GB asks for 4 GB.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most what is left of the file."""
+        if size is not None and size > 0:
+            size = min(size, max(self._size - self.tell(), 0))
+        return super().read(size)
+
+
+def read_text(path: pathlib.Path, limit: int = MAX_JSON_BYTES) -> str:
+    """The text of a file of limited size, UTF-8.
+
+    Raises:
+      TooLarge, UnicodeDecodeError: both are ValueErrors.
+      OSError: it cannot be read.
+    """
+    check_file(path, limit)
+    return path.read_text(encoding='utf-8')

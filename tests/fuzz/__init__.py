@@ -1,0 +1,1 @@
+"""Hostile input: a driver that anyone can run longer, see `run.py`."""
