@@ -41,6 +41,7 @@ def sources(path: str | os.PathLike) -> set[str]:
       BadMask: the file cannot be read.
     """
     try:
+        dicom.check_file(path)
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
         referenced = {
             str(item.ReferencedSOPInstanceUID)
@@ -53,6 +54,8 @@ def sources(path: str | os.PathLike) -> set[str]:
             if element.keyword == 'SourceImageSequence'
             for item in element.value
         }
+    except dicom.DicomError as error:
+        raise BadMask(str(error)) from None
     # Foreign input, as in `dicom.read`: only the type is passed on, as messages may quote the file.
     except Exception as error:
         raise _damaged(error) from error
@@ -77,6 +80,7 @@ def read_segmentation(path: str | os.PathLike, source: str) -> tuple[np.ndarray,
     import highdicom  # slow to import, and needed here only
 
     try:
+        dicom.check_file(path)
         header = headers.read(path)
         if int(header.Rows) * int(header.Columns) > dicom.MAX_PIXELS:
             raise BadMask(f'claims more than {dicom.MAX_PIXELS} pixels')
@@ -90,6 +94,8 @@ def read_segmentation(path: str | os.PathLike, source: str) -> tuple[np.ndarray,
         )
     except BadMask:
         raise
+    except dicom.DicomError as error:
+        raise BadMask(str(error)) from None
     except Exception as error:
         raise _damaged(error) from error
     return (pixels[0] >= _HALF).any(axis=-1).astype(np.uint8), sure

@@ -38,7 +38,7 @@ class Worker:
         )
         self.process.start()
         theirs.close()
-        self.order, self.started, self.seen = None, 0.0, set()
+        self.order, self.started, self.ready = None, 0.0, set()
 
     def begin(self, order) -> None:
         """Hands it a case."""
@@ -47,8 +47,8 @@ class Worker:
 
     @property
     def late(self) -> bool:
-        """Whether its case takes too long; the first of each target makes the seeds too."""
-        limit = self.seconds if self.order[0] in self.seen else _START + self.seconds
+        """Whether its case takes too long, or its imports and seeds do."""
+        limit = self.seconds if self.order[0] in self.ready else _START
         return time.monotonic() - self.started > limit
 
     def end(self) -> None:
@@ -104,11 +104,14 @@ def fuzz(cases, seed, names, workers, save: pathlib.Path, first=0, seconds=SECON
                     kind, happened = 'hang', f'more than {seconds:.0f} s'
                 else:
                     continue
+                if kind == 'ready':
+                    one.ready.add(name)
+                    one.started = time.monotonic()
+                    continue
                 if kind == 'no target':
                     raise RuntimeError(f'the target {name} cannot be made:\n{happened}')
                 if kind == 'fine':
                     counts[name, happened] += 1
-                    one.seen.add(name)
                 else:
                     counts[name, f'BROKEN: {kind}'] += 1
                     broken.append((name, index, kind, happened))

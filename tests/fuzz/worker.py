@@ -113,6 +113,7 @@ def work(connection, seed: int, scratch: str) -> None:
             except BaseException:
                 connection.send(('no target', traceback.format_exc()))
                 raise
+            connection.send(('ready', ''))
             _limit()
         case = targets[name].make(generator(seed, name, index))
         keep(scratch / 'case', case)
