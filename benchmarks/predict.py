@@ -34,6 +34,12 @@ from pneumojax.outputs.folder import OutputFolder
 from pneumojax.run import Run
 
 
+WAYS = (
+    ('jax', 'float32'), ('openvino', 'float32'), ('openvino', 'auto'), ('onnxruntime', 'float32'),
+    ('torch', 'float32'), ('torch', 'bfloat16'),
+)  # fmt: skip
+
+
 class Way(NamedTuple):
     """One way to predict."""
 
@@ -55,7 +61,7 @@ def add_options(parser) -> None:
     parser.add_argument('--files', type=int, default=16, help='of the folder; 0: leave out (16)')
     parser.add_argument('--fresh', type=int, default=3, help='fresh processes; 0: leave out (3)')
     parser.add_argument('--agreement', type=int, default=0, help='phantoms whose masks to compare')
-    parser.add_argument('--no-torch', action='store_true', help='leave PyTorch out')
+    parser.add_argument('--only', default='', help='such as jax,openvino:auto (all there are)')
 
 
 def measure(options) -> Report:
@@ -92,22 +98,22 @@ def measure(options) -> Report:
 
 def ways(run: Run, options) -> list[Way]:
     """Every runtime and precision that there is here, JAX in float32 first."""
-    wanted = [('jax', 'float32')]
-    if runtimes.is_installed('openvino'):
-        wanted += [('openvino', 'float32'), ('openvino', 'auto')]
-    if runtimes.is_installed('onnxruntime'):
-        wanted += [('onnxruntime', 'float32')]
-    if not options.no_torch and runtimes.is_installed('torch'):
-        wanted += [('PyTorch, eager', 'float32'), ('PyTorch, eager', 'bfloat16')]
+    only = options.only.split(',') if options.only else []
+    wanted = [
+        (name, precision) for name, precision in WAYS
+        if runtimes.is_installed(name)
+        and (not only or name in only or f'{name}:{precision}' in only or name == 'jax')
+    ]  # fmt: skip
     found = []
     for name, precision in wanted:
-        torch = name.startswith('PyTorch')
+        torch = name == 'torch'
         one, many = (
             Ensemble([run], 'jax' if torch else name, 'float32' if torch else precision, images)
             for images in (1, options.batch)
         )
         if torch:
             one._networks = many._networks = [torch_network(many.members[0], precision)]
+            name = 'PyTorch, eager'
         else:
             precision = many.runtime['precision']
         if (name, precision) not in [way[:2] for way in found]:
