@@ -33,7 +33,6 @@ from pneumojax.models import build, pretrained
 from pneumojax.outputs.folder import OutputFolder
 from pneumojax.run import Run
 
-
 WAYS = (
     ('jax', 'float32'), ('openvino', 'float32'), ('openvino', 'auto'), ('onnxruntime', 'float32'),
     ('torch', 'float32'), ('torch', 'bfloat16'),

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from pneumojax import config as config_lib
+from pneumojax import layout
 from pneumojax.errors import UsageError
 from pneumojax.inference import exported, runtimes, tta
 from pneumojax.inference import member as members
@@ -38,8 +40,9 @@ def export(config, run: Run, output: str, format: str = 'torch', shape: str = ''
 
     Args:
       config: the run's configuration.
-      run: a trained run. For 'onnx' and 'stablehlo' the weights and flips are those that it was
-        evaluated with, else those that `evaluation.weights` and `tta.flips` name.
+      run: a trained run; of one with stages, the last. For 'onnx' and 'stablehlo' the weights and
+        flips are those that it was evaluated with, else those that `evaluation.weights` and
+        `tta.flips` name.
       output: the folder.
       format: one of `FORMATS`.
       shape: 'BATCH,HEIGHT,WIDTH' of the input, each a number or 'any'; the default is any batch of
@@ -49,6 +52,7 @@ def export(config, run: Run, output: str, format: str = 'torch', shape: str = ''
       UsageError: nothing trained, a file that exists already, a folder that cannot be written, a
         package that is missing, or a network that would differ from JAX.
     """
+    config, run = _one_run(config, run)
     step = run.latest_step()
     if step is None:
         raise UsageError(f'{run.path} has no checkpoint to export; train it first')
@@ -81,6 +85,16 @@ def export(config, run: Run, output: str, format: str = 'torch', shape: str = ''
         'wrote %s (%s weights, step %d); the largest difference from JAX is %.1g',
         path, identity['weights'], identity['step'], agreement['largest_difference'],
     )  # fmt: skip
+
+
+def _one_run(config, run: Run):
+    """The last stage of a run with stages; UsageError for one with folds."""
+    if not run.exists:
+        return config, run
+    if run.config().data.fold == config_lib.ALL_FOLDS:
+        raise UsageError(f'{run.path} holds folds; export each: --workdir={run / "fold0"}')
+    _, (last,) = layout.predicting(run)
+    return (config, run) if last.path == run.path else (last.config(), last)
 
 
 def parse_shape(text: str, image_size: int) -> tuple[int | str, int | str, int | str]:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.inference import export as export_lib
 from pneumojax.inference import member, runtimes, tta
@@ -118,3 +119,20 @@ def test_refusals(run, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r'package onnx; pip install .pneumojax\[cpu\]'):
         export(run.config(), run, tmp_path / 'out', 'onnx')
     assert not (tmp_path / 'out').exists()
+
+
+def test_of_stages_the_last_is_exported_and_folds_one_by_one(run, tmp_path):
+    config = run.config()
+    with config.unlocked():
+        config.stages = {'first': {'image_size': 16}, 'second': {'image_size': 32}}
+    whole = Run(tmp_path / 'whole')
+    whole.start(config)
+    write_run(tmp_path / 'whole' / 'second')
+    export(config, whole, tmp_path / 'out')
+    assert (tmp_path / 'out' / 'unet.safetensors').is_file()
+    config.stages = {}
+    config.data.fold = config_lib.ALL_FOLDS
+    folds = Run(tmp_path / 'folds')
+    folds.start(config)
+    with pytest.raises(UsageError, match='holds folds; export each'):
+        export(config, folds, tmp_path / 'out')
