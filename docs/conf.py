@@ -11,6 +11,8 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+from docutils import nodes
+
 from docs import from_code
 
 project = 'pneumojax'
@@ -46,7 +48,7 @@ napoleon_use_ivar = True  # attributes as one list
 
 
 def setup(app) -> None:
-    """Fills the places for what is made of the code, and writes signatures as one would."""
+    """Fills the places for what is made of the code; shows the API as one would write it."""
 
     def fill(app, name, source):
         source[0] = from_code.fill(source[0])
@@ -57,5 +59,10 @@ def setup(app) -> None:
         flax_own = r', parent=<[^>]*>, name=None'
         return re.sub(r"<class '([^']+)'>", r'\1', re.sub(flax_own, '', signature)), returns
 
+    def dash(app, doctree):
+        for text in [t for t in doctree.findall(nodes.Text) if t == ' -- ']:  # Sphinx's own
+            text.parent.replace(text, nodes.Text(': '))
+
     app.connect('source-read', fill)
+    app.connect('doctree-read', dash)
     app.connect('autodoc-process-signature', plain)
