@@ -1,17 +1,7 @@
 """A run directory: the one place that knows its layout.
 
-config.json       the resolved configuration        metrics.jsonl   one JSON object a line
-checkpoints/N/    Orbax, by steps done; named items params, batch_stats, opt_state, ...
-damaged/          checkpoints that could not be read any more and were passed over
-.lock             which process trains here, as long as it does
-split.json        which images were trained on and which were held out
-scores.npz        what evaluation keeps of each held-out image's probabilities
-tensorboard/      the same metrics
-thresholds.json, evaluation.json, per_image.csv, curves.png, contact_sheet.png   from evaluate
-exported/         the network as it predicts without JAX, made when first wanted
-
-JAX and Orbax are imported where a checkpoint is touched: what needs only the small files starts in
-a fraction of the time.
+`FILES` says what is in it. JAX and Orbax are imported where a checkpoint is touched: what needs
+only the small files starts in a fraction of the time.
 """
 
 import json
@@ -25,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ml_collections
 import numpy as np
 
-from pneumojax import checkpoints, limits, run_files
+from pneumojax import checkpoints, limits, run_files, whole_file
 from pneumojax import config as config_lib
 from pneumojax.checkpoints import Damaged
 from pneumojax.errors import UsageError
@@ -45,6 +35,9 @@ FILES = {
     'tensorboard/': 'train: the same figures for TensorBoard.',
     'checkpoints/': 'train: Orbax, one folder per step, with `params`, `batch_stats`, `opt_state`; '
     'the last one of a run with averaging also has `average_params` and `average_batch_stats`.',
+    'damaged/': 'train: checkpoints that could not be read any more and were passed over.',
+    '.lock': 'train: which process trains here, as long as it does.',
+    'scores.npz': "evaluate: what is kept of each held-out image's probabilities.",
     'thresholds.json': 'evaluate: the rule that makes masks of probabilities, and what it was '
     'chosen on; predict reads it.',
     'evaluation.json': 'evaluate: mean Dice beside the all-empty one, Dice of positives, '
@@ -62,9 +55,8 @@ FILES = {
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file so that readers see the old or the new content, never a part."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with whole_file.replacing(path) as unfinished:
+        unfinished.write_text(text)
 
 
 class Run:
@@ -160,12 +152,11 @@ class Run:
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes one .npz file of the directory, atomically. Arrays hold numbers or text."""
-        temporary = self / f'.{os.getpid()}.{name}'  # np.savez would add .npz to another ending
-        np.savez_compressed(temporary, **arrays)
-        os.replace(temporary, self / name)
+        with whole_file.replacing(self / name) as unfinished:
+            np.savez_compressed(unfinished, **arrays)
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
-        """Reads one .npz file of the directory; None when it is cannot be read."""
+        """Reads one .npz file of the directory; None when it cannot be read."""
         try:
             with np.load(self / name, allow_pickle=False) as file:
                 return dict(file)

@@ -98,6 +98,7 @@ def write_dataset(
 
 
 def check(num_images: int, size: int, seed: int, positive_share: float) -> None:
+    """Raises UsageError for an argument of `write_dataset` that is out of range."""
     if num_images < 1:
         raise UsageError(f'phantoms: the number of images is {num_images}; it must be 1 or more')
     if size < 32:
@@ -204,6 +205,7 @@ def to_dicom(image: np.ndarray, plan: Plan, seed: int, header: np.random.Generat
 
 
 def set_jpeg(ds: Dataset, image: np.ndarray) -> None:
+    """The picture as JPEG Baseline, as most of SIIM's files are."""
     ok, code = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert ok
     ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
@@ -227,6 +229,7 @@ def set_12_bit(ds: Dataset, image: np.ndarray) -> None:
 
 
 def set_syntax(ds: Dataset, syntax: str) -> None:
+    """The file header, which says how the pixels are encoded."""
     ds.file_meta = FileMetaDataset()
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID

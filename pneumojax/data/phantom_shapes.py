@@ -263,5 +263,6 @@ def skin_fold(rng: np.random.Generator, lung: Lung) -> np.ndarray:
 
 
 def ellipse(centre, a: float, b: float) -> np.ndarray:
+    """An outline [40, 2] with the half axes `a`, across, and `b`, down, in parts of the side."""
     t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     return np.asarray(centre) + np.stack([a * np.cos(t), b * np.sin(t)], axis=1)

@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+MOMENTUM = 0.9  # of the old value in BatchNorm's running statistics
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's
 
 
@@ -25,7 +26,7 @@ def batch_norm(train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.
     """
     return nn.BatchNorm(
         use_running_average=not train,
-        momentum=0.9,
+        momentum=MOMENTUM,
         epsilon=1e-5,
         dtype=dtype,
         axis_name=axis_name if train else None,

@@ -8,6 +8,7 @@ from typing import Any
 from pneumojax import limits
 from pneumojax.errors import UsageError
 from pneumojax.outputs.journal import Journal
+from pneumojax.whole_file import replacing
 
 STATEMENT, JOURNAL = 'predict.json', '.journal.jsonl'
 # What the folder holds. The documentation's reference is made of this.
@@ -79,9 +80,8 @@ class OutputFolder:
                 f'--output: {self.path} is not empty and holds no {STATEMENT}; '
                 'give a new or empty folder'
             )
-        unfinished = marker.with_name(f'.{marker.name}.{os.getpid()}')
-        unfinished.write_text(json.dumps(self._statement, indent=2) + '\n')
-        unfinished.replace(marker)
+        with replacing(marker) as unfinished:
+            unfinished.write_text(json.dumps(self._statement, indent=2) + '\n')
 
     def _differences(self, marker: pathlib.Path) -> str:
         try:

@@ -1,11 +1,12 @@
 """Pictures of masks on radiographs: one overlay, and a page of them."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from pneumojax.whole_file import replacing
 
 # Okabe and Ito's colours (2008), which people with any colour blindness tell apart, RGB.
 PREDICTED = (230, 159, 0)  # orange
@@ -86,6 +87,13 @@ def caption(
     """What stands under a tile: the end of the ImageId, and the scores.
 
     SIIM's ImageIds share their first 50 characters; the last part tells them apart.
+
+    Args:
+      image_id: of the image.
+      dice, probability: its scores; left out when None.
+
+    Returns:
+      (left text, right text), see `contact_sheet`.
     """
     name = image_id if len(image_id) <= 24 else '…' + image_id[-22:]
     scores = [] if dice is None else [f'Dice {dice:.2f}']
@@ -177,9 +185,8 @@ def write_png(path, rgb) -> None:
     if not done:
         raise ValueError(f'{path}: {rgb.dtype} {rgb.shape} cannot be written as PNG')
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    unfinished.write_bytes(encoded.tobytes())
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(encoded.tobytes())
 
 
 def _resize(image, side):

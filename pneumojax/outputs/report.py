@@ -7,7 +7,6 @@ script but the page's own and any request.
 import base64
 import hashlib
 import os
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from pneumojax.data.inputs import printable
 from pneumojax.outputs import overlay
 from pneumojax.outputs.report_page import SCRIPT, STYLE
+from pneumojax.whole_file import replacing
 
 THUMBNAIL = 96  # pixels of its longer side
 LIMITS = (
@@ -81,9 +81,7 @@ def write(
       overlays, heatmaps: whether there are such files to link.
       show_names: whether rows hold 'patient', to be shown.
     """
-    path = pathlib.Path(path)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    with open(unfinished, 'w', encoding='utf-8') as file:
+    with replacing(path) as unfinished, open(unfinished, 'w', encoding='utf-8') as file:
         file.write(_head(counts, runs, rule, evaluation, version, show_names))
         for order, row in enumerate(rows):
             file.write(_row(order, row, overlays, heatmaps, show_names))
@@ -91,7 +89,6 @@ def write(
             '</tbody></table>\n<button id="more" type="button" hidden>Show 1,000 more</button>\n'
             f'<script>{SCRIPT}</script>\n</body></html>\n'
         )
-    unfinished.replace(path)
 
 
 def _head(counts, runs, rule, evaluation, version, show_names):

@@ -6,7 +6,6 @@ study in an archive. It therefore holds the patient's name, as the radiograph do
 
 import io
 import os
-import pathlib
 import re
 from typing import Literal, NamedTuple
 
@@ -20,6 +19,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from pneumojax.data.mask_files import PNEUMOTHORAX
+from pneumojax.whole_file import replacing
 
 Kind = Literal['binary', 'fractional']
 
@@ -70,10 +70,8 @@ def write(
     dataset = make(header, result, kind=kind, algorithm=algorithm, key=key)
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
-    path = pathlib.Path(path)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    unfinished.write_bytes(buffer.getbuffer())
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(buffer.getbuffer())
 
 
 def make(

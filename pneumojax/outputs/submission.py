@@ -2,11 +2,11 @@
 
 import csv
 import os
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pneumojax.data.inputs import printable
+from pneumojax.whole_file import replacing
 
 COLUMNS = ('file', 'ImageId', 'status', 'reason', 'probability', 'area_px', 'area_mm2')
 
@@ -49,7 +49,7 @@ def write_results(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) ->
       path: of the file.
       rows: with the keys of `COLUMNS`; others are left out.
     """
-    with _replacing(path) as unfinished, Results(unfinished) as results:
+    with replacing(path) as unfinished, Results(unfinished) as results:
         for row in rows:
             results.add(row)
 
@@ -67,30 +67,13 @@ def write_submission(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]])
       How many rows were written.
     """
     count = 0
-    with _replacing(path) as unfinished, open(unfinished, 'w', encoding='utf-8') as file:
+    with replacing(path) as unfinished, open(unfinished, 'w', encoding='utf-8') as file:
         file.write('ImageId,EncodedPixels\n')
         for row in rows:
             if row['status'] == 'ok':
                 file.write(f'{row["ImageId"]},{row["rle"]}\n')
                 count += 1
     return count
-
-
-class _replacing:
-    """A name to write to that becomes `path` when nothing went wrong."""
-
-    def __init__(self, path):
-        self.path = pathlib.Path(path)
-        self.unfinished = self.path.with_name(f'.{self.path.name}.{os.getpid()}')
-
-    def __enter__(self):
-        return self.unfinished
-
-    def __exit__(self, kind, *_):
-        if kind is None:
-            self.unfinished.replace(self.path)
-        else:
-            self.unfinished.unlink(missing_ok=True)
 
 
 def _formatted(row):

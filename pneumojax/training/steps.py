@@ -9,6 +9,7 @@ import optax
 
 from pneumojax.models.build import make_model
 from pneumojax.models.normalize import normalize
+from pneumojax.models.resnet import MOMENTUM
 from pneumojax.models.unet import gate
 from pneumojax.training import augment, losses
 from pneumojax.training.state import TrainState
@@ -131,6 +132,6 @@ def make_statistics_step(config, axis_name: str | None = None):
             {'params': params, 'batch_stats': zero},
             normalize(images, normalization, channels), train=True, mutable=['batch_stats'],
         )  # fmt: skip
-        return jax.tree.map(lambda s: s / (1.0 - 0.9), updated['batch_stats'])
+        return jax.tree.map(lambda s: s / (1.0 - MOMENTUM), updated['batch_stats'])
 
     return statistics_step

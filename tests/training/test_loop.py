@@ -322,7 +322,12 @@ def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, cap
         assert (high / name).is_file()
     for name in ('curves.png', 'contact_sheet.png'):
         assert (high / name).read_bytes().startswith(b'\x89PNG')
-    assert {p.name + '/' * p.is_dir() for p in high.path.iterdir()} == set(FILES)
+    written = {p.name + '/' * p.is_dir() for p in high.path.iterdir()}
+    assert written == FILES.keys() - {
+        '.lock',
+        'damaged/',
+        'exported/',
+    }  # which have their occasions
     report = high.read_json('evaluation.json')
     keys = {'mean_dice', 'all_empty_dice', 'positive_dice', 'sensitivity', 'specificity', 'auc'}
     for key in keys:
