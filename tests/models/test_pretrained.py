@@ -254,6 +254,12 @@ def test_initialize(full, channels):
     variables = pretrained.initialize(fresh, str(whole))
     same(variables, pretrained.load_smp_unet(whole, channels=channels))
     assert jax.tree.structure(variables) == jax.tree.structure(fresh)
+    # A head that the file lacks stays as it was drawn.
+    head = {'kernel': np.ones((512, 1), np.float32), 'bias': np.zeros(1, np.float32)}
+    fresh['params']['image_head'] = head
+    variables = pretrained.initialize(fresh, str(whole))
+    same(variables['params'].pop('image_head'), head)
+    same(variables, pretrained.load_smp_unet(whole, channels=channels))
 
 
 def test_initialize_another_width(full):

@@ -176,9 +176,11 @@ def test_over_several_devices_the_losses_are_those_of_the_whole_batch(over):
     """vmap with an axis name computes what pmap does on as many devices."""
     logits, masks = (x.reshape(3, 1, *SHAPE[1:]) for x in batch())
     weights = WEIGHTS.copy_and_resolve_references()
-    weights.focal, weights.dice_over = 4.0, over
-    parts = jax.vmap(lambda x, t: losses.combined(x, t, weights, 'batch'), axis_name='batch')
-    spread, together = parts(logits, masks), losses.combined(*batch(), weights)
+    weights.focal, weights.image, weights.dice_over = 4.0, 0.5, over
+    scores = np.array([[2.0], [-1.5], [0.5]], np.float32)
+    parts = jax.vmap(lambda x, t, s: losses.combined(x, t, weights, 'batch', s), axis_name='batch')
+    together = losses.combined(*batch(), weights, image_logits=scores[:, 0])
+    spread = parts(logits, masks, scores)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, [b] * 3, rtol=1e-6), spread, together)
 
 
