@@ -142,6 +142,7 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.compare = (
         False  # also score the last weights, and without flips: what each part gains
     )
+    evaluation.ablation_seeds = 3  # trainings of each kind that --mode=ablate compares
     evaluation.bootstrap = 2000  # resamples behind each 95 % interval
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()

@@ -22,6 +22,7 @@ FREE_KEYS = (
     'checkpoint.keep',
     'log_every_steps',
     'evaluation.batch_size',
+    'evaluation.ablation_seeds',
 )
 
 
@@ -180,6 +181,7 @@ def _check(config) -> None:
     )  # fmt: skip
     require('evaluation.batch_size', config.evaluation.batch_size >= 1, 'at least 1')
     require('evaluation.every_epochs', config.evaluation.every_epochs >= 0, '0 (never) or more')
+    require('evaluation.ablation_seeds', config.evaluation.ablation_seeds >= 1, 'at least 1')
     require('evaluation.bootstrap', config.evaluation.bootstrap >= 100, 'at least 100 samples')
     require('checkpoint.every_epochs', config.checkpoint.every_epochs >= 1, 'at least 1')
     require('checkpoint.keep', config.checkpoint.keep >= 1, 'at least 1')

@@ -20,10 +20,11 @@ WORKDIR = flags.DEFINE_multi_string(
     'Run directory; default runs/<config.name>. predict: repeat it to average several runs.',
 )  # fmt: skip
 MODE = flags.DEFINE_enum(
-    'mode', 'train', ['prepare', 'train', 'evaluate', 'predict', 'export', 'convert'],
+    'mode', 'train', ['prepare', 'train', 'evaluate', 'predict', 'export', 'convert', 'ablate'],
     'prepare: decode all images into the cache. train: (prepare and) train, or continue. '
     'evaluate: figures, thresholds and pictures of a run. predict: masks of radiographs. '
-    "export: a run's network for other programs. convert: PyTorch weights into a checkpoint.",
+    "export: a run's network for other programs. convert: PyTorch weights into a checkpoint. "
+    'ablate: what each part is worth, see configs/ablation.py.',
 )  # fmt: skip
 INPUT = flags.DEFINE_string(
     'input', None, "predict: a file or folder. convert: a .safetensors or .pth file, or 'imagenet'."

@@ -64,9 +64,10 @@ def main(argv: list[str]) -> int:
         config, workdir = _config_and_workdir()
         compare(config, Run(workdir), flags.COMPARE.value)
     else:
-        from pneumojax.training import stages
+        from pneumojax.training import ablate, stages
 
-        modes = {'prepare': stages.prepare, 'train': stages.train, 'evaluate': stages.evaluate}
+        modes = {'prepare': stages.prepare, 'train': stages.train, 'evaluate': stages.evaluate,
+                 'ablate': ablate.ablate}  # fmt: skip
         modes[mode](*_config_and_workdir())
     return 0
 

@@ -23,7 +23,7 @@ from pneumojax.devices import Devices
 from pneumojax.errors import UsageError
 from pneumojax.inference import evaluate
 from pneumojax.run import Run
-from pneumojax.training import augment, loop, stages
+from pneumojax.training import ablate, augment, loop, stages
 
 CONFIGS = pathlib.Path(base.__file__).parent
 NAMES = config_files.names()
@@ -116,6 +116,7 @@ def test_every_key_is_read_by_training_and_evaluation(tmp_path, monkeypatch):
         assert next(run for _, run in stages.runs(recorder, run.path)).path == run.path
         loop.train(recorder, run)
     evaluate.evaluate(Recorder(first, reads), Run(tmp_path / 'first'))
+    assert len(ablate.seeds(Recorder(first, reads))) == first.evaluation.ablation_seeds
 
     canaries = {'canary.nobody_reads_me', 'canary.also_a_tuple'}
     assert keys(first) - reads == canaries
@@ -271,6 +272,7 @@ BAD = [
     ('swa.decay', 0.0), ('swa.bn_examples', -1), ('tta.flips', ('diagonal',)),
     ('evaluation.rule', 'double'), ('evaluation.weights', 'best'), ('evaluation.batch_size', 0),
     ('evaluation.every_epochs', -1), ('evaluation.bootstrap', 99),
+    ('evaluation.ablation_seeds', 0),
     ('checkpoint.every_epochs', 0), ('checkpoint.keep', 0),
 ]  # fmt: skip
 

@@ -51,6 +51,7 @@ class Variant(NamedTuple):
     label: str
     averaged: bool
     flips: tuple[str, ...]
+    own_statistics: bool = True  # False: averaged weights with the batch statistics of the last
 
 
 def variants(config, has_average: bool) -> list[Variant]:
@@ -120,7 +121,14 @@ def score(
 
 
 def of_run(
-    config, run: Run, dataset: Dataset, step: int, *, keep: bool = False
+    config,
+    run: Run,
+    dataset: Dataset,
+    step: int,
+    *,
+    keep: bool = False,
+    wanted: Sequence[Variant] | None = None,
+    file: str = FILE,
 ) -> dict[Variant, Scores]:
     """The scores of every variant of a run, which are also left in its scores.npz.
 
@@ -131,15 +139,21 @@ def of_run(
       step: of the checkpoint.
       keep: take what scores.npz holds where it is of this checkpoint, these images and variants,
         instead of predicting again.
+      wanted: which variants; those of the configuration by default.
+      file: instead of scores.npz.
     """
-    wanted = variants(config, 'average_params' in run.items(step))
+    if wanted is None:
+        wanted = variants(config, 'average_params' in run.items(step))
     about = _about(config, run, dataset, step, wanted)
-    if keep and (kept := _read(run, about, wanted)):
+    if keep and (kept := _read(run, file, about, wanted)):
         return kept
     shapes = build.variable_shapes(config)
     results, predictors = {}, {}
     for variant in wanted:
         variables = run.load_variables(step, shapes, averaged=variant.averaged)
+        if not variant.own_statistics:
+            last = run.load_variables(step, shapes, averaged=False)
+            variables['batch_stats'] = last['batch_stats']
         if variant.flips not in predictors:
             predictors[variant.flips] = Predictor(config, variant.flips)
         results[variant] = score(
@@ -150,18 +164,18 @@ def of_run(
     for number, scores in enumerate(results.values()):
         columns = scores._asdict().items()
         arrays |= {f'{name}_{number}': c for name, c in columns if c is not None}
-    run.write_arrays(FILE, arrays)
+    run.write_arrays(file, arrays)
     return results
 
 
 def are_kept(config, run: Run, dataset: Dataset, step: int) -> bool:
     """Whether `of_run` would have nothing to predict."""
     wanted = variants(config, 'average_params' in run.items(step))
-    return _read(run, _about(config, run, dataset, step, wanted), wanted) is not None
+    return _read(run, FILE, _about(config, run, dataset, step, wanted), wanted) is not None
 
 
-def _read(run, about, wanted) -> dict[Variant, Scores] | None:
-    arrays = run.read_arrays(FILE)
+def _read(run, file, about, wanted) -> dict[Variant, Scores] | None:
+    arrays = run.read_arrays(file)
     if arrays is None or str(arrays.get('about')) != about:
         return None
     return {
