@@ -110,16 +110,16 @@ def test_parts_that_a_config_does_not_have_are_not_in_the_table(config):
 
 
 def test_the_area_rule_is_taken_away_by_allowing_no_area(config):
-    """Two false alarms of 100 px, one lesion of 10,000 px: only the area tells them apart."""
-    histograms = np.zeros((9, 2, thresholds.BINS), np.int32)
+    """False alarms of 100 px, lesions of 10,000 px: only the area tells them apart."""
+    histograms = np.zeros((12, 2, thresholds.BINS), np.int32)
     size = thresholds.REFERENCE_PIXELS
     histograms[:, 0, 5] = size
-    histograms[::3, 0, 5], histograms[::3, 1, 900] = size - 10_000, 10_000
-    histograms[1::3, 0, 5], histograms[1::3, 0, 900] = size - 100, 100
-    scored = Scores(histograms, np.full(9, size), np.full(9, 0.5))
-    patients = [str(i) for i in range(9)]
+    histograms[::2, 0, 5], histograms[::2, 1, 900] = size - 10_000, 10_000  # six
+    histograms[1::6, 0, 5], histograms[1::6, 0, 900] = size - 100, 100  # two
+    scored = Scores(histograms, np.full(12, size), np.full(12, 0.5))
+    patients = [str(i) for i in range(12)]
     assert ablate._judged(config, scored, patients, area_rule=True).dice.mean() == 1
-    assert ablate._judged(config, scored, patients, area_rule=False).dice.mean() == 6 / 9
+    assert ablate._judged(config, scored, patients, area_rule=False).dice.mean() == 10 / 12
 
 
 def test_figures_that_are_not_defined_are_left_empty(tmp_path):
