@@ -125,7 +125,8 @@ def get_config() -> ml_collections.ConfigDict:
     swa.start = config.get_ref('num_epochs') - 13  # K: epochs done before averaging starts
     swa.every_steps = 0  # updates between two members of the mean; 0: the end of each epoch (K)
     swa.decay = 0.999  # of the EMA, per update
-    # Training images for the averaged weights' batch statistics; 0: all. (A, K skip this step.)
+    # Training images for the averaged weights' batch statistics; 0: all; -1: no such step, the last
+    # weights' statistics are taken over (A, K).
     swa.bn_examples = 0
 
     config.tta = tta = ml_collections.ConfigDict()

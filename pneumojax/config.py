@@ -168,7 +168,8 @@ def _check(config) -> None:
     require('swa.start', config.swa.start < config.num_epochs, 'an epoch before num_epochs')
     require('swa.every_steps', config.swa.every_steps >= 0, '0 (once per epoch) or more')
     require('swa.decay', 0 < config.swa.decay < 1, 'between 0 and 1')
-    require('swa.bn_examples', config.swa.bn_examples >= 0, '0 (all training images) or more')
+    expected = '0 (all training images) or more, or -1 for those of the last weights'
+    require('swa.bn_examples', config.swa.bn_examples >= -1, expected)
 
     known_flips = {'horizontal', 'vertical'}
     require('tta.flips', set(config.tta.flips) <= known_flips, f'names from {sorted(known_flips)}')

@@ -269,7 +269,7 @@ BAD = [
     ('loss.dice_over', 'epoch'),
     ('sampling.positive_share', (0.5, 0.0)), ('sampling.positive_share', (1.1,)),
     ('swa.kind', 'swa'), ('swa.start', 80), ('swa.every_steps', -1), ('swa.decay', 1.0),
-    ('swa.decay', 0.0), ('swa.bn_examples', -1), ('tta.flips', ('diagonal',)),
+    ('swa.decay', 0.0), ('swa.bn_examples', -2), ('tta.flips', ('diagonal',)),
     ('evaluation.rule', 'double'), ('evaluation.weights', 'best'), ('evaluation.batch_size', 0),
     ('evaluation.every_epochs', -1), ('evaluation.bootstrap', 99),
     ('evaluation.ablation_seeds', 0),

@@ -118,10 +118,9 @@ def arms(config) -> list[Arm]:
     if config.swa.kind != 'none':
         last = Variant('last', False, flips)
         borrowed = Variant('borrowed statistics', True, flips, own_statistics=False)
-        found += [
-            Arm('without averaging (SWA)', TWO, last),
-            Arm('averaged, statistics not re-estimated', TWO, borrowed),
-        ]
+        found.append(Arm('without averaging (SWA)', TWO, last))
+        if config.swa.bn_examples >= 0 and not config.model.frozen_batch_norm:
+            found.append(Arm('averaged, statistics not re-estimated', TWO, borrowed))
     else:
         found = [arm._replace(variant=full._replace(averaged=False)) for arm in found]
     if flips:

@@ -269,7 +269,8 @@ class Stage:
         if average is None:
             return {}
         params = average.average
-        if self.config.model.frozen_batch_norm:  # the average was trained with these, and as them
+        # Frozen: the average was trained with these, as they are. -1: asked to do as A and K did.
+        if self.config.model.frozen_batch_norm or self.config.swa.bn_examples < 0:
             return {
                 'average_params': self.devices.first(params),
                 'average_batch_stats': self.devices.first(train_state.batch_stats),

@@ -96,6 +96,13 @@ def test_the_average_is_the_mean_of_the_last_epochs_weights(config, tmp_path):
     expected = one['encoder']['bn1']['mean']
     assert np.abs(own - expected).max() < np.abs(last['encoder']['bn1']['mean'] - expected).max()
 
+    # Unless it is told to borrow them: same training, same average, the last weights' statistics.
+    config.swa.bn_examples = -1
+    borrowing = Run(tmp_path / 'borrowing')
+    loop.train(config, borrowing)
+    borrowed = borrowing.load_variables(plan.total_steps, shapes, averaged=True)
+    assert_same_bits(borrowed, {'params': averaged['params'], 'batch_stats': last})
+
 
 def test_a_complete_run_is_left_alone(trained):
     config, run = trained
