@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pneumojax import layout
+from pneumojax.config import ALL_FOLDS
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.errors import UsageError
 from pneumojax.inference import metrics
@@ -118,6 +120,8 @@ def compare(config, run: Run, other: str) -> dict[str, Any]:
                 f'{run.path}, but {theirs[image_id]["true_px"]} in {other}; they are not of the '
                 'same data set at its original size'
             )
+    if config.data.fold == ALL_FOLDS:  # any of them has all images
+        config = layout.fold_config(config, 0)
     patient = {e.image_id: e.patient_id for e in dataset_lib.examples(config)}
     true_px = [mine[image_id]['true_px'] for image_id in ids]
     columns = [
