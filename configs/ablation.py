@@ -1,6 +1,6 @@
 """What each part of the method is worth, measured on drawn radiographs within half an hour.
 
-    python -m pneumojax.main --mode=ablate --config=configs/ablation.py
+    python -m pneumojax.main --config=configs/ablation.py --mode=ablate
 
 Two stages (32, then 64 px) against a single one at equal cost, under three seeds, and the parts of
 prediction taken away one by one; the table is runs/ablation/ablation.md, the picture beside it.
