@@ -44,8 +44,6 @@ FILES = {
     'sensitivity, specificity, AUC, each with its 95 % interval.',
     'per_image.csv': 'evaluate: one row per held-out image: Dice, true and predicted pixels, '
     'probability.',
-    'scores.npz': "evaluate: counts of each held-out image's probabilities, enough to try other "
-    'rules and to put folds together without predicting again.',
     'curves.png': 'evaluate: learning curves, thresholds, ROC, Dice by size.',
     'calibration.png': 'evaluate: pixel probabilities against the share of pixels in lesions.',
     'contact_sheet.png': 'evaluate: best, middle and worst positives, most suspicious negatives.',
