@@ -11,6 +11,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+BORDERS = {'constant': cv2.BORDER_CONSTANT, 'reflect': cv2.BORDER_REFLECT_101}
+
 
 class Augment(NamedTuple):
     """uint8 image and mask [S, S] -> the same, and what does it."""
@@ -49,6 +51,7 @@ def _albumentations(A, config):
     return A.Compose(
         [
             A.HorizontalFlip(p=aug.flip),
+            A.VerticalFlip(p=aug.vertical_flip),
             A.OneOf(
                 [
                     A.RandomBrightnessContrast(0.0, aug.contrast, p=1),
@@ -71,7 +74,7 @@ def _albumentations(A, config):
                 scale=(1 - aug.scale, 1 + aug.scale),
                 translate_percent=(-aug.shift, aug.shift),
                 rotate=(-aug.rotate, aug.rotate),
-                p=aug.affine, **black,
+                p=aug.affine, border_mode=BORDERS[aug.border],
             ),
             A.RandomSizedCrop((round(aug.crop_min * size), size), (size, size), p=aug.crop),
         ],
@@ -95,6 +98,8 @@ def by_hand(rng: np.random.Generator, image, mask, aug):
         image = (np.clip(grey, 0, 1) * 255 + 0.5).astype(np.uint8)
     if rng.random() < aug.flip:
         image, mask = image[:, ::-1], mask[:, ::-1]
+    if rng.random() < aug.vertical_flip:
+        image, mask = image[::-1], mask[::-1]
     matrix = np.eye(3)
     if rng.random() < aug.affine:
         angle = rng.uniform(-aug.rotate, aug.rotate)
@@ -109,8 +114,9 @@ def by_hand(rng: np.random.Generator, image, mask, aug):
         ) @ (matrix)
     if (matrix == np.eye(3)).all():
         return image, mask
+    border = {'borderMode': BORDERS[aug.border]}
     image, mask = (
-        cv2.warpAffine(np.ascontiguousarray(x), matrix[:2], (size, size), flags=how)
+        cv2.warpAffine(np.ascontiguousarray(x), matrix[:2], (size, size), flags=how, **border)
         for x, how in ((image, cv2.INTER_LINEAR), (mask, cv2.INTER_NEAREST))
     )
     return image, mask

@@ -52,6 +52,7 @@ from pneumojax.training.metrics_log import MetricsLog
 
 # Values of a configuration that this loop does not have.
 UNKNOWN = {
+    'model.image_head': 'none', 'model.frozen_batch_norm': False, 'augment.window': 0,
     'loss.focal': 0.0, 'loss.dice_over': 'batch', 'optimizer.accumulate': 1,
     'optimizer.freeze_encoder_epochs': 0, 'swa.every_steps': 0,
 }  # fmt: skip

@@ -71,7 +71,7 @@ def test_its_loss_is_ours(config):
 
 @pytest.mark.parametrize(
     ('key', 'value'),
-    [('loss.focal', 1.0), ('swa.kind', 'ema'), ('optimizer.accumulate', 2)],
+    [('loss.focal', 1.0), ('swa.kind', 'ema'), ('augment.window', 16)],
 )
 def test_what_it_does_not_do_is_refused(config, key, value):
     torch_peer.refuse(config)
@@ -87,8 +87,9 @@ def disc(size=64):
     return (40 + 160 * mask).astype(np.uint8), mask
 
 
+@pytest.mark.parametrize('border', ['constant', 'reflect'])
 @pytest.mark.parametrize('by_hand', [True, False])
-def test_image_and_mask_move_together(config, monkeypatch, by_hand):
+def test_image_and_mask_move_together(config, monkeypatch, by_hand, border):
     if by_hand:
         monkeypatch.setitem(sys.modules, 'albumentations', None)
     else:
@@ -98,6 +99,7 @@ def test_image_and_mask_move_together(config, monkeypatch, by_hand):
         config.augment[name] = 1.0
     # At full strength the disc may leave the frame or be squeezed to a line.
     config.augment.shift, config.augment.optical_distort = 0.1, 0.2
+    config.augment.border = border
     augment = torch_augment.make_augment(config)
     assert ('by hand' in augment.name) is by_hand
     image, mask = disc()
