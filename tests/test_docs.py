@@ -1,6 +1,7 @@
 """What the documentation says is so: commands parse, code runs, tables are the code's, the site
 builds and asks for nothing from elsewhere."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -78,7 +79,16 @@ SHELL = [
     for language in ('bash', 'sh', 'shell', 'console')
     for line, block in blocks(path, language)
 ]
-COMMANDS = [(place, words) for place, block in SHELL for words in commands(block)]
+HEADS = [  # the commands that configs and the program's own help state
+    (name(path), re.split(r'  +', re.sub(r' *\\\n *', ' ', command).strip())[0])
+    for path in [*sorted((REPOSITORY / 'configs').rglob('*.py')), REPOSITORY / 'pneumojax/main.py']
+    for command in re.findall(
+        r'^ +(python -m pneumojax\.main (?:[^\n\\]|\\\n *)*)',
+        ast.get_docstring(ast.parse(path.read_text())) or '',
+        re.MULTILINE,
+    )
+]
+COMMANDS = [(place, words) for place, block in SHELL + HEADS for words in commands(block)]
 
 
 def arguments(words):
