@@ -19,6 +19,7 @@ FREE_KEYS = (
     'data.patients',
     'data.cache',
     'data.workers',
+    'data.on_device',
     'checkpoint.keep',
     'log_every_steps',
     'evaluation.batch_size',
@@ -28,6 +29,7 @@ FREE_KEYS = (
 
 # Keys younger than some runs, with the values at which they change nothing.
 ADDED = {
+    'data.on_device': False,
     'model.frozen_batch_norm': False,
     'model.image_head': 'none',
     'loss.dice_over': 'batch',
@@ -110,6 +112,7 @@ def _check(config) -> None:
     require('data.fold', ALL_FOLDS <= data.fold < data.num_folds, folds)
     require('data.split_seed', data.split_seed >= 0, '0 or more')
     require('data.num_examples', data.num_examples >= 0, '0 (all) or more')
+    require('data.on_device', data.on_device in (True, False), 'True or False')
     require('data.workers', data.workers >= 0, '0 (threads of this process) or more')
     if data.phantoms.num_images:
         require('data.phantoms.size', data.phantoms.size >= 32, 'at least 32 pixels')

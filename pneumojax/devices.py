@@ -86,10 +86,22 @@ class Devices:
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
 
     def shard(self, batch: Any) -> Any:
-        """Shares a batch [B, ...] out over the devices; to a single one it travels at once."""
+        """Shares a batch [B, ...] out over the devices. It travels at once, in the background."""
         if self.axis_name is None:
             return jax.device_put(batch, self.devices[0])
-        return jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
+        batch = jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
+        if self._mapped is None:  # each process has a part only, which `pmap` puts in place
+            return batch
+        # pmap would wait for the transfer before it starts anything.
+        mesh = jax.sharding.Mesh(np.array(self.devices), (AXIS,))
+        return jax.device_put(
+            batch, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+        )
+
+    def memory(self) -> int | None:
+        """Bytes of the smallest device's memory; None where it does not say, as on a CPU."""
+        limits = [(d.memory_stats() or {}).get('bytes_limit') for d in self.devices]
+        return None if None in limits else min(limits)
 
     def gather(self, tree: Any) -> Any:
         """The inverse of `shard` for results: numpy arrays [B, ...] in the batch's order."""

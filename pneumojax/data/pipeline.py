@@ -20,17 +20,19 @@ Batch = dict[str, np.ndarray]
 class _Fetch:
     """Position in an order -> one example. A class, so that worker processes can receive it."""
 
-    def __init__(self, records: Records, order: np.ndarray):
+    def __init__(self, records: Records | None, order: np.ndarray):
         self.records, self.order = records, order
 
     def __call__(self, position: int) -> dict[str, Any]:
         index = self.order[position]
+        if self.records is None:
+            return {'example': np.int32(index)}
         image, mask = self.records[index]
         return {'image': image, 'mask': mask, 'example': np.int32(index)}
 
 
 def train_batches(
-    records: Records,
+    records: Records | None,
     train: np.ndarray,
     plan: Plan,
     *,
@@ -42,7 +44,7 @@ def train_batches(
     """This process's share of the training batches from `start_step` to the end of the plan.
 
     Args:
-      records: the cache.
+      records: the cache; None to leave image and mask out.
       train: int [N], records that the plan's indices refer to.
       plan: the order of the whole run.
       start_step: steps already done.
@@ -74,7 +76,7 @@ def train_batches(
 
 
 def evaluation_batches(
-    records: Records, indices: Sequence[int], batch_size: int
+    records: Records | None, indices: Sequence[int], batch_size: int
 ) -> Iterator[Batch]:
     """All given records once, in order. The last batch is padded; `valid` says which rows count.
 

@@ -69,8 +69,26 @@ class Records:
         Raises:
           UsageError: the record's bytes are not those written; ArrayRecord keeps a hash of each.
         """
-        try:
+        with self._damage_named(index):
             return decode(self._source[int(index)], self.size)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all records together."""
+        return len(self) * record_bytes(self.size)
+
+    def everything(self) -> np.ndarray:
+        """All records as they are stored: uint8 [N, bytes of a record], see `encode`."""
+        stored = np.empty((len(self), record_bytes(self.size)), np.uint8)
+        for index in range(len(self)):
+            with self._damage_named(index):
+                stored[index] = np.frombuffer(self._source[index], np.uint8)
+        return stored
+
+    @contextlib.contextmanager
+    def _damage_named(self, index: int):
+        try:
+            yield
         except (RuntimeError, ValueError) as e:
             raise UsageError(
                 f'{self.folder}: the record of ImageId {self.image_ids[int(index)]} is damaged '
@@ -83,10 +101,15 @@ def encode(image: np.ndarray, mask: np.ndarray) -> bytes:
     return image.tobytes() + np.packbits(mask).tobytes()
 
 
+def record_bytes(size: int) -> int:
+    """Length of a record of a size x size image."""
+    return size * size + (size * size + 7) // 8
+
+
 def decode(record: bytes, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The inverse of `encode`. Raises ValueError when the record has another length."""
     pixels = size * size
-    if len(record) != pixels + (pixels + 7) // 8:
+    if len(record) != record_bytes(size):
         raise ValueError(f'a record of {len(record)} bytes is not one of a {size} px image')
     data = np.frombuffer(record, np.uint8)
     mask = np.unpackbits(data[pixels:], count=pixels)

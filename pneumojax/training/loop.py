@@ -19,7 +19,7 @@ from pneumojax.devices import Devices
 from pneumojax.errors import UsageError
 from pneumojax.progress import log
 from pneumojax.run import Run
-from pneumojax.training import averaging, initial, optimizer, state, steps
+from pneumojax.training import averaging, feed, initial, optimizer, state, steps
 from pneumojax.training.metrics_log import MetricsLog
 
 
@@ -98,6 +98,7 @@ class Stage:
     def __init__(self, config, run: Run, devices: Devices, dataset: Dataset, plan, tx):
         self.config, self.run, self.devices = config, run, devices
         self.dataset, self.plan = dataset, plan
+        self.feed = feed.make_feed(config, devices, dataset.records)
         axis = devices.axis_name
         self.train_step = devices.compile(
             steps.make_train_step(config, tx, axis), 'the training step', donate=(0,)
@@ -119,7 +120,7 @@ class Stage:
         config, plan, first_step = self.config, self.plan, int(train_state.step)
         train_state = self.devices.replicate(train_state)
         batches = pipeline.train_batches(
-            self.dataset.records, self.dataset.train, plan,
+            self.feed.records, self.dataset.train, plan,
             start_step=first_step, workers=config.data.workers,
         )  # fmt: skip
         self.run.forget_metrics_after(first_step, validated=ended)
@@ -141,7 +142,7 @@ class Stage:
             self.since = time.monotonic()
             if not ended:
                 self._end_epoch(plan.epoch(first_step), first_step, train_state)
-            batch = self.devices.shard(next(batches)) if first_step < plan.total_steps else None
+            batch = self.feed.place(next(batches)) if first_step < plan.total_steps else None
             for step in range(first_step, plan.total_steps):
                 self._stop_if_asked(step, train_state)
                 train_state, metrics = self.train_step(train_state, batch)
@@ -149,7 +150,7 @@ class Stage:
                 # The next batch travels while the device computes; metrics are read two steps
                 # late, so that reading them never makes it wait.
                 following = self._next(batches, step + 1, train_state)
-                batch = following if following is None else self.devices.shard(following)
+                batch = following if following is None else self.feed.place(following)
                 if len(self.waiting) > 2:
                     self._report(*self.waiting.popleft())
                 if step + 1 == plan.epoch_ends[plan.epoch(step)]:
@@ -249,10 +250,8 @@ class Stage:
         """Loss and hard Dice at 0.5 of the validation images, at `image_size`, no TTA."""
         size = self._padded(self.config.evaluation.batch_size)
         sums = None
-        for batch in pipeline.evaluation_batches(
-            self.dataset.records, self.dataset.validation, size
-        ):
-            new = self.eval_step(variables, self.devices.shard(batch))
+        for batch in pipeline.evaluation_batches(self.feed.records, self.dataset.validation, size):
+            new = self.eval_step(variables, self.feed.place(batch))
             sums = new if sums is None else jax.tree.map(lambda a, b: a + b, sums, new)
             self.progress.refresh()
             alive()
@@ -283,8 +282,8 @@ class Stage:
         chosen = np.resize(chosen, max(size, len(chosen)))
         total, batches = None, 0
         progress = tqdm(total=len(chosen) // size, desc='statistics of the average', unit='step')
-        for batch in pipeline.evaluation_batches(self.dataset.records, chosen, size):
-            stats = self.statistics_step(params, train_state.batch_stats, self.devices.shard(batch))
+        for batch in pipeline.evaluation_batches(self.feed.records, chosen, size):
+            stats = self.statistics_step(params, train_state.batch_stats, self.feed.place(batch))
             total = stats if total is None else jax.tree.map(lambda a, b: a + b, total, stats)
             batches += 1
             jax.block_until_ready(total)

@@ -14,6 +14,7 @@ import pytest
 
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.data import labelled
+from pneumojax.devices import Devices
 from pneumojax.errors import UsageError
 from pneumojax.models import build
 from pneumojax.run import FILES, Run
@@ -343,6 +344,44 @@ def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, cap
     assert [row.split(',')[0] for row in rows[1:]] == split['validation']
     mean = np.mean([float(row.split(',')[1]) for row in rows[1:]])
     assert report['mean_dice']['value'] == pytest.approx(mean, abs=1e-6)
+
+
+def test_images_on_the_device_give_the_same_bits_and_steps_wait_for_nothing(
+    trained, tmp_path, monkeypatch
+):
+    """Inside an epoch the host never waits: transfers are explicit, metrics two steps old."""
+    streamed_config, streamed = trained
+    config, events = streamed_config.copy_and_resolve_references(), []
+    config.data.on_device = True
+    compiled, report = Devices.compile, loop.Stage._report
+
+    def guarded_compile(self, function, name, donate=()):
+        call = compiled(self, function, name, donate)
+
+        def guarded(*args):
+            events.append(name)
+            with jax.transfer_guard('disallow'):
+                return call(*args)
+
+        return guarded
+
+    def noted_report(self, step, metrics):
+        events.append(step)
+        report(self, step, metrics)
+
+    monkeypatch.setattr(Devices, 'compile', guarded_compile)
+    monkeypatch.setattr(loop.Stage, '_report', noted_report)
+    run = Run(tmp_path / 'run')
+    loop.train(config, run)
+    step, items = final_items(run, config)
+    assert_same_bits((step, items), final_items(streamed, streamed_config))
+    ends = loop.make_plan(config, dataset_lib.load(config)).epoch_ends
+    for position, event in enumerate(events):
+        if isinstance(event, int):
+            end_of_epoch = ends[np.searchsorted(ends, event)]
+            done = events[:position].count('the training step')
+            assert done >= min(event + 2, end_of_epoch)
+    assert sum(isinstance(event, int) for event in events) == step
 
 
 def test_prepare_decodes_once_for_all_stages(config, tmp_path, monkeypatch):
