@@ -30,6 +30,8 @@ FREE_KEYS = (
 # Keys younger than some runs, with the values at which they change nothing.
 ADDED = {
     'data.on_device': False,
+    'data.masks': '',
+    'data.table': '',
     'model.frozen_batch_norm': False,
     'model.image_head': 'none',
     'loss.dice_over': 'batch',
@@ -38,6 +40,8 @@ ADDED = {
     'loss.image': 0.0,
     'augment.window': 0,
     'augment.window_on_lesion': 0.0,
+    'evaluation.regions': False,
+    'evaluation.ablation_seeds': 3,
 }
 # Whole numbers and the most each may be: beyond, a damaged or foreign config asks for more memory
 # or time than any machine has.

@@ -382,6 +382,32 @@ def test_free_keys_exist():
     assert set(config_lib.FREE_KEYS) <= keys(base.get_config())
 
 
+# What the first runs had.
+FIRST = """
+    augment.affine augment.border augment.brightness augment.contrast augment.crop
+    augment.crop_min augment.elastic_affine augment.elastic_alpha augment.elastic_sigma
+    augment.flip augment.gamma augment.grid_distort augment.grid_steps augment.optical_distort
+    augment.optical_shift augment.rotate augment.scale augment.shift augment.tone
+    augment.vertical_flip augment.warp batch_size checkpoint.every_epochs checkpoint.keep
+    data.cache data.fold data.num_examples data.num_folds data.patients data.phantoms.num_images
+    data.phantoms.positive_share data.phantoms.seed data.phantoms.size data.root data.split_seed
+    data.workers evaluation.batch_size evaluation.bootstrap evaluation.compare
+    evaluation.every_epochs evaluation.rule evaluation.weights image_size init_from init_weights
+    log_every_steps loss.bce loss.dice loss.smooth model.channels model.dtype
+    model.normalization model.pretrained model.stage_sizes model.width name num_epochs
+    optimizer.accumulate optimizer.clip_norm optimizer.final_learning_rate
+    optimizer.freeze_encoder_epochs optimizer.learning_rate optimizer.momentum optimizer.name
+    optimizer.warmup_epochs optimizer.weight_decay sampling.positive_share seed swa.bn_examples
+    swa.decay swa.every_steps swa.kind swa.start tta.flips
+"""
+
+
+def test_every_younger_key_says_what_runs_before_it_did():
+    """Or they could not be used any more: it belongs in config.ADDED, at the value of no change."""
+    younger = set(config_lib.flatten(base.get_config())) - set(FIRST.split())
+    assert younger == set(config_lib.ADDED)
+
+
 def test_a_run_from_before_a_key_goes_on_without_it(tmp_path):
     """As its defaults say: neither another run's, nor unusable."""
     config = base.get_config()
