@@ -47,6 +47,13 @@ def name(path):
     return path.relative_to(REPOSITORY).as_posix()
 
 
+def test_every_page_is_in_the_sites_list():
+    listed = re.findall(r'^([\w/-]+)$', (REPOSITORY / 'docs/index.md').read_text(), re.MULTILINE)
+    folder = REPOSITORY / 'docs'
+    pages = {path.relative_to(folder).with_suffix('').as_posix() for path in folder.rglob('*.md')}
+    assert sorted(listed) == sorted(pages - {'index'})
+
+
 # --- commands ----------------------------------------------------------------------------------
 
 
