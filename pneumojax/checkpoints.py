@@ -86,7 +86,7 @@ def digest(tree: Any) -> str:
     for name, leaf in sorted(named_leaves(tree).items()):
         array = np.asarray(leaf)
         total.update(f'{name} {array.shape} {array.dtype.name}\n'.encode())
-        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
 
         runs = [Run(path) for path in flags.WORKDIR.value] or [Run(_config_and_workdir()[1])]
         options = Options(
-            seg=flags.SEG.value,
+            seg=flags.SEG.value,  # type: ignore[arg-type]  # one of the flag's words
             overlays=flags.OVERLAYS.value,
             heatmap=flags.HEATMAP.value,
             report=flags.REPORT.value,

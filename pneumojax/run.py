@@ -153,7 +153,7 @@ class Run:
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes one .npz file of the directory, atomically. Arrays hold numbers or text."""
         with whole_file.replacing(self / name) as unfinished:
-            np.savez_compressed(unfinished, **arrays)
+            np.savez_compressed(unfinished, **arrays)  # type: ignore[arg-type]  # its own options
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
         """Reads one .npz file of the directory; None when it cannot be read."""

@@ -24,6 +24,7 @@ def decode(frame: bytes, rows: int, columns: int) -> np.ndarray:
     Raises:
       ValueError: the stream is damaged.
     """
+    assert gdcm is not None  # AVAILABLE
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(frame)
     fragments = gdcm.SequenceOfFragments.New()

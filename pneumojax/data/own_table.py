@@ -34,7 +34,7 @@ def read(root: str, table: str, fold: int, num_folds: int) -> dict[str, Row] | N
             )
         return None
     rows: dict[str, Row] = {}
-    for line, cells in tables.read(path, COLUMNS):
+    for line, cells in tables.read(path, ('ImageId',), COLUMNS):
         where, name = f'{path}, line {line}', inputs.stem(cells['ImageId'])
         row = Row(
             cells.get('PatientId', ''),

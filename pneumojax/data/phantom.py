@@ -17,6 +17,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
@@ -228,7 +229,7 @@ def set_12_bit(ds: Dataset, image: np.ndarray) -> None:
     set_syntax(ds, ExplicitVRLittleEndian)
 
 
-def set_syntax(ds: Dataset, syntax: str) -> None:
+def set_syntax(ds: Dataset, syntax: UID) -> None:
     """The file header, which says how the pixels are encoded."""
     ds.file_meta = FileMetaDataset()
     ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID

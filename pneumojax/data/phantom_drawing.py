@@ -283,7 +283,7 @@ def expose(rng, film: Film, density: np.ndarray) -> np.ndarray:
 
 def letter(rng, film: Film, image: np.ndarray) -> None:
     """The side marker of lead: R at the image's left or L at its right."""
-    strokes = {
+    strokes: dict[str, list[list]] = {
         'R': [[(0, 1), (0, 0), (0.45, 0), (0.6, 0.12), (0.6, 0.38), (0.45, 0.5), (0, 0.5)],
               [(0.3, 0.5), (0.65, 1)]],
         'L': [[(0, 0), (0, 1), (0.55, 1)]],

@@ -60,7 +60,7 @@ def read_mask(path: str | os.PathLike, *, max_pixels: int) -> np.ndarray:
         if np.ptp(pixels[..., 3]):
             raise ValueError('the mask is partly transparent; save it in black and white')
         pixels = pixels[..., :3]
-    return pixels.any(axis=2).astype(np.uint8)
+    return np.asarray(pixels.any(axis=2), np.uint8)
 
 
 _AS_SHOWN = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH

@@ -76,7 +76,7 @@ def train_batches(
 
 
 def evaluation_batches(
-    records: Records | None, indices: Sequence[int], batch_size: int
+    records: Records | None, indices: Sequence[int] | np.ndarray, batch_size: int
 ) -> Iterator[Batch]:
     """All given records once, in order. The last batch is padded; `valid` says which rows count.
 

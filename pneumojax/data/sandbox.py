@@ -101,6 +101,8 @@ class _Helper:
 
     def _exchange(self, request, frame):
         to, back = self._process.stdin, self._process.stdout
+        assert to is not None  # pipes
+        assert back is not None
         to.write(json.dumps(request).encode() + b'\n')
         to.write(frame)
         to.flush()

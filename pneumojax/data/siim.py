@@ -5,13 +5,11 @@ DICOM files lie anywhere below the root, nested or flat; a file's stem is its Im
 with `-1` for an image without one. Kaggle's first file has spaces in front of the second column.
 """
 
-import csv
 import dataclasses
 import os
 from collections.abc import Iterator
 
-from pneumojax import limits
-from pneumojax.data import rle
+from pneumojax.data import rle, tables
 from pneumojax.data.labelled import Example
 from pneumojax.errors import UsageError
 from pneumojax.progress import log
@@ -195,65 +193,9 @@ def read_patients(path: str | os.PathLike, needed: list[str]) -> dict[str, str]:
 
 
 def _read_rows(path: str, column: str) -> Iterator[tuple[int, str, str]]:
-    """Yields line number, ImageId and the named column of each row, without surrounding spaces.
-
-    Nothing is passed over: a cell too many may be half a mask, and an open quotation mark hides
-    the rows after it.
-    """
-    expected = f'expected ImageId,{column}'
-    rows = 0
-    try:
-        limits.check_file(path, limits.MAX_TABLE_BYTES)
-        # utf-8-sig drops the mark that Excel puts in front of the header.
-        with open(path, newline='', encoding='utf-8-sig') as file:
-            reader = csv.reader(file, skipinitialspace=True, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header, column)
-            for row in reader:
-                if not any(map(str.strip, row)):
-                    continue
-                where = f'{path}, line {reader.line_num}'
-                cells = dict(zip(header, map(str.strip, row), strict=False))
-                if not cells.get('ImageId') or column not in cells:
-                    raise UsageError(
-                        f'{where}: the row has no '
-                        f'{column if cells.get("ImageId") else "ImageId"}; {expected}'
-                    )
-                if any(map(str.strip, row[len(header) :])):
-                    raise UsageError(
-                        f'{where}: {len(row)} cells under a header of {len(header)}; {expected}'
-                    )
-                if not (cells['ImageId'] + cells[column]).replace('\t', ' ').isprintable():
-                    raise UsageError(
-                        f'{where}: a cell holds line breaks or other control characters (an open '
-                        f'quotation mark?); {expected}'
-                    )
-                rows += 1
-                if rows > limits.MAX_TABLE_ROWS:
-                    raise limits.TooLarge(f'more than {limits.MAX_TABLE_ROWS} rows')
-                yield reader.line_num, cells['ImageId'], cells[column]
-    except limits.TooLarge as error:
-        raise UsageError(f'{path}: {error}; {expected}') from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(
-            f'{path}: cannot be read as a CSV ({type(error).__name__}); expected UTF-8 text with '
-            f'the columns ImageId,{column}'
-        ) from error
-    if not rows:
-        raise UsageError(f'{path}: holds no rows; expected the columns ImageId,{column} and rows')
-
-
-def _check_header(path: str, header: list[str], column: str) -> None:
-    missing = [name for name in ('ImageId', column) if name not in header]
-    if missing and any(header):
-        # Without a header the first line is a row, which may name a patient.
-        raise UsageError(
-            f'{path}: the column {" and ".join(missing)} is missing from the first line; '
-            f'expected ImageId,{column}'
-        )
-    twice = [name for name in ('ImageId', column) if header.count(name) > 1]
-    if twice:
-        raise UsageError(f'{path}: the column {twice[0]} is there twice; remove one of them')
+    """Yields line number, ImageId and the named column of each row."""
+    for line, cells in tables.read(path, ('ImageId', column)):
+        yield line, cells['ImageId'], cells[column]
 
 
 def _warn_if_cut(path: str) -> None:

@@ -4,7 +4,7 @@ SIIM's 12,047 images show 6,171 people: a split by image puts the same chest on 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from pneumojax.errors import UsageError
 
 
 def assign_folds(
-    positive: Sequence[bool], patients: Sequence[str], num_folds: int, seed: int
+    positive: Sequence[bool] | np.ndarray, patients: Sequence[str], num_folds: int, seed: int
 ) -> np.ndarray:
     """Deals patients to folds so that images and positives are spread evenly.
 
@@ -122,7 +122,7 @@ def _stated(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(sides == 'train'), np.flatnonzero(sides == 'validation')
 
 
-def require_disjoint(train: Sequence[str], validation: Sequence[str]) -> None:
+def require_disjoint(train: Iterable[str], validation: Iterable[str]) -> None:
     """Stops the program when a patient is on both sides.
 
     Args:

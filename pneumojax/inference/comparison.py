@@ -124,12 +124,12 @@ def compare(config, run: Run, other: str) -> dict[str, Any]:
         config = layout.fold_config(config, 0)
     patient = {e.image_id: e.patient_id for e in dataset_lib.examples(config)}
     true_px = [mine[image_id]['true_px'] for image_id in ids]
-    columns = [
+    ours, others = (
         Judgement(*([side[i][name] for i in ids] for name in Judgement._fields))
         for side in (mine, theirs)
-    ]
+    )
     found = difference(
-        *columns, true_px, seed=config.seed, samples=config.evaluation.bootstrap,
+        ours, others, true_px, seed=config.seed, samples=config.evaluation.bootstrap,
         patients=[patient.get(image_id, image_id) for image_id in ids],
     )  # fmt: skip
     report = {**found, 'n': len(ids), 'n_positive': sum(px > 0 for px in true_px)}

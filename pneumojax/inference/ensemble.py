@@ -145,6 +145,7 @@ class Ensemble:
 def _judged(run: Run) -> Judged:
     if exported.is_export(run.path):
         one = member.of_export(run.path)
+        assert one.rule is not None  # it refuses an export without one
         return Judged(one.rule, one.evaluation, [one])
     whole, trained = layout.predicting(run)
     evaluation = member.read_evaluation(whole)

@@ -126,7 +126,7 @@ def write_figures(
     run: Run,
     dataset: Dataset,
     results: Mapping[Variant, Judged],
-    predict: Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray]]],
+    predict: Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]],
     history: list[dict[str, Any]],
     *,
     step: int,

@@ -107,7 +107,8 @@ def parse_shape(text: str, image_size: int) -> tuple[int | str, int | str, int |
             f'{ANY},{image_size},{image_size}'
         )
     names = ('batch', 'height', 'width')
-    return tuple(n if p == ANY else int(p) for n, p in zip(names, parts, strict=True))
+    batch, height, width = (n if p == ANY else int(p) for n, p in zip(names, parts, strict=True))
+    return batch, height, width
 
 
 def onnx_and_description(member: Member, shape) -> tuple[bytes, dict[str, Any]]:
@@ -137,7 +138,7 @@ def onnx_and_description(member: Member, shape) -> tuple[bytes, dict[str, Any]]:
             },
         )
     except onnx_graph.Unknown as e:
-        raise CannotExport(f'{member.run.path} cannot be exported as ONNX: {e}') from None
+        raise CannotExport(f'{member.identity["run"]} cannot be exported as ONNX: {e}') from None
     content = model.SerializeToString()
     start = OnnxRuntime().network(content)
     description['checked'] = _check(member, variables, lambda x: start(x)(), shape, 'ONNX')

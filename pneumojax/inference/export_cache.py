@@ -25,6 +25,7 @@ def model_of(member: Member) -> str | bytes:
     """
     if member.folder is not None:
         return str(member.folder / exported.MODEL)
+    assert member.run is not None  # or it has a folder
     target = member.run / 'exported' / _key(member)
     if exported.is_export(target):
         exported.describe(target)

@@ -97,7 +97,7 @@ class Pool:
         }
 
     def predict(
-        self, variant: scores.Variant, indices: Sequence[int]
+        self, variant: scores.Variant, indices: Sequence[int] | np.ndarray
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (index, probabilities at the original size), each by its own fold's network."""
         predictor = scores.Predictor(self.config, variant.flips)

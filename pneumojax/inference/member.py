@@ -93,9 +93,7 @@ def of_run(run: Run) -> Member:
     config = run.config()
     config_lib.check(config)
     step, weights, flips, size = stated_weights(run)
-    latest = run.latest_step()
-    if latest is None:
-        raise UsageError(f'{run.path} has no checkpoint; train it first')
+    latest = _latest(run)
     if size != config.image_size or not (run / 'checkpoints' / str(step)).is_dir():
         raise UsageError(
             f'{run / "thresholds.json"} is of step {step} at {size} px, the run is at step '
@@ -106,11 +104,18 @@ def of_run(run: Run) -> Member:
     return _member(run, config, step, weights, flips, read_rule(run))
 
 
+def _latest(run: Run) -> int:
+    step = run.latest_step()
+    if step is None:
+        raise UsageError(f'{run.path} has no checkpoint; train it first')
+    return step
+
+
 def to_export(run: Run, config) -> Member:
     """A trained run as it predicts; as its config says where it was not evaluated."""
     if (run / 'thresholds.json').is_file():
         return of_run(run)
-    step = run.latest_step()
+    step = _latest(run)
     averaged = config.evaluation.weights == 'average' and 'average_params' in run.items(step)
     weights = 'average' if averaged else 'last'
     return _member(run, config, step, weights, tuple(config.tta.flips), None)

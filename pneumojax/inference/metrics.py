@@ -100,10 +100,10 @@ def specificity(true_px, predicted_px) -> float | None:
 
 
 def summarize(
-    dice: Sequence[float],
-    true_px: Sequence[int],
-    predicted_px: Sequence[int],
-    scores: Sequence[float],
+    dice: Sequence[float] | np.ndarray,
+    true_px: Sequence[int] | np.ndarray,
+    predicted_px: Sequence[int] | np.ndarray,
+    scores: Sequence[float] | np.ndarray,
     *,
     seed: int,
     patients: Sequence[str] | None = None,

@@ -1,6 +1,6 @@
 """The pictures of an evaluation: curves.png and contact_sheet.png in the run directory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ def write_contact_sheet(
     dataset: Dataset,
     judged,
     rule: thresholds.Rule,
-    predict: Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray]]],
+    predict: Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]],
     title: str,
 ) -> None:
     """Chosen validation images beside their true and predicted outlines.

@@ -127,6 +127,7 @@ def write_outputs(
 ) -> Row:
     """Writes every file about one image and returns its row."""
     radiograph, name = loaded.radiograph, loaded.item.name
+    assert radiograph is not None  # only what was read is predicted
     image = radiograph.image
     probability = ensemble.unfit(squares, image.shape, radiograph.aspect)
     mask = thresholds.apply(ensemble.rule, probability)

@@ -36,13 +36,13 @@ class Scores(NamedTuple):
 
     def take(self, rows) -> 'Scores':
         """Chosen images, in the order of `rows` (indices)."""
-        return Scores(*(None if column is None else column[rows] for column in self))
+        return Scores._make(None if column is None else column[rows] for column in self)
 
 
 def concatenate(parts: Sequence[Scores]) -> Scores:
     """The images of several runs, one run after another."""
     columns = zip(*parts, strict=True)
-    return Scores(*(None if c[0] is None else np.concatenate(c) for c in columns))
+    return Scores._make(None if c[0] is None else np.concatenate(c) for c in columns)
 
 
 class Variant(NamedTuple):
@@ -87,7 +87,7 @@ class Predictor:
         self.predict = self.devices.compile(function, f'the prediction ({views})')
 
     def __call__(
-        self, variables, dataset: Dataset, indices: Sequence[int]
+        self, variables, dataset: Dataset, indices: Sequence[int] | np.ndarray
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (index, probabilities float32 [H, W] at the original size) for each index."""
         variables = self.devices.replicate(variables)

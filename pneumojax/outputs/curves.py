@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pneumojax.outputs.overlay import write_png
@@ -58,8 +59,8 @@ def draw_curves(
     """
     dice, true_px, predicted_px = (np.asarray(a, float) for a in (dice, true_px, predicted_px))
     all_empty = float((true_px == 0).mean()) if true_px.size else None
-    figure = Figure(figsize=(13.5, 8.2), dpi=120, layout='constrained', facecolor='white')
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(13.5, 8.2), dpi=120, layout=layout, facecolor='white')
     if title:
         figure.suptitle(title, fontsize=13, fontweight='bold')
     panels = figure.subplots(2, 3).ravel()

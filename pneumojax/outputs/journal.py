@@ -54,7 +54,9 @@ class Journal:
 
     def __getitem__(self, file: str) -> dict[str, Any]:
         self._file.seek(self._start[file])
-        return _read(self._file.readline())
+        row = _read(self._file.readline())
+        assert row is not None  # it was read when its place was noted
+        return row
 
     def rows(self, files) -> Iterator[dict[str, Any]]:
         """The rows about those of `files` that have one, in the order given."""

@@ -162,7 +162,7 @@ def _orientation(header):
     return pair if len(pair) == 2 and all(re.fullmatch('[LRAPHF]{1,3}', p) for p in pair) else ''
 
 
-def _uid(*parts: str) -> str:
+def _uid(*parts: object) -> str:
     return uid.generate_uid(entropy_srcs=['pneumojax', *map(str, parts)])
 
 

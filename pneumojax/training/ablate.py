@@ -201,7 +201,7 @@ def cost(config, trainings: list[list[tuple[Any, Run]]]) -> dict[str, float]:
     """Training pixels (images x side x side) and measured seconds, means over the seeds."""
     pixels, seconds = [], []
     for stages in trainings:
-        pixels.append(sum(run.latest_step() * _step_pixels(stage) for stage, run in stages))
+        pixels.append(sum(_steps(run) * _step_pixels(stage) for stage, run in stages))
         seconds.append(
             sum(r.get('seconds', 0) for _, run in stages for r in run.metrics()
                 if r['split'] == 'train')
@@ -209,9 +209,14 @@ def cost(config, trainings: list[list[tuple[Any, Run]]]) -> dict[str, float]:
     return {'pixels': float(np.mean(pixels)), 'seconds': float(np.mean(seconds))}
 
 
+def _steps(run: Run) -> int:
+    return run.latest_step() or 0
+
+
 def learning_curve(stages: list[tuple[Any, Run]]) -> list[dict[str, float]]:
     """Validation Dice (at the stage's own size, threshold 0.5) against pixels trained on so far."""
-    points, before = [], 0
+    points: list[dict[str, float]] = []
+    before = 0
     for number, (stage, run) in enumerate(stages):
         for row in run.metrics():
             if row['split'] == 'validation':
@@ -221,7 +226,7 @@ def learning_curve(stages: list[tuple[Any, Run]]) -> list[dict[str, float]]:
                     'dice': row['dice'],
                     'positive_dice': row['positive_dice'],
                 })  # fmt: skip
-        before += run.latest_step() * _step_pixels(stage)
+        before += _steps(run) * _step_pixels(stage)
     return points
 
 

@@ -74,9 +74,10 @@ def variables(config, held_out: list[str]) -> dict[str, Any]:
     return fresh
 
 
-def require_checkpoint(run: Run) -> None:
-    """UsageError, with the command that makes one, where an earlier stage has no checkpoint."""
-    if not run.exists or run.latest_step() is None:
+def require_checkpoint(run: Run) -> int:
+    """Newest step of an earlier stage; UsageError, with the command, where it has no checkpoint."""
+    step = run.latest_step() if run.exists else None
+    if step is None:
         fold = re.fullmatch(r'fold\d+', run.path.name)
         whole = run.path.parent if fold else run.path
         raise UsageError(
@@ -84,6 +85,7 @@ def require_checkpoint(run: Run) -> None:
             f'first: python -m pneumojax.main --config=configs/{whole.name}.py'
             f'{f":{fold[0]}" if fold else ""} --workdir={whole}'
         )
+    return step
 
 
 def check_heads(run: Run, shapes) -> None:
@@ -115,7 +117,7 @@ def from_stage(run: Run, weights: str, shapes, held_out: list[str]) -> dict[str,
       UsageError: no such run, no checkpoint, another network, or a stage that was trained on
         images that this run wants to validate on.
     """
-    require_checkpoint(run)
+    step = require_checkpoint(run)
     if (run / 'split.json').exists():
         leaked = set(run.read_json('split.json')['train']) & set(held_out)
         if leaked:
@@ -125,7 +127,6 @@ def from_stage(run: Run, weights: str, shapes, held_out: list[str]) -> dict[str,
                 'and data.split_seed in both stages'
             )
     check_heads(run, shapes)
-    step = run.latest_step()
     done, planned = run.epochs_done(step) or (0, 0)
     if done < planned:
         log.warning('%s is not finished: it stopped after epoch %d of %d', run.path, done, planned)

@@ -246,7 +246,7 @@ class Stage:
             ended=ended,
         )  # fmt: skip
 
-    def _validate(self, variables, alive: Callable[[], None]) -> dict[str, float | None]:
+    def _validate(self, variables, alive: Callable[[], None]) -> dict[str, Any]:
         """Loss and hard Dice at 0.5 of the validation images, at `image_size`, no TTA."""
         size = self._padded(self.config.evaluation.batch_size)
         sums = None
