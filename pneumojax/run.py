@@ -18,7 +18,7 @@ import numpy as np
 from pneumojax import checkpoints, limits, run_files, whole_file
 from pneumojax import config as config_lib
 from pneumojax.checkpoints import Damaged
-from pneumojax.errors import UsageError
+from pneumojax.errors import UsageError, first_line
 from pneumojax.progress import log
 
 if TYPE_CHECKING:
@@ -90,9 +90,7 @@ class Run:
                 'give --workdir=RUN of a trained run'
             ) from None
         except (ValueError, AttributeError, TypeError, RecursionError, OSError) as e:
-            raise UsageError(
-                f'{path} cannot be read as a configuration: {_first_line(e)}'
-            ) from None
+            raise UsageError(f'{path} cannot be read as a configuration: {first_line(e)}') from None
 
     def start(self, config: ml_collections.ConfigDict) -> None:
         """Makes the directory this configuration's, or finds that it already is.
@@ -142,10 +140,11 @@ class Run:
             run_files.check(name, value)
             return value
         except FileNotFoundError:
-            raise UsageError(f'{path} is missing; run --mode=evaluate on this run first') from None
+            mode = FILES.get(name, 'evaluate').split(':')[0]
+            raise UsageError(f'{path} is missing; run --mode={mode} on this run first') from None
         except (ValueError, RecursionError) as e:
             raise UsageError(
-                f'{path} is damaged ({_first_line(e)}); the run must write it again'
+                f'{path} is damaged ({first_line(e)}); the run must write it again'
             ) from None
         except OSError as e:
             raise UsageError(f'{path} cannot be read: {e.strerror}') from None
@@ -298,7 +297,7 @@ class Run:
         try:
             items = ocp.load_checkpointables(path, wanted)
         except Exception as e:
-            raise Damaged(f'checkpoint {path} cannot be loaded: {_first_line(e)}') from None
+            raise Damaged(f'checkpoint {path} cannot be loaded: {first_line(e)}') from None
         for name, tree in items.items():
             if name in digests and checkpoints.digest(tree) != digests[name]:
                 raise Damaged(
@@ -330,7 +329,7 @@ class Run:
             json.loads((path / _STATEMENT).read_text())  # where it is broken Orbax does without
             return ocp.checkpointables_metadata(path)
         except Exception as e:  # Orbax raises whatever its storage layer raised
-            raise Damaged(f'checkpoint {path} cannot be read: {_first_line(e)}') from None
+            raise Damaged(f'checkpoint {path} cannot be read: {first_line(e)}') from None
 
     def _step_path(self, step: int) -> pathlib.Path:
         return (self / 'checkpoints').absolute() / str(step)
@@ -363,7 +362,3 @@ def _some(names: list[str], limit: int = 12) -> str:
     if not names:
         return 'none'
     return ', '.join(names[:limit]) + (f', ... ({len(names)} in all)' if len(names) > limit else '')
-
-
-def _first_line(e: Exception) -> str:
-    return f'{type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ""}'

@@ -18,7 +18,7 @@ import optax
 import pytest
 
 from configs import base
-from pneumojax.errors import UsageError
+from pneumojax.errors import UsageError, first_line
 from pneumojax.run import Run
 from pneumojax.training import averaging
 
@@ -100,6 +100,8 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 def test_a_missing_or_broken_json_says_what_to_do(tmp_path):
     with pytest.raises(UsageError, match=r'thresholds\.json is missing.*--mode=evaluate'):
         Run(tmp_path).read_json('thresholds.json')
+    with pytest.raises(UsageError, match='--mode=train on this run'):
+        Run(tmp_path).read_json('split.json')
     (tmp_path / 'thresholds.json').write_text('{"top": ')
     with pytest.raises(UsageError, match=r'thresholds\.json is damaged'):
         Run(tmp_path).read_json('thresholds.json')
@@ -378,3 +380,16 @@ def test_a_run_of_a_plain_dict_is_read_as_a_config(tmp_path):
     config = Run(tmp_path).config()
     assert isinstance(config, ml_collections.ConfigDict)
     assert config.model.stage_sizes == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ('error', 'line'),
+    [
+        (ValueError('one\ntwo'), 'ValueError: one'),
+        (KeyError(), 'KeyError'),
+        (OSError(' \n first'), 'OSError: first'),
+        (ValueError('x' * 300), 'ValueError: ' + 'x' * 200),
+    ],
+)
+def test_what_a_library_says_becomes_one_line(error, line):
+    assert first_line(error) == line

@@ -11,7 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from pneumojax import limits
-from pneumojax.errors import UsageError
+from pneumojax.errors import UsageError, first_line
 
 SAFETENSORS = '.safetensors'
 PICKLED = ('.pth', '.pt', '.bin')
@@ -89,7 +89,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         tensors = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as e:
         raise UsageError(
-            f'{path}: not a safetensors file, or cut off ({_first_line(e)}); get it again'
+            f'{path}: not a safetensors file, or cut off ({first_line(e)}); get it again'
         ) from None
     return {name: _as_float32(tensor) for name, tensor in tensors.items()}
 
@@ -113,11 +113,11 @@ def _read_pickled(path: pathlib.Path) -> dict[str, np.ndarray]:
     except Exception as e:  # torch raises many kinds for a damaged archive
         if type(e).__name__ == 'UnpicklingError':
             raise UsageError(
-                f'{path}: not a file of plain tensors, or cut off ({_first_line(e)}); it was not '
+                f'{path}: not a file of plain tensors, or cut off ({first_line(e)}); it was not '
                 'opened further, because such files can run code; save model.state_dict() instead'
             ) from None
         raise UsageError(
-            f'{path}: not a PyTorch file, or cut off ({_first_line(e)}); get it again'
+            f'{path}: not a PyTorch file, or cut off ({first_line(e)}); get it again'
         ) from None
     for key in ('state_dict', 'model_state_dict'):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -172,8 +172,3 @@ def _as_float32(tensor: np.ndarray) -> np.ndarray:
 
 def _finite(tensor: np.ndarray) -> bool:
     return bool(np.isfinite(tensor).all())
-
-
-def _first_line(e: Exception) -> str:
-    text = str(e).strip()
-    return f'{type(e).__name__}: {text.splitlines()[0][:200]}' if text else type(e).__name__

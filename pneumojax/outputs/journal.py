@@ -45,10 +45,6 @@ class Journal:
         self._file.flush()
         self._start[row['file']] = start
 
-    def forget(self, file: str) -> None:
-        """Makes as if there were no row about a file (until the journal is opened again)."""
-        self._start.pop(file, None)
-
     def __contains__(self, file: str) -> bool:
         return file in self._start
 
