@@ -100,8 +100,8 @@ class Devices:
 
     def memory(self) -> int | None:
         """Bytes of the smallest device's memory; None where it does not say, as on a CPU."""
-        limits = [(d.memory_stats() or {}).get('bytes_limit') for d in self.devices]
-        return None if None in limits else min(limits)
+        limits = [(d.memory_stats() or {}).get('bytes_limit', 0) for d in self.devices]
+        return min(limits) or None
 
     def gather(self, tree: Any) -> Any:
         """The inverse of `shard` for results: numpy arrays [B, ...] in the batch's order."""
