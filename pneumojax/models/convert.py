@@ -61,6 +61,8 @@ def convert(source: str, output, config: ml_collections.ConfigDict | None = None
 def _describe(path, weights: pretrained.Weights, config) -> ml_collections.ConfigDict:
     channels, width, stage_sizes = pretrained.network_shape(weights.variables)
     network = {'channels': channels, 'width': width, 'stage_sizes': stage_sizes, 'pretrained': ''}
+    if 'image_head' in weights.variables['params']:
+        network['image_head'] = 'auxiliary'
     if config is None:
         config = {'name': path.stem, 'model': {}}
     else:

@@ -76,6 +76,8 @@ def load_smp_unet(
 ) -> dict[str, Any]:
     """Reads a whole `segmentation_models_pytorch.Unet('resnet34')` of one class.
 
+    With a classification head (`aux_params={'classes': 1}`) it fits `UNet(image_head=True)`.
+
     Args:
       path: its state dict as `.pth` or `.safetensors`, or a directory that
         `pneumojax.models.convert` or a training run wrote.

@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 from pneumojax.models import pretrained, torch_names
+from pneumojax.models.convert import convert
 from pneumojax.models.resnet import ResNet34
 from pneumojax.models.unet import UNet
 from tests.models import torch_references as references
@@ -276,7 +277,10 @@ def test_the_image_head_is_smps_classification_head(tmp_path):
     net = references.randomize(
         smp.Unet('resnet34', encoder_weights=None, aux_params={'classes': 1}), 7
     )
-    variables = pretrained.load_smp_unet(save(net, tmp_path / 'headed.safetensors'))
+    path = save(net, tmp_path / 'headed.safetensors')
+    variables = pretrained.load_smp_unet(path)
+    run = convert(str(path), tmp_path / 'run')
+    jax.tree.map(np.testing.assert_array_equal, pretrained.load_smp_unet(run), variables)
     x = images((64, 96))
     model = UNet(image_head=True)
     ours = jax.jit(lambda v, x: model.apply(v, x, train=False, parts=True))(variables, x)
