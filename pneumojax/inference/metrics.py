@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from pneumojax.run_files import FIGURES
+
 SCORE_SHARE = 0.001  # of all pixels: 1,049 at 1024 x 1024, half of SIIM's q10 lesion
-NAMES = ('mean_dice', 'all_empty_dice', 'positive_dice', 'sensitivity', 'specificity', 'auc')
+NAMES = FIGURES  # in this order everywhere
 
 
 def dice(predicted, true) -> float:
