@@ -93,6 +93,7 @@ def _jpeg2000_header(frame: bytes) -> tuple[int, int, int, int]:
         frame = frame[at + 4 :]
     if frame[:4] != b'\xff\x4f\xff\x51' or len(frame) < 43:
         raise StreamError(f'the pixel data is not JPEG 2000 as the tags say; {_AGAIN}')
+    _check_tile_parts(frame)
     right, bottom, left, top, *tile = (int.from_bytes(frame[at : at + 4]) for at in range(8, 40, 4))
     tile_width, tile_height, tile_left, tile_top = tile
     height, width = bottom - top, right - left
@@ -102,6 +103,21 @@ def _jpeg2000_header(frame: bytes) -> tuple[int, int, int, int]:
     if across * -(-(bottom - tile_top) // tile_height) > 65535:  # T.800 A.4.2
         raise StreamError(f'the JPEG 2000 image inside has too many tiles; {_AGAIN}')
     return height, width, int.from_bytes(frame[40:42]), (frame[42] & 0x7F) + 1
+
+
+def _check_tile_parts(frame: bytes) -> None:
+    """Follows the lengths of the tile parts to the end: OpenJPEG makes up what is missing."""
+    end = len(frame.rstrip(b'\0\xff')) - 2
+    if frame[end : end + 2] != b'\xff\xd9':
+        raise StreamError('cut short: the JPEG 2000 data have no end; copy the file again')
+    at = 2
+    while at < end and frame[at : at + 2] != b'\xff\x90':  # the main header
+        at += 2 + max(int.from_bytes(frame[at + 2 : at + 4]), 2)
+    while at < end and frame[at : at + 2] == b'\xff\x90':
+        length = int.from_bytes(frame[at + 6 : at + 10])
+        at = at + max(length, 14) if length else end  # 0: up to the end
+    if at != end:
+        raise StreamError('the JPEG 2000 data are not whole; copy the file again')
 
 
 def _check_rle(frame: bytes, pixels: int, planes: int) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from pneumojax.data import own, phantom, records, siim, splits
 from pneumojax.data.labelled import Example
+from pneumojax.data.quiet import quiet_libraries
 from pneumojax.errors import UsageError
 from pneumojax.progress import log
 
@@ -33,6 +34,7 @@ class Dataset(NamedTuple):
         }
 
 
+@quiet_libraries()
 def examples(config) -> tuple[Example, ...]:
     """The images that `config.data` names, none of them read.
 
@@ -52,6 +54,7 @@ def examples(config) -> tuple[Example, ...]:
     return _subset(found, data.num_examples, data.split_seed) if data.num_examples else found
 
 
+@quiet_libraries()
 def load(config, also: Sequence[int] = ()) -> Dataset:
     """Finds the images that `config.data` names, decodes them if need be, and splits them.
 

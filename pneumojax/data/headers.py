@@ -43,9 +43,21 @@ _SPACINGS = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
 
 
 def read(path: str | os.PathLike) -> pydicom.Dataset:
-    """Reads the tags of `KEPT`. Raises whatever pydicom raises on a damaged file."""
+    """Reads the tags of `KEPT`, as far as they are sound.
+
+    pydicom converts a value when it is first asked for, and may raise then: that is done here.
+
+    Raises:
+      Exception: whatever pydicom raises on a damaged file.
+    """
     with limits.BoundedFile(path) as file:
-        return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT))
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT))
+    for tag in list(header.keys()):
+        try:
+            _ = header[tag]
+        except Exception:  # of many kinds
+            del header[tag]
+    return header
 
 
 def kind(header: pydicom.Dataset) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from pneumojax.data import labelled
 from pneumojax.data.dataset import Dataset
+from pneumojax.data.quiet import quiet_libraries
 from pneumojax.inference import metrics, thresholds
 from pneumojax.outputs import calibration, curves, overlay
 from pneumojax.run import Run
@@ -69,6 +70,7 @@ def choose_cases(dice: np.ndarray, true_px: np.ndarray, probability: np.ndarray)
     return list(dict.fromkeys(int(i) for group in groups for i in group))
 
 
+@quiet_libraries()
 def write_contact_sheet(
     run: Run,
     dataset: Dataset,

@@ -6,22 +6,19 @@ was interrupted goes on where it stopped, and memory does not grow with the fold
 """
 
 import collections
-import contextlib
 import dataclasses
 import functools
-import logging
 import os
-import warnings
 import zlib
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import pydicom
 from tqdm import tqdm
 
 from pneumojax import __version__
 from pneumojax.data import headers, inputs, rle
+from pneumojax.data.quiet import quiet_libraries
 from pneumojax.errors import UsageError
 from pneumojax.inference import metrics, thresholds
 from pneumojax.inference.ensemble import Ensemble
@@ -89,7 +86,7 @@ def predict(runs: Sequence[Run], source: str, output: str, options: Options | No
         'seg': options.seg,
         'show_names': options.show_names,
     }
-    with _quiet_libraries(), OutputFolder(output, statement) as folder:
+    with quiet_libraries(), OutputFolder(output, statement) as folder:
         counts = _predict_files(ensemble, source, files, folder, options)
         _write_tables(folder, files, counts, ensemble, options)
     return _summarize(counts, folder)
@@ -274,22 +271,3 @@ def _mark(path) -> list[int]:
         content = path.read_bytes()
         return [len(content), zlib.crc32(content)]
     return [path.stat().st_size]
-
-
-@contextlib.contextmanager
-def _quiet_libraries():
-    """Keeps warnings about foreign headers away: they quote them, and headers name patients."""
-    loggers = [logging.getLogger(name) for name in ('pydicom', 'highdicom')]
-    levels = [logger.level for logger in loggers]
-    validation = pydicom.config.settings.reading_validation_mode
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            pydicom.config.settings.reading_validation_mode = validation
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

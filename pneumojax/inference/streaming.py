@@ -6,6 +6,7 @@ bounded in images and in pixels, so memory does not grow with the number of file
 
 import collections
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -98,7 +99,9 @@ def load(item: Item, sizes: Sequence[int]) -> Loaded:
     note = inputs.name_note(item.file, item.name)
     row['notes'] = [*([note] if note else []), *radiograph.notes]
     if radiograph.header is not None:
-        row['sop'] = headers.text(radiograph.header, 'SOPInstanceUID') or None
+        instance = headers.text(radiograph.header, 'SOPInstanceUID')
+        # To find equal ones. Not as it stands: in a malformed header it may be a name.
+        row['sop'] = hashlib.sha256(instance.encode()).hexdigest()[:16] if instance else None
     return Loaded(item, radiograph, squares, row)
 
 

@@ -152,9 +152,9 @@ def _is_plain(torch, tensor) -> bool:
 
 def _check_inflated(path: pathlib.Path) -> None:
     """PyTorch stores what it archives as it is: an archive that inflates is a trap."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):

@@ -29,8 +29,11 @@ class FakeEnsemble:
         },
     )  # fmt: skip
 
-    def __init__(self, runs):
-        del runs
+    runtime = {'name': 'none', 'precision': 'float32'}  # noqa: RUF012
+    evaluation = None
+
+    def __init__(self, *_):
+        pass
 
     def predict(self, batch):
         """float32 of the squares."""
