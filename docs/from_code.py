@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
-_PLACE = re.compile(r'^<!-- from the code: ([\w ]+) -->$', re.MULTILINE)
+# With the line in italics below it, for those who read the page's source.
+_PLACE = re.compile(r'^<!-- from the code: ([\w ]+) -->(?:\n\*.*\*)?$', re.MULTILINE)
 
 
 class Key(NamedTuple):

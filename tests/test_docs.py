@@ -261,6 +261,17 @@ def test_files_are_the_codes_own():
     assert rows(from_code.prediction_files()) == [*PREDICTION_FILES]
 
 
+def test_every_place_says_what_stands_there():
+    for path in PAGES:
+        text = path.read_text()
+        for place in re.findall(r'<!-- from the code: (.*?) -->', text):
+            assert place in from_code.TABLES
+            assert (
+                f'{place} -->\n*The site shows here what `python -m docs.from_code {place}`' in text
+            )
+        assert 'from_code ' not in from_code.fill(text) or path.name == 'CONTRIBUTING.md'
+
+
 def test_a_place_is_filled_and_an_unknown_one_refused():
     assert from_code.fill('a\n<!-- from the code: result columns -->\nb').startswith('a\n`file`, ')
     with pytest.raises(KeyError):
