@@ -20,6 +20,7 @@ BENCHMARKS = {
     'pipeline': 'from DICOM files to records and from records to batches, per core',
     'predict': 'one image, a folder, a first mask: JAX, the exported network, PyTorch',
     'predict_memory': 'does memory grow with the folder that is predicted',
+    'train_step': 'a training step beside the same network in PyTorch: time, TFLOP/s, memory',
     'threshold_search': 'how long the search for the rule takes',
 }
 

@@ -37,6 +37,12 @@ COMPARE = flags.DEFINE_string(
     'directory or a per_image.csv, on the same images.',
 )  # fmt: skip
 
+COMPILATION_CACHE = flags.DEFINE_string(
+    'compilation_cache', None,
+    'Folder that keeps compiled programs for the next start; default: ~/.cache/pneumojax/compiled; '
+    'empty: none.',
+)  # fmt: skip
+
 # --- export ------------------------------------------------------------------------------------
 FORMAT = flags.DEFINE_enum(
     'format', 'torch', ['torch', 'onnx', 'stablehlo'],

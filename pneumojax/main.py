@@ -20,8 +20,8 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's start-up chatter
 
 from absl import flags as absl_flags
 
+from pneumojax import compilation, flags, layout
 from pneumojax import config as config_lib
-from pneumojax import flags, layout
 from pneumojax.errors import UsageError
 from pneumojax.launch import launch
 from pneumojax.run import Run
@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
     """Runs one mode. Rooms are imported late: --help and mistyped flags need none of them."""
     if len(argv) > 1:
         raise UsageError(f'unknown argument {argv[1]!r}; every option starts with --')
+    compilation.keep(flags.COMPILATION_CACHE.value)
     mode = flags.MODE.value
     if mode == 'convert':
         from pneumojax.models.convert import convert
