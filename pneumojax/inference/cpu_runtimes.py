@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from pneumojax.errors import UsageError
+from pneumojax.inference import rounding
 from pneumojax.inference.runtimes import Network
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
@@ -41,6 +42,8 @@ class OpenVINO:
 
         read = self._core.read_model(model)
         read.reshape([1, size, size])
+        if self.precision == 'bfloat16':
+            _round_kernels(read)
         compiled = self._core.compile_model(
             read, 'CPU',
             {
@@ -62,6 +65,17 @@ class OpenVINO:
             return lambda: result
 
         return start
+
+
+def _round_kernels(model) -> None:
+    """OpenVINO would round each weight by itself; after this there is nothing left to round."""
+    from openvino import opset13
+
+    for operation in model.get_ops():
+        if operation.get_type_name() == 'Convolution':
+            kernel = operation.input_value(1).get_node()
+            rounded = opset13.constant(rounding.to_bfloat16(kernel.data))
+            operation.input(1).replace_source_output(rounded.output(0))
 
 
 class OnnxRuntime:
