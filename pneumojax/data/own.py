@@ -64,7 +64,7 @@ def find(
       root: the folder.
       masks: folder of the PNG masks; '': `masks` below the root.
       table: the CSV; '': `table.csv` below the root, if it is there.
-      patients: CSV with the columns ImageId and PatientId; ''. none. Else the table's PatientId
+      patients: CSV with the columns ImageId and PatientId; '': none. Else the table's PatientId
         counts, then that of the DICOM files; an image without any is a patient of its own.
       fold: of the table's column `fold`, the one held out; 0 where it has a column `split`.
       num_folds: how many folds that column holds.
