@@ -244,4 +244,4 @@ def save(config, run: Run, step: int, states) -> None:
 
 
 if __name__ == '__main__':
-    launch(main, flags.CONFIG)
+    launch(main)

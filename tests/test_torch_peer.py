@@ -1,5 +1,7 @@
 """The PyTorch peer trains what it says, and its run directory predicts what PyTorch predicts."""
 
+import pathlib
+import subprocess
 import sys
 
 import numpy as np
@@ -78,6 +80,20 @@ def test_what_it_does_not_do_is_refused(config, key, value):
     config.update_from_flattened_dict({key: value})
     with pytest.raises(UsageError, match=key.replace('.', r'\.')):
         torch_peer.refuse(config)
+
+
+@pytest.mark.slow
+def test_a_refused_configuration_is_one_line_and_status_2(tmp_path):
+    """The command as its docstring has it."""
+    result = subprocess.run(
+        [sys.executable, '-m', 'benchmarks.torch_peer', '--config=configs/stage1.py',
+         '--config.loss.focal=1', f'--workdir={tmp_path}/peer', '--fold=0'],
+        cwd=pathlib.Path(torch_peer.__file__).parents[1], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == 'pneumojax: config.loss.focal: the peer knows only 0.0'
+    assert not (tmp_path / 'peer').exists()
 
 
 def disc(size=64):
