@@ -214,7 +214,11 @@ def _steps(run: Run) -> int:
 
 
 def learning_curve(stages: list[tuple[Any, Run]]) -> list[dict[str, float]]:
-    """Validation Dice (at the stage's own size, threshold 0.5) against pixels trained on so far."""
+    """Validation Dice against pixels trained on so far.
+
+    As training measures it: the last weights, at the stage's own size, at threshold 0.5. A network
+    whose probabilities are all low shows 0 there and may still do well under a rule of its own.
+    """
     points: list[dict[str, float]] = []
     before = 0
     for number, (stage, run) in enumerate(stages):
