@@ -61,7 +61,9 @@ def get_config() -> ml_collections.ConfigDict:
     model.normalization = 'unit'
     model.width = 64  # channels of the first stage; 64 is ResNet34
     model.stage_sizes = (3, 4, 6, 3)  # blocks per stage; these are ResNet34's
-    model.dtype = 'float32'  # of the computation; parameters, statistics and loss stay float32
+    # Of the computation: 'float32' or 'bfloat16'; parameters, statistics and loss stay float32.
+    # 'float64' is for comparing machines: all of it, with JAX_ENABLE_X64=1 in the environment.
+    model.dtype = 'float32'
     # W (amirassov): normalise by the statistics it starts with, in training too; they never change.
     model.frozen_batch_norm = False
     # W (amirassov): a second output, whether the image shows any pneumothorax. 'auxiliary': trained

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pneumojax import hosts
 from pneumojax.errors import UsageError
 from pneumojax.progress import log
 
@@ -36,6 +37,8 @@ class Saver:
         return self
 
     def __exit__(self, kind, error, trace):
+        if hosts.count() > 1 and isinstance(error, Exception):
+            return  # the others may be gone: to wait for them would be for ever
         try:
             self._checkpointer.close()
         except Exception as e:

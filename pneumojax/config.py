@@ -125,7 +125,8 @@ def _check(config) -> None:
     model = config.model
     require('model.channels', model.channels in (1, 3), '1 or 3')
     require('model.width', model.width >= 4, 'at least 4')
-    require('model.dtype', model.dtype in ('float32', 'bfloat16'), "'float32' or 'bfloat16'")
+    kinds = ('float32', 'bfloat16', 'float64')
+    require('model.dtype', model.dtype in kinds, f'one of {kinds}')
     require('model.normalization', model.normalization in KINDS, f'one of {KINDS}')
     require(
         'model.stage_sizes',

@@ -1,6 +1,6 @@
 """The one seam between one device and several: `jax.jit` there, `jax.pmap` here.
 
-Nothing else in the package knows how many devices there are.
+Nothing else in the package knows how many devices there are, or on how many hosts.
 """
 
 from collections.abc import Callable
@@ -16,36 +16,48 @@ AXIS = 'batch'
 
 
 class Devices:
-    """The local devices that share every batch.
+    """The devices that share every batch.
 
     Args:
-      count: how many local devices to use, in a run of one process; None for all.
+      count: how many local devices to use; None for all.
+      all_hosts: use those of all processes (all their local ones); each process then calls the
+        compiled functions at the same time, with its share of the batch.
     """
 
-    def __init__(self, count: int | None = None):
+    def __init__(self, count: int | None = None, *, all_hosts: bool = False):
         self.devices = jax.local_devices()[:count]
+        self.hosts = jax.process_count() if all_hosts else 1
 
     @property
     def count(self) -> int:
+        """Devices of this process."""
         return len(self.devices)
+
+    @property
+    def total(self) -> int:
+        """Devices of all processes that take part."""
+        return self.count * self.hosts
 
     @property
     def _mapped(self) -> list | None:
         """What `pmap` is told: with several processes None, for all devices of all of them."""
-        return self.devices if jax.process_count() == 1 else None
+        return self.devices if self.hosts == 1 else None
 
     @property
     def axis_name(self) -> str | None:
         """What to name in `lax.pmean` and BatchNorm: None on a single device."""
-        return AXIS if self.count * jax.process_count() > 1 else None
+        return AXIS if self.total > 1 else None
 
     def check_batch_size(self, key: str, batch_size: int) -> None:
         """Raises UsageError when a batch cannot be shared equally by all devices of all hosts."""
-        total = self.count * jax.process_count()
-        if batch_size % total:
+        if batch_size % self.total:
             raise UsageError(
-                f'config.{key} is {batch_size}: expected a multiple of the {total} devices'
+                f'config.{key} is {batch_size}: expected a multiple of the {self.total} devices'
             )
+
+    def padded(self, batch_size: int) -> int:
+        """The next batch size that all devices can share equally."""
+        return -(-batch_size // self.total) * self.total
 
     def compile(self, function: Callable, name: str, donate: tuple[int, ...] = ()) -> Callable:
         """Compiles a pure function of (replicated ..., sharded batch), at its first call.
@@ -83,7 +95,8 @@ class Devices:
         """One copy of a replicated pytree, as numpy arrays."""
         if self.axis_name is None:
             return jax.device_get(tree)
-        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
+        # Of a number an array too, not a numpy scalar: Orbax saves no scalars.
+        return jax.tree.map(lambda x: np.asarray(np.asarray(x.addressable_data(0))[0]), tree)
 
     def shard(self, batch: Any) -> Any:
         """Shares a batch [B, ...] out over the devices. It travels at once, in the background."""

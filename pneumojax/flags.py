@@ -43,6 +43,15 @@ COMPILATION_CACHE = flags.DEFINE_string(
     'empty: none.',
 )  # fmt: skip
 
+# --- several processes that train one run -------------------------------------------------------
+COORDINATOR = flags.DEFINE_string(
+    'coordinator', None,
+    "HOST:PORT of process 0, with the two below; or 'auto' where the cluster tells (SLURM, Open "
+    'MPI, Kubernetes, Cloud TPU). See docs/scaling.md.',
+)  # fmt: skip
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes train together.')
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
+
 # --- export ------------------------------------------------------------------------------------
 FORMAT = flags.DEFINE_enum(
     'format', 'torch', ['torch', 'onnx', 'stablehlo'],

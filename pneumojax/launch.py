@@ -1,17 +1,23 @@
 """Starts the program: every mistake of the user's is one line and exit status 2."""
 
 import errno
+import os
 import runpy
 import sys
+import traceback
 from collections.abc import Callable
 
 from absl import app, flags
 
-from pneumojax import interrupts
+from pneumojax import hosts, interrupts
 from pneumojax.errors import UsageError
 from pneumojax.flags import spell_out
 from pneumojax.progress import show_log
 
+LOST = (
+    'another process of this run has ended or cannot be reached; start all of them again with the '
+    'same commands, they continue from the newest checkpoint'
+)
 # What the system refuses and its owner can mend; any other OSError is a defect of ours.
 _MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG,
              errno.EIO, errno.EMFILE, errno.ENFILE)  # fmt: skip
@@ -35,19 +41,36 @@ def launch(main: Callable[[list[str]], int]) -> None:
         try:
             sys.exit(main(argv))
         except UsageError as e:
-            sys.exit(_complain(str(e)))
+            _fail(_complain(str(e)))
         except OSError as e:
             if e.errno not in _MENDABLE:
                 raise
             where = f'{e.filename}: ' if e.filename else ''
-            sys.exit(_complain(f'{where}{e.strerror}; mend that and the same command continues'))
+            _fail(_complain(f'{where}{e.strerror}; mend that and the same command continues'))
         except KeyboardInterrupt as e:
             print('pneumojax: interrupted; the same command continues', file=sys.stderr)
             sys.exit(getattr(e, 'status', 130))  # as a shell reports the signal
         except FloatingPointError as e:
-            sys.exit(f'pneumojax: {e}')
+            print(f'pneumojax: {e}', file=sys.stderr)
+            _fail(1)
+        except Exception as e:
+            if hosts.count() == 1:
+                raise
+            traceback.print_exc()
+            if type(e).__name__ == 'JaxRuntimeError':  # without importing JAX for it
+                _complain(LOST)
+            _fail(1)
 
     app.run(guarded, flags_parser=parse_flags)
+
+
+def _fail(status: int) -> None:
+    """Ends the program. Of several processes each ends by itself: waiting would be for ever."""
+    if hosts.count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

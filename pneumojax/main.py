@@ -20,7 +20,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's start-up chatter
 
 from absl import flags as absl_flags
 
-from pneumojax import compilation, flags, layout
+from pneumojax import compilation, flags, hosts, layout
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.launch import launch
@@ -35,6 +35,10 @@ def main(argv: list[str]) -> int:
         raise UsageError(f'unknown argument {argv[1]!r}; every option starts with --')
     compilation.keep(flags.COMPILATION_CACHE.value)
     mode = flags.MODE.value
+    if flags.COORDINATOR.value:
+        if mode not in ('train', 'prepare', 'evaluate'):
+            raise UsageError(f'--mode={mode} is for one process: leave out --coordinator')
+        hosts.join(flags.COORDINATOR.value, flags.NUM_PROCESSES.value, flags.PROCESS_ID.value)
     if mode == 'convert':
         from pneumojax.models.convert import convert
 
@@ -69,7 +73,11 @@ def main(argv: list[str]) -> int:
 
         modes = {'prepare': stages.prepare, 'train': stages.train, 'evaluate': stages.evaluate,
                  'ablate': ablate.ablate}  # fmt: skip
-        modes[mode](*_config_and_workdir())
+        config, workdir = _config_and_workdir()
+        if mode == 'train':  # by all processes
+            modes[mode](config, workdir)
+        else:
+            hosts.alone(lambda: modes[mode](config, workdir))
     return 0
 
 

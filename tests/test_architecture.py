@@ -17,7 +17,7 @@ ROOMS = ('main', 'training', 'inference', 'outputs', 'data')
 SERVANTS = (
     *('models', 'run', 'run_files', 'layout', 'config', 'config_files'),
     *('devices', 'flags', 'launch', 'progress', 'errors', 'limits', 'compilation'),
-    *('checkpoints', 'interrupts', 'lock', 'whole_file'),
+    *('checkpoints', 'hosts', 'interrupts', 'lock', 'whole_file'),
 )
 DATA_MAY_USE = ('data', 'config', 'progress', 'errors', 'limits')
 

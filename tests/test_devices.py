@@ -1,6 +1,8 @@
 """One device against four virtual ones, compared in another process that has the four.
 
-That process is this file run as a program: it writes what it computed to an .npz file.
+That process is this file run as a program, once with float32 and one step (rounding of sums in
+another order), once with float64 and twenty: there it can neither hide nor fake a difference. It
+writes what it computed to an .npz file.
 """
 
 import os
@@ -13,25 +15,29 @@ import numpy as np
 import pytest
 
 from configs import base
+from pneumojax import checkpoints
 from pneumojax.data.sampling import Plan
 from pneumojax.devices import Devices
 from pneumojax.errors import UsageError
 from pneumojax.inference import tta
 from pneumojax.models import build
+from pneumojax.run import Run
 from pneumojax.training import averaging, feed, steps
 from pneumojax.training.optimizer import make_optimizer
 from pneumojax.training.state import create_state
 
 ROOT = pathlib.Path(__file__).parents[1]
-SIZE, BATCH, STEPS = 32, 8, 3
+SIZE, BATCH = 32, 8
+STEPS = {'float32': 1, 'float64': 20}
 PARTS = ('metrics', 'params', 'batch_stats', 'average')
 
 
 # --- In the other process ------------------------------------------------------------------------
 
 
-def make_config():
+def make_config(dtype):
     config = base.get_config()
+    config.model.dtype = dtype
     config.num_epochs, config.batch_size = 1, BATCH
     config.model.width, config.model.stage_sizes, config.model.channels = 4, (1, 1, 1, 1), 1
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.02, 1e-3
@@ -55,21 +61,24 @@ def make_batch(seed):
     }
 
 
-def train(devices, config):
-    """The parts of the state after each step, as a flat dictionary of arrays."""
-    plan = Plan(np.zeros(STEPS * BATCH, np.int32), np.array([STEPS], np.int32), BATCH)
+def train(devices, config, run):
+    """The parts of the state after the first and the last steps, as a flat dictionary of arrays."""
+    count = STEPS[config.model.dtype]
+    plan = Plan(np.zeros(count * BATCH, np.int32), np.array([count], np.int32), BATCH)
     optimizer = make_optimizer(config, plan)
     state = devices.replicate(create_state(build.initial_variables(config), optimizer))
     step = devices.compile(
         steps.make_train_step(config, optimizer, devices.axis_name), 'the step', donate=(0,)
     )
     results = {}
-    for i in range(STEPS):
+    for i in range(count):
         batch = make_batch(i)
         del batch['valid']
         batch = devices.shard(batch)
         with jax.transfer_guard('disallow'):  # nothing is left to be copied when a step begins
             state, metrics = step(state, batch)
+        if i not in (0, 1, count - 1):
+            continue
         average = averaging.find_average(state.opt_state).average
         parts = (metrics, state.params, state.batch_stats, average)
         for name, tree in zip(PARTS, devices.first(parts), strict=True):
@@ -78,7 +87,20 @@ def train(devices, config):
     if devices.axis_name is not None:  # every device holds the same bits
         for leaf in jax.tree.leaves(jax.device_get((metrics, state))):
             np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
+        restores_on_any_number(devices.first(state), run)
     return results
+
+
+def restores_on_any_number(state, run):
+    """A checkpoint written on four devices comes back on one and on two, bit for bit."""
+    items = {name: getattr(state, name) for name in ('params', 'batch_stats', 'opt_state')}
+    with checkpoints.Saver(run, keep=1) as saver:
+        saver.save(int(state.step), items)
+    restored = run.load(int(state.step), items)
+    for count in (1, 2):
+        devices = Devices(count)
+        there = devices.first(devices.replicate(restored))
+        jax.tree.map(np.testing.assert_array_equal, there, items)
 
 
 def evaluate(devices, config):
@@ -144,15 +166,18 @@ def looks_up(devices):
     np.testing.assert_array_equal(batch['mask'].reshape(8, 16), last)
 
 
-def main(path):
+def main(path, dtype):
     one, four = Devices(1), Devices()
     assert (one.count, one.axis_name, four.count, four.axis_name) == (1, None, 4, 'batch')
     round_trips(four)
     looks_up(four)
     results = {}
-    config = make_config()
+    config = make_config(dtype)
     for devices in (one, four):
-        for name, leaf in (train(devices, config) | evaluate(devices, config)).items():
+        found = train(devices, config, Run(f'{path}.run'))
+        if dtype == 'float64':
+            found |= evaluate(devices, config)
+        for name, leaf in found.items():
             results[f'{devices.count} {name}'] = leaf
     np.savez(path, **results)
 
@@ -162,20 +187,26 @@ def main(path):
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
-    path = tmp_path_factory.mktemp('devices') / 'results.npz'
+    """dtype -> what the other processes computed, both at once."""
+    folder = tmp_path_factory.mktemp('devices')
     environment = os.environ | {
         'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
         'JAX_PLATFORMS': 'cpu',
         'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',  # compiles in half the time
         'PYTHONPATH': str(ROOT),
     }
-    done = subprocess.run(
-        [sys.executable, __file__, str(path)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    with np.load(path) as arrays:
-        return dict(arrays)
+    running = {
+        dtype: subprocess.Popen(
+            [sys.executable, __file__, str(folder / f'{dtype}.npz'), dtype],
+            cwd=ROOT, env=environment | {'JAX_ENABLE_X64': str(int(dtype == 'float64'))},
+            stderr=subprocess.PIPE, text=True,
+        )
+        for dtype in STEPS
+    }  # fmt: skip
+    for process in running.values():
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors[-3000:]
+    return {dtype: dict(np.load(folder / f'{dtype}.npz')) for dtype in STEPS}
 
 
 def assert_agree(results, start, atol, count):
@@ -194,27 +225,31 @@ COUNTS = {'metrics': 4, 'params': 3 * 22 + 2, 'batch_stats': 2 * 22, 'average': 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('part', PARTS)
-@pytest.mark.parametrize('step', range(STEPS))
-def test_steps_on_four_devices_equal_those_on_one(results, step, part):
-    assert_agree(results, f'{part} {step} ', 1e-5, COUNTS[part])
+@pytest.mark.parametrize(('dtype', 'step'), [('float32', 0), ('float64', 0), ('float64', 19)])
+def test_steps_on_four_devices_equal_those_on_one(results, dtype, step, part):
+    assert_agree(results[dtype], f'{part} {step} ', 1e-5, COUNTS[part])
+    names = [name for name in results[dtype] if f' {part} ' in name and part != 'metrics']
+    assert {results[dtype][name].dtype.name for name in names} <= {dtype}
 
 
 @pytest.mark.slow
 def test_the_comparison_would_notice_a_wrong_gradient(results):
+    found = results['float64']
     changes = [
-        np.abs(results[name] - results[name.replace(' 1 ', ' 0 ')]).max()
-        for name in results if name.startswith('1 params 1 ')
+        np.abs(found[name] - found[name.replace(' 1 ', ' 0 ')]).max()
+        for name in found if name.startswith('1 params 1 ')
     ]  # fmt: skip
     assert np.median(changes) > 1e-4  # in one update; a factor of four would be ten tolerances
 
 
 @pytest.mark.slow
 def test_evaluation_on_four_devices_equals_one(results):
-    assert_agree(results, 'sums', 1e-5, 5)
-    assert results["1 sums ['images']"] == 7  # of 8: the padded row counts nowhere
-    assert_agree(results, 'statistics', 1e-5, COUNTS['batch_stats'])
-    assert_agree(results, 'predictions', 1e-6, 1)
-    assert results['4 predictions'].shape == (BATCH, SIZE, SIZE)
+    found = results['float64']
+    assert_agree(found, 'sums', 1e-5, 5)
+    assert found["1 sums ['images']"] == 7  # of 8: the padded row counts nowhere
+    assert_agree(found, 'statistics', 1e-5, COUNTS['batch_stats'])
+    assert_agree(found, 'predictions', 1e-6, 1)
+    assert found['4 predictions'].shape == (BATCH, SIZE, SIZE)
 
 
 def test_one_device_keeps_what_it_was_given():
@@ -240,4 +275,4 @@ def test_a_replica_can_be_donated_and_the_original_lives_on():
 
 
 if __name__ == '__main__':
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -76,20 +76,36 @@ def train_batches(
 
 
 def evaluation_batches(
-    records: Records | None, indices: Sequence[int] | np.ndarray, batch_size: int
+    records: Records | None,
+    indices: Sequence[int] | np.ndarray,
+    batch_size: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[Batch]:
     """All given records once, in order. The last batch is padded; `valid` says which rows count.
 
+    Args:
+      records: the cache.
+      indices: int [N], which records.
+      batch_size: B, of all processes together; a multiple of their number.
+      process_index, process_count: by default one process reads everything; of several each reads
+        its share of every batch, and all have the same number of batches.
+
     Yields:
-      image uint8 [B, S, S], mask uint8 [B, S, S], example int32 [B], valid bool [B].
+      image uint8 [b, S, S], mask uint8 [b, S, S], example int32 [b], valid bool [b], where b is
+      this process's share of B.
     """
-    indices = np.asarray(indices, np.int32)
+    indices, share = np.asarray(indices, np.int32), batch_size // process_count
     padded = np.resize(indices, -(-len(indices) // batch_size) * batch_size)
-    dataset = grain.MapDataset.range(len(padded)).map(_Fetch(records, padded)).batch(batch_size)
+    valid = np.arange(len(padded)) < len(indices)
+    mine = slice(process_index * share, (process_index + 1) * share)
+    padded = padded.reshape(-1, batch_size)[:, mine].reshape(-1)
+    valid = valid.reshape(-1, batch_size)[:, mine]
+    dataset = grain.MapDataset.range(len(padded)).map(_Fetch(records, padded)).batch(share)
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
     for i, batch in enumerate(dataset.to_iter_dataset(options)):
-        position = np.arange(i * batch_size, (i + 1) * batch_size)
-        yield batch | {'valid': position < len(indices)}
+        yield batch | {'valid': valid[i]}
 
 
 def _parse_flags_for_grain() -> None:

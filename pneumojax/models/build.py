@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pneumojax.errors import UsageError
 from pneumojax.models.unet import UNet
 
 
@@ -14,7 +15,14 @@ def make_model(config, axis_name: str | None = None) -> UNet:
     Args:
       config: the whole configuration.
       axis_name: of the `pmap` over which batch statistics are synchronised, or None.
+
+    Raises:
+      UsageError: float64 without JAX's consent; it would silently be float32.
     """
+    if config.model.dtype == 'float64' and not jax.config.jax_enable_x64:
+        raise UsageError(
+            "config.model.dtype is 'float64': JAX needs JAX_ENABLE_X64=1 in the environment for it"
+        )
     return UNet(
         width=config.model.width,
         stage_sizes=tuple(config.model.stage_sizes),
@@ -47,4 +55,11 @@ def variable_shapes(config) -> dict[str, Any]:
 def _initializer(config):
     model = make_model(config)
     images = jnp.zeros((1, 32, 32, config.model.channels))  # of any size: no weight depends on it
-    return lambda key: model.init(key, images, train=False)
+
+    def initialize(key):
+        variables = model.init(key, images, train=False)
+        if config.model.dtype != 'float64':
+            return variables
+        return jax.tree.map(lambda x: x.astype(jnp.float64), variables)
+
+    return initialize

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from pneumojax import interrupts, lock
+from pneumojax import config as config_lib
+from pneumojax import hosts, interrupts, lock
 from pneumojax.checkpoints import Saver
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.data import pipeline, sampling
@@ -34,16 +36,18 @@ def train(config, run: Run) -> None:
       FloatingPointError: the loss or the weights are no longer finite.
       Interrupted: a signal came; all that was done is in the newest checkpoint.
     """
-    devices = Devices()
+    devices = Devices(all_hosts=True)
     devices.check_batch_size('batch_size', config.batch_size)
     with contextlib.ExitStack() as owner:
-        if run.exists:  # another config's run, or one in use: said before hours of decoding
+        owned = False
+        if run.exists and hosts.first():  # another config's, or in use: said before hours of work
             run.start(config)
             owner.enter_context(lock.owned(run.path))
+            owned = True
         if config.init_from and run.latest_step() is None:
             initial.require_checkpoint(Run(config.init_from))
-        dataset = dataset_lib.load(config)
-        if not run.exists:
+        dataset = hosts.lead(lambda: dataset_lib.load(config))
+        if hosts.first() and not owned:
             run.start(config)
             owner.enter_context(lock.owned(run.path))
             run.start(config)  # meanwhile another process may have
@@ -51,10 +55,16 @@ def train(config, run: Run) -> None:
 
 
 def _train(config, run: Run, devices: Devices, dataset: Dataset) -> None:
-    keep_split(run, dataset)
+    if hosts.first():
+        keep_split(run, dataset)
     plan = make_plan(config, dataset)
     tx = optimizer.make_optimizer(config, plan)
-    restored, ended = initial.resume(run, config, tx), True
+    restored, ended = hosts.lead(lambda: initial.resume(run, config, tx)), True
+    hosts.require_same(
+        configuration=zlib.crc32(config_lib.to_json(config).encode()),
+        images=zlib.crc32(plan.order.tobytes()),
+        checkpoint=-1 if restored is None else int(restored.step),
+    )
     if restored is None:
         variables = initial.variables(config, dataset.split_ids()['validation'])
         restored = jax.device_get(state.create_state(variables, tx))
@@ -100,9 +110,10 @@ class Stage:
         self.dataset, self.plan = dataset, plan
         self.feed = feed.make_feed(config, devices, dataset.records)
         axis = devices.axis_name
-        self.train_step = devices.compile(
-            steps.make_train_step(config, tx, axis), 'the training step', donate=(0,)
-        )
+        step = steps.make_train_step(config, tx, axis)
+        if hosts.count() > 1:
+            step = interrupts.vote(step, axis)
+        self.train_step = devices.compile(step, 'the training step', donate=(0,))
         self.eval_step = devices.compile(steps.make_eval_step(config, axis), 'the validation step')
         self.statistics_step = devices.compile(
             steps.make_statistics_step(config, axis), 'the statistics step'
@@ -123,28 +134,33 @@ class Stage:
             self.feed.records, self.dataset.train, plan,
             start_step=first_step, workers=config.data.workers,
         )  # fmt: skip
-        self.run.forget_metrics_after(first_step, validated=ended)
         saved_step = first_step if first_step else None
+        if hosts.first():
+            self.run.forget_metrics_after(first_step, validated=ended)
         if first_step == plan.total_steps:  # its place is needed, for the same with averages
-            self.run.replace(first_step)
+            hosts.alone(lambda: self.run.replace(first_step))
             saved_step = None
         with (
             MetricsLog(self.run) as self.log,
             Saver(self.run, config.checkpoint.keep) as self.saver,
             tqdm(
                 total=plan.total_steps, initial=first_step, unit='step', mininterval=0.5,
-                desc=f'{config.name} {config.image_size} px',
+                desc=f'{config.name} {config.image_size} px', disable=not hosts.first(),
             ) as self.progress,
             interrupts.Held() as self.signal,
         ):  # fmt: skip
             self.saver.step = saved_step
             self.waiting: deque = deque()
+            self.agreed = 0  # on ending, by this signal
             self.since = time.monotonic()
             if not ended:
                 self._end_epoch(plan.epoch(first_step), first_step, train_state)
             batch = self.feed.place(next(batches)) if first_step < plan.total_steps else None
             for step in range(first_step, plan.total_steps):
                 self._stop_if_asked(step, train_state)
+                if hosts.count() > 1:
+                    own = np.full((self.devices.count, 1), self.signal.received or 0, np.int32)
+                    batch[interrupts.VOTE] = own
                 train_state, metrics = self.train_step(train_state, batch)
                 self.waiting.append((step + 1, metrics))
                 # The next batch travels while the device computes; metrics are read two steps
@@ -155,25 +171,33 @@ class Stage:
                     self._report(*self.waiting.popleft())
                 if step + 1 == plan.epoch_ends[plan.epoch(step)]:
                     self._end_epoch(plan.epoch(step) + 1, step + 1, train_state)
-        self.run.put_back()
+        if hosts.first():
+            self.run.put_back()
 
     def _next(self, batches, step: int, train_state) -> pipeline.Batch | None:
         """The batch after `step` steps, None after the last. No step is lost to a bad record."""
         try:
             return next(batches, None)
         except UsageError:
-            self._report_waiting()
-            self._save(step, train_state, {}, ended=step not in self.plan.epoch_ends)
+            if hosts.count() == 1:  # the others know nothing of it
+                self._report_waiting()
+                self._save(step, train_state, {}, ended=step not in self.plan.epoch_ends)
             raise
 
     def _stop_if_asked(self, step: int, train_state, *, ended: bool = True) -> None:
         """After a signal: a checkpoint of the steps done so far, then the end."""
-        if self.signal.received is None:
+        if not self._asked(ended):
             return
         self._report_waiting()
         if step and step != self.saver.step:
             self._save(step, train_state, {}, ended=ended)
-        raise interrupts.Interrupted(self.signal.received)
+        raise interrupts.Interrupted(self.signal.received or self.agreed)
+
+    def _asked(self, between_steps: bool) -> bool:
+        """Whether to stop. Several processes stop at the same step: see `interrupts.vote`."""
+        if hosts.count() == 1:
+            return self.signal.received is not None
+        return between_steps and self.agreed > 0
 
     def _report_waiting(self) -> None:
         while self.waiting:
@@ -182,6 +206,7 @@ class Stage:
     def _report(self, step: int, metrics: Any) -> None:
         """Reads the metrics of a finished step; writes a line now and then."""
         values = {k: float(v) for k, v in self.devices.first(metrics).items()}
+        self.agreed = max(self.agreed, int(values.pop(interrupts.VOTE, 0)))
         self.progress.update()
         if not np.isfinite(list(values.values())).all():
             raise self._not_finite(step, ', '.join(f'{k} {v:g}' for k, v in values.items()))
@@ -248,9 +273,9 @@ class Stage:
 
     def _validate(self, variables, alive: Callable[[], None]) -> dict[str, Any]:
         """Loss and hard Dice at 0.5 of the validation images, at `image_size`, no TTA."""
-        size = self._padded(self.config.evaluation.batch_size)
+        size = self.devices.padded(self.config.evaluation.batch_size)
         sums = None
-        for batch in pipeline.evaluation_batches(self.feed.records, self.dataset.validation, size):
+        for batch in self._batches(self.dataset.validation, size):
             new = self.eval_step(variables, self.feed.place(batch))
             sums = new if sums is None else jax.tree.map(lambda a, b: a + b, sums, new)
             self.progress.refresh()
@@ -276,13 +301,16 @@ class Stage:
             }
         count = self.config.swa.bn_examples or len(self.dataset.train)
         # Whole batches only: a padded one would count some images twice.
-        size = self._padded(min(self.config.batch_size, len(self.dataset.train)))
+        size = self.devices.padded(min(self.config.batch_size, len(self.dataset.train)))
         chosen = np.random.default_rng([self.config.seed, 2]).permutation(self.dataset.train)
         chosen = chosen[: max(size, min(count, len(chosen)) // size * size)]
         chosen = np.resize(chosen, max(size, len(chosen)))
         total, batches = None, 0
-        progress = tqdm(total=len(chosen) // size, desc='statistics of the average', unit='step')
-        for batch in pipeline.evaluation_batches(self.feed.records, chosen, size):
+        progress = tqdm(
+            total=len(chosen) // size, desc='statistics of the average', unit='step',
+            disable=not hosts.first(),
+        )  # fmt: skip
+        for batch in self._batches(chosen, size):
             stats = self.statistics_step(params, train_state.batch_stats, self.feed.place(batch))
             total = stats if total is None else jax.tree.map(lambda a, b: a + b, total, stats)
             batches += 1
@@ -297,6 +325,9 @@ class Stage:
             ),
         }
 
-    def _padded(self, size: int) -> int:
-        """The next multiple of the number of devices."""
-        return -(-size // self.devices.count) * self.devices.count
+    def _batches(self, indices, size: int):
+        """This process's share of batches of `size` images, padded."""
+        return pipeline.evaluation_batches(
+            self.feed.records, indices, size,
+            process_index=hosts.index(), process_count=hosts.count(),
+        )  # fmt: skip

@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any
 
-from pneumojax import layout
+from pneumojax import hosts, layout
 from pneumojax.config import ALL_FOLDS
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.inference import evaluate as evaluate_lib
@@ -40,9 +40,13 @@ def train(config, workdir: pathlib.Path) -> None:
         log.info('trained; see what it is worth: --mode=evaluate --workdir=%s', workdir)
         return
     _train_parts(config, workdir)
-    if config.data.fold == ALL_FOLDS:
-        folds.evaluate(config, Run(workdir))
-    print(table(config, workdir))
+
+    def conclude():
+        if config.data.fold == ALL_FOLDS:
+            folds.evaluate(config, Run(workdir))
+        print(table(config, workdir))
+
+    hosts.alone(conclude)
 
 
 def _train_parts(config, workdir: pathlib.Path) -> None:
@@ -50,9 +54,9 @@ def _train_parts(config, workdir: pathlib.Path) -> None:
     parts = list(layout.children(config, workdir))
     if not parts:
         loop.train(config, Run(workdir))
-        folds.evaluate_one(config, Run(workdir))
+        hosts.alone(lambda: folds.evaluate_one(config, Run(workdir)))
         return
-    Run(workdir).start(config)
+    hosts.alone(lambda: Run(workdir).start(config))
     for part, folder in parts:
         _train_parts(part, folder)
 
