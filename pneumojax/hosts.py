@@ -4,6 +4,7 @@ Each calls the same program with the same arguments; `jax.distributed` brings th
 share the file system of the run directory and the data. Only process 0 writes small files.
 """
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable
@@ -107,6 +108,23 @@ def alone(function: Callable[[], Result]) -> Result | None:
     result = function() if first() else None
     wait()
     return result
+
+
+@contextlib.contextmanager
+def reading_alone():
+    """Within the block Orbax reads without waiting for the other processes, which it does else."""
+    if _count == 1:
+        yield
+        return
+    from orbax.checkpoint import v1 as ocp
+
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=_index,
+        active_processes={_index},
+        barrier_sync_key_prefix=f'reader{_index}',
+    )
+    with ocp.Context(multiprocessing_options=options):
+        yield
 
 
 def require_same(**values: int) -> None:

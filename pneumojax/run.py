@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ml_collections
 import numpy as np
 
-from pneumojax import checkpoints, limits, run_files, whole_file
+from pneumojax import checkpoints, hosts, limits, run_files, whole_file
 from pneumojax import config as config_lib
 from pneumojax.checkpoints import Damaged
 from pneumojax.errors import UsageError, first_line
@@ -295,7 +295,8 @@ class Run:
             _compare(f'{path}, item {name!r}', stored[name], tree)
         wanted = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
         try:
-            items = ocp.load_checkpointables(path, wanted)
+            with hosts.reading_alone():
+                items = ocp.load_checkpointables(path, wanted)
         except Exception as e:
             raise Damaged(f'checkpoint {path} cannot be loaded: {first_line(e)}') from None
         for name, tree in items.items():
@@ -327,7 +328,8 @@ class Run:
         path = self._step_path(step)
         try:
             json.loads((path / _STATEMENT).read_text())  # where it is broken Orbax does without
-            return ocp.checkpointables_metadata(path)
+            with hosts.reading_alone():
+                return ocp.checkpointables_metadata(path)
         except Exception as e:  # Orbax raises whatever its storage layer raised
             raise Damaged(f'checkpoint {path} cannot be read: {first_line(e)}') from None
 
