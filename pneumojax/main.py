@@ -9,7 +9,8 @@
 
 Installed, `pneumojax` is short for `python -m pneumojax.main`, and --config=demo for its file.
 Any value of a config can be changed: --config.batch_size=8. configs/base.py explains them all.
-Interrupted? The same command continues. Exit status: 0 done, 2 unusable arguments or data,
+Interrupted? The same command continues. Exit status: 130 or 143 after a signal (training writes a
+checkpoint first), 0 done, 1 the loss is not finite, 2 unusable arguments or data,
 3 predicted, but some files could not be read.
 """
 
