@@ -132,13 +132,12 @@ from pneumojax import config as config_lib, launch
 from pneumojax.run import Run
 from pneumojax.training import loop
 from absl import flags
-holder = flags.DEFINE_string('config', None, '')
 def main(argv):
     config = config_lib.from_json(open(argv[1]).read())
     config.num_epochs = 10_000
     loop.train(config, Run(argv[2]))
-launch.parse_flags = lambda argv, holder: flags.FLAGS(argv)
-launch.launch(main, holder)
+launch.parse_flags = flags.FLAGS
+launch.launch(main)
 """
 
 
