@@ -138,7 +138,7 @@ def torch_network(member, precision: str) -> runtimes.Network:
 
     def start(images):
         x = np.asarray(normalize.normalize(images[..., None], kind, channels)).transpose(0, 3, 1, 2)
-        x = torch.from_numpy(np.ascontiguousarray(x)).contiguous(memory_format=torch.channels_last)
+        x = torch.from_numpy(np.array(x, order='C')).contiguous(memory_format=torch.channels_last)
         with (
             torch.inference_mode(),
             torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bfloat16'),
