@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pneumojax import layout
+from pneumojax.data import dataset as dataset_lib
 from pneumojax.data.dataset import Dataset
 from pneumojax.errors import UsageError
 from pneumojax.inference import evaluate as evaluate_lib
@@ -131,6 +132,25 @@ def _folds(config, run: Run):
 
 def _leaves(config, path) -> list[tuple[Any, Run]]:
     return list(layout.runs(config, path))
+
+
+def check(config) -> None:
+    """UsageError where a data set's own split leaves no folds: said before they are trained."""
+    parts = [layout.fold_config(config, fold) for fold in range(config.data.num_folds)]
+    first = dataset_lib.examples(parts[0])
+    if not any(example.side for example in first):
+        return
+    held_out = [
+        example.image_id
+        for part in parts
+        for example in dataset_lib.examples(part)
+        if example.side == 'validation'
+    ]
+    if sorted(held_out) != sorted(example.image_id for example in first):
+        raise UsageError(
+            f'data.table states one split, so the {len(parts)} folds would not hold out every '
+            'image once; give it a column fold instead of split, or train it without :folds'
+        )
 
 
 def evaluate_one(config, run: Run) -> None:

@@ -39,6 +39,8 @@ def train(config, workdir: pathlib.Path) -> None:
         loop.train(config, Run(workdir))
         log.info('trained; see what it is worth: --mode=evaluate --workdir=%s', workdir)
         return
+    if config.data.fold == ALL_FOLDS:
+        folds.check(config)
     _train_parts(config, workdir)
 
     def conclude():

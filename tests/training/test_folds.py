@@ -1,6 +1,7 @@
 """k-fold training: resumed, pooled without leaks, and predicting as one."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from pneumojax import layout
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.errors import UsageError
 from pneumojax.flags import spell_out
-from pneumojax.inference import pictures, scores, thresholds
+from pneumojax.inference import folds, pictures, scores, thresholds
 from pneumojax.inference.ensemble import Ensemble
 from pneumojax.run import Run
 from pneumojax.training import loop, stages
@@ -212,3 +213,25 @@ def test_a_fold_that_is_not_trained_is_named(config, tmp_path):
     Run(tmp_path / 'x').start(config)
     with pytest.raises(UsageError, match=r'fold0 has no checkpoint'):
         stages.evaluate(Run(tmp_path / 'x').config(), tmp_path / 'x')
+
+
+@pytest.mark.parametrize('by', ['split', 'fold'])
+def test_a_table_with_one_split_has_no_folds_to_train(config, tmp_path, monkeypatch, by):
+    """A column `fold` has: there each image is held out once."""
+    own = dataset_lib.examples(config)
+
+    def stated(config):
+        held_out = 0 if by == 'split' else config.data.fold
+        return tuple(
+            dataclasses.replace(e, side='validation' if i % 4 == held_out else 'train')
+            for i, e in enumerate(own)
+        )
+
+    monkeypatch.setattr(dataset_lib, 'examples', stated)
+    config.data.fold = -1
+    if by == 'fold':
+        folds.check(config)
+        return
+    with pytest.raises(UsageError, match='a column fold instead of split'):
+        stages.train(config, tmp_path / 'x')
+    assert not (tmp_path / 'x').exists()
