@@ -11,11 +11,16 @@ os.environ.setdefault(
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 
+import hypothesis
 import pytest
 
 from configs import base
 from pneumojax.data import phantom
 from pneumojax.inference import runtimes
+
+# A busy machine takes long over an example without anything being wrong.
+hypothesis.settings.register_profile('pneumojax', deadline=None)
+hypothesis.settings.load_profile('pneumojax')
 
 
 def tiny_config(root, cache):
