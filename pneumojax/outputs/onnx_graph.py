@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pneumojax.models import normalize
 
-OPSET = 18  # the first whose Split counts parts and whose Resize names axes
+OPSET = 18  # the first whose Split counts parts
 IR_VERSION = 8  # the oldest that knows this opset: old runtimes read it too
 EPSILON = 1e-5  # of BatchNorm, as in `models.resnet`
 Dimension = int | str
@@ -142,16 +142,17 @@ def _upsample(graph, x, to, shape, stride):
     Resized to a size 2n or 2n - 1, output i reads input floor(i n / size), which is floor(i / 2)
     for both: no crop is needed.
     """
-    height, width = shape[1:]
-    if isinstance(height, int) and isinstance(width, int):
-        sizes = graph.ints(-(-height // stride), -(-width // stride))
-    else:
-        axes = {'start': 1, 'end': 3} if to == 'image' else {'start': 2, 'end': 4}
-        sizes = graph.node('Shape', [to], **axes)
-    return graph.node(
-        'Resize', [x, '', '', sizes], axes=[2, 3], mode='nearest',
-        coordinate_transformation_mode='asymmetric', nearest_mode='floor',
-    )  # fmt: skip
+    options = {
+        'mode': 'nearest', 'coordinate_transformation_mode': 'asymmetric', 'nearest_mode': 'floor',
+    }  # fmt: skip
+    if all(isinstance(size, int) and size % (2 * stride) == 0 for size in shape[1:]):
+        scales = graph.constant([1, 1, 2, 2])
+        return graph.node('Resize', [x, '', scales], **options)
+    axes = {'start': 1, 'end': 3} if to == 'image' else {'start': 2, 'end': 4}
+    kept = graph.node('Shape', [x], start=0, end=2)
+    # All four sizes: OpenVINO 2025.0 does not know the attribute `axes`.
+    sizes = graph.node('Concat', [kept, graph.node('Shape', [to], **axes)], axis=0)
+    return graph.node('Resize', [x, '', '', sizes], **options)
 
 
 def _flip(graph, x, flip):
