@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pneumojax.errors import UsageError
 from pneumojax.progress import log
@@ -51,7 +51,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
     global _index, _count
     import jax
 
-    where = {}
+    where: dict[str, Any] = {}
     if coordinator != AUTO:
         if num_processes is None or process_id is None or not 0 <= process_id < num_processes:
             raise UsageError(

@@ -19,7 +19,7 @@ def make_model(config, axis_name: str | None = None) -> UNet:
     Raises:
       UsageError: float64 without JAX's consent; it would silently be float32.
     """
-    if config.model.dtype == 'float64' and not jax.config.jax_enable_x64:
+    if config.model.dtype == 'float64' and not jax.config.read('jax_enable_x64'):
         raise UsageError(
             "config.model.dtype is 'float64': JAX needs JAX_ENABLE_X64=1 in the environment for it"
         )

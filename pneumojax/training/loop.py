@@ -112,6 +112,7 @@ class Stage:
         axis = devices.axis_name
         step = steps.make_train_step(config, tx, axis)
         if hosts.count() > 1:
+            assert axis is not None  # several processes have several devices
             step = interrupts.vote(step, axis)
         self.train_step = devices.compile(step, 'the training step', donate=(0,))
         self.eval_step = devices.compile(steps.make_eval_step(config, axis), 'the validation step')
@@ -159,6 +160,7 @@ class Stage:
             for step in range(first_step, plan.total_steps):
                 self._stop_if_asked(step, train_state)
                 if hosts.count() > 1:
+                    assert batch is not None  # there is one for every step
                     own = np.full((self.devices.count, 1), self.signal.received or 0, np.int32)
                     batch[interrupts.VOTE] = own
                 train_state, metrics = self.train_step(train_state, batch)
