@@ -18,7 +18,7 @@ from pneumojax.errors import UsageError
 from pneumojax.run import Run
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
-STEPS = 22  # 90 images in batches of eight
+STEPS = 33  # three times 90 images in batches of eight
 
 CONFIG = """
 from tests.faults import tiny
@@ -26,7 +26,7 @@ from tests.faults import tiny
 def get_config():
     config = tiny.get_config()
     config.stages = {}
-    config.image_size, config.num_epochs = 32, 2
+    config.image_size, config.num_epochs = 32, 3
     config.optimizer.name, config.optimizer.learning_rate = 'sgd', 0.02
     config.swa.start, config.swa.every_steps = 0, 3
     config.swa.bn_examples = 24
@@ -71,6 +71,15 @@ def two(folder):
     return [Program(folder, *flags, f'--process_id={i}') for i in range(2)]
 
 
+def wait_for(condition, programs):
+    deadline = time.monotonic() + 400
+    while not condition():
+        assert time.monotonic() < deadline
+        for program in programs:
+            assert program.process.poll() is None, program.end(1)
+        time.sleep(0.02)
+
+
 def final(run):
     path = (run / 'checkpoints' / str(run.latest_step())).absolute()
     leaves = jax.tree_util.tree_leaves_with_path(ocp.load_checkpointables(path))
@@ -83,20 +92,24 @@ def test_two_processes_train_what_one_does_and_outlive_a_death(tmp_path):
     alone.mkdir()
     pair.mkdir()
     one = Program(alone)
+    interrupted = two(pair)
+    run = interrupted[0].run
+    wait_for(lambda: run.metrics(), interrupted)
+    interrupted[1].process.send_signal(signal.SIGTERM)  # to one: both stop at the same step
+    for program in interrupted:
+        status, said = program.end(timeout=120)
+        assert status == 143, said
+    step = run.latest_step()
+    assert step == run.metrics()[-1]['step'] < STEPS  # nothing that was reported is lost
+
     first, second = two(pair)
-    deadline = time.monotonic() + 400
-    while first.run.latest_step() is None and time.monotonic() < deadline:
-        assert first.process.poll() is None, first.end(1)
-        assert second.process.poll() is None, second.end(1)
-        time.sleep(0.05)
+    wait_for(lambda: run.latest_step() > step, (first, second))
     second.process.send_signal(signal.SIGKILL)
     died = time.monotonic()
     status, said = first.end(timeout=60)  # within a minute, and not of itself
     assert status != 0, said
     assert 'another process of this run has ended' in said or 'fatal' in said.lower(), said
     print(f'the other ended {time.monotonic() - died:.1f} s later with status {status}')
-    reached = first.run.latest_step()
-    assert reached in (11, 22)
 
     again = two(pair)
     for program in again:
