@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 
 from configs import base
+from pneumojax import checkpoints
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.inference import member, thresholds
@@ -169,8 +170,8 @@ class Checkpoint:
             'params': {'conv': {'kernel': kernel, 'bias': np.arange(8, dtype=np.float32)}},
             'batch_stats': {'mean': rng.normal(size=8).astype(np.float32)},
         }
-        with run.checkpointer(keep=1) as checkpointer:
-            checkpointer.save_checkpointables(5, self.items)
+        with checkpoints.Saver(run, keep=1) as saver:
+            saver.save(5, self.items)
         root = self.whole / 'checkpoints'
         self.files = {
             str(path.relative_to(root)): path.read_bytes()

@@ -108,20 +108,26 @@ class Csv:
             text = content.decode('utf-8-sig')
         except UnicodeDecodeError:
             return None
-        if '"' in text or '\0' in text:
+        if '"' in text:
             return None
         lines = text.replace('\r\n', '\n').replace('\r', '\n').split('\n')
         rows = [[cell.strip() for cell in line.split(',')] for line in lines]
         rows = [row for row in rows if any(row)]
-        if not rows or 'ImageId' not in rows[0] or self.column not in rows[0]:
+        header = [_letters(name) for name in rows[0]] if rows else []
+        key, column = _letters('ImageId'), _letters(self.column)
+        if header.count(key) != 1 or header.count(column) != 1:
             return None
-        header, cells = rows[0], {}
+        cells = {}
         for row in rows[1:]:
             if len(row) < len(header) or any(row[len(header) :]):
                 return None
-            key, value = row[header.index('ImageId')], row[header.index(self.column)]
-            cells.setdefault(key, set()).add(value)
+            cells.setdefault(row[header.index(key)], set()).add(row[header.index(column)])
         return cells
+
+
+def _letters(name):
+    """Case, spaces and punctuation make no difference in the name of a column."""
+    return ''.join(c for c in name.casefold() if c.isalpha() or c.isdigit() or c.isnumeric())
 
 
 class Masks(Csv):
