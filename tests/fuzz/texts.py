@@ -119,7 +119,7 @@ class Csv:
             return None
         cells = {}
         for row in rows[1:]:
-            if len(row) < len(header) or any(row[len(header) :]):
+            if len(row) <= max(header.index(key), header.index(column)) or any(row[len(header) :]):
                 return None
             cells.setdefault(row[header.index(key)], set()).add(row[header.index(column)])
         return cells
