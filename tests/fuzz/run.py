@@ -170,9 +170,7 @@ def main() -> int:
     parser.add_argument('--cases', type=int, default=20_000)
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--first', type=int, default=0, help='index of the first case')
-    parser.add_argument(
-        '--targets', default=','.join(name for name in worker.TARGETS if name != 'broken')
-    )
+    parser.add_argument('--targets', default=','.join(worker.PROGRAM))
     parser.add_argument('--workers', type=int, default=os.cpu_count())
     parser.add_argument('--save', type=pathlib.Path, default=pathlib.Path('fuzz-findings'))
     parser.add_argument('--replay', type=pathlib.Path)

@@ -31,6 +31,7 @@ TARGETS = {
     'pickled': ('weights', 0.04),
     'broken': ('test_fuzz', 0.0),  # what the driver itself is tested with
 }
+PROGRAM = tuple(name for name in TARGETS if name != 'broken')  # what the program is tested with
 
 
 class Wrong(AssertionError):
