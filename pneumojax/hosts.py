@@ -140,5 +140,6 @@ def require_same(**values: int) -> None:
         if len(set(numbers.tolist())) > 1:
             raise UsageError(
                 f'the processes do not have the same {name}: start all with the same arguments, '
-                'and keep --workdir, data.root and data.cache on a disk that all of them see'
+                'and keep --workdir, config.data.root and config.data.cache on a disk that all of '
+                'them see'
             )

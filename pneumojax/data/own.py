@@ -78,12 +78,14 @@ def find(
     rows = own_table.read(root, table, fold, num_folds)
     files = _list(root, masks)
     if not files.images:
-        raise UsageError(f'data.root: no DICOM, PNG or JPEG image below {root!r}; {EXPECTED}')
+        raise UsageError(
+            f'config.data.root: no DICOM, PNG or JPEG image below {root!r}; {EXPECTED}'
+        )
     found = _pair(files)
     if not found and not any(row.positive is False for row in (rows or {}).values()):
         raise UsageError(
-            f'data.root: {len(files.images)} images below {root!r}, but no mask of any of them'
-            f'{_example_names(files)}; {EXPECTED}'
+            f'config.data.root: {len(files.images)} images below {root!r}, but no mask of any of '
+            f'them{_example_names(files)}; {EXPECTED}'
         )
     names = _chosen(files.images, found, rows)
     owners = _owners(names, files.images, rows, patients)
@@ -113,14 +115,16 @@ def find(
 
 def _list(root: str, masks: str) -> Files:
     if not os.path.isdir(root):
-        raise UsageError(f'data.root: there is no folder {root!r}; {EXPECTED}')
+        raise UsageError(f'config.data.root: there is no folder {root!r}; {EXPECTED}')
     folder = masks or os.path.join(root, MASKS)
     if masks and not os.path.isdir(masks):
-        raise UsageError(f'data.masks: there is no folder {masks!r}; name that of the PNG masks')
+        raise UsageError(
+            f'config.data.masks: there is no folder {masks!r}; name that of the PNG masks'
+        )
     images: dict[str, Image] = {}
     known: dict[str, str] = {}  # SOPInstanceUID to path
     segmentations, others = [], []
-    paths = [os.path.join(root, name) for name in inputs.find(root, folder, 'data.root')]
+    paths = [os.path.join(root, name) for name in inputs.find(root, folder, 'config.data.root')]
     for path, look in _each(_look, paths, 'look at images'):
         name = inputs.stem(path)
         if look == 'segmentation':
@@ -141,7 +145,7 @@ def _list(root: str, masks: str) -> Files:
     _warn(others, '%d DICOM files below the root are no radiographs and left out')
     pngs: dict[str, str] = {}
     unknown = []
-    inside = inputs.find(folder, None, 'data.masks') if os.path.isdir(folder) else []
+    inside = inputs.find(folder, None, 'config.data.masks') if os.path.isdir(folder) else []
     for path, look in _each(
         _look, [os.path.join(folder, name) for name in inside], 'look at masks'
     ):
@@ -259,8 +263,8 @@ def _chosen(
     names = sorted(name for name in listed if name in found or name in said)
     if not names:
         raise UsageError(
-            f'data.root: none of {len(images)} images can be used; see what was left out, and why, '
-            'above'
+            f'config.data.root: none of {len(images)} images can be used; see what was left out, '
+            'and why, above'
         )
     return names
 
@@ -273,8 +277,8 @@ def _owners(
     if any(by_table.values()):
         if patients:
             raise UsageError(
-                f'data.patients: both {patients!r} and the column PatientId of the table say whose '
-                'an image is; keep one of them'
+                f'config.data.patients: both {patients!r} and the column PatientId of the table '
+                'say whose an image is; keep one of them'
             )
         return by_table
     if patients:
@@ -283,7 +287,8 @@ def _owners(
     if len(headed) > 1 and len(set(headed)) == 1:
         raise UsageError(
             f'all {len(headed)} DICOM files have the same PatientID, so nothing can be held out; '
-            'if it was replaced, say whose each image is in the column PatientId of data.table'
+            'if it was replaced, say whose each image is in the column PatientId of '
+            'config.data.table'
         )
     return {name: images[name].patient or name for name in names}
 

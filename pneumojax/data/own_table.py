@@ -30,7 +30,8 @@ def read(root: str, table: str, fold: int, num_folds: int) -> dict[str, Row] | N
     if not os.path.isfile(path):
         if table:
             raise UsageError(
-                f'data.table: there is no file {table!r}; expected a CSV with the column ImageId'
+                f'config.data.table: there is no file {table!r}; expected a CSV with the column '
+                'ImageId'
             )
         return None
     rows: dict[str, Row] = {}
@@ -63,7 +64,7 @@ def _side(where: str, cells: Mapping[str, str], fold: int, num_folds: int) -> st
         if fold != 0:
             raise UsageError(
                 f'config.data.fold is {fold}, but the table has a column split, which makes one '
-                'split only; leave data.fold at 0, or give the table a column fold instead'
+                'split only; leave config.data.fold at 0, or give the table a column fold instead'
             )
         side = _SIDES.get(cells['split'].lower())
         if side is None:

@@ -57,17 +57,19 @@ def find(root: str | os.PathLike, patients: str | os.PathLike | None = None) -> 
     looked_for = f'DICOM files anywhere below it and {" or ".join(reversed(ANNOTATIONS))} in it'
     if not root or not os.path.isdir(root):
         raise UsageError(
-            f'data.root: there is no folder {os.fspath(root or "")!r}; expected a folder with '
-            f'{looked_for}; {DEMO}'
+            f'config.data.root: there is no folder {os.fspath(root or "")!r}; expected a folder '
+            f'with {looked_for}; {DEMO}'
         )
     root = os.fspath(root)
     images = _find_images(root)
     if not images:
-        raise UsageError(f'data.root: no .dcm file below {root!r}; expected {looked_for}; {DEMO}')
+        raise UsageError(
+            f'config.data.root: no .dcm file below {root!r}; expected {looked_for}; {DEMO}'
+        )
     annotations = find_annotations(root)
     if annotations is None:
         raise UsageError(
-            f'data.root: {len(images)} DICOM files below {root!r}, but neither '
+            f'config.data.root: {len(images)} DICOM files below {root!r}, but neither '
             f'{" nor ".join(reversed(ANNOTATIONS))} in it or one level below; put the CSV with the '
             f'masks there; {DEMO}'
         )
@@ -168,8 +170,8 @@ def read_patients(path: str | os.PathLike, needed: list[str]) -> dict[str, str]:
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise UsageError(
-            f'data.patients: there is no file {path!r}; expected a CSV with the columns ImageId '
-            'and PatientId, or leave the key empty'
+            f'config.data.patients: there is no file {path!r}; expected a CSV with the columns '
+            'ImageId and PatientId, or leave the key empty'
         )
     owners = {}
     for line, image_id, patient in _read_rows(path, 'PatientId'):
@@ -186,8 +188,8 @@ def read_patients(path: str | os.PathLike, needed: list[str]) -> dict[str, str]:
     if missing:
         raise UsageError(
             f'{path}: {len(missing)} of {len(needed)} images have no row, the first is ImageId '
-            f'{missing[0]}; add them, or leave data.patients empty (each image then counts as a '
-            'patient of its own)'
+            f'{missing[0]}; add them, or leave config.data.patients empty (each image then counts '
+            'as a patient of its own)'
         )
     return owners
 

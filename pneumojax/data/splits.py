@@ -41,10 +41,10 @@ def assign_folds(
         count[0] += bool(is_positive)
         count[1] += 1
     if num_folds < 2:
-        raise UsageError(f'data.num_folds is {num_folds}; expected at least 2')
+        raise UsageError(f'config.data.num_folds is {num_folds}; expected at least 2')
     if num_folds > len(counts):
         raise UsageError(
-            f'data.num_folds is {num_folds}, but there are only {len(counts)} patients; '
+            f'config.data.num_folds is {num_folds}, but there are only {len(counts)} patients; '
             'lower it or add images'
         )
     order = sorted(
@@ -93,7 +93,8 @@ def split(
     folds = assign_folds([example.positive for example in examples], patients, num_folds, seed)
     if fold not in range(num_folds):
         raise UsageError(
-            f'data.fold is {fold}; expected 0 to {num_folds - 1}, as data.num_folds is {num_folds}'
+            f'config.data.fold is {fold}; expected 0 to {num_folds - 1}, as config.data.num_folds '
+            f'is {num_folds}'
         )
     train, validation = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
     require_disjoint((patients[i] for i in train), (patients[i] for i in validation))
@@ -108,15 +109,15 @@ def _stated(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
     train, validation = by_side['train'], by_side['validation']
     if not train or not validation:
         raise UsageError(
-            f'data.table leaves {len(examples)} images, none of them to '
+            f'config.data.table leaves {len(examples)} images, none of them to '
             f'{"validate" if train else "train"} on; give some of them to the other side'
         )
     shared = sorted(train.keys() & validation.keys(), key=train.__getitem__)
     if shared:
         raise UsageError(
-            f'data.table puts images of {len(shared)} patients on both sides of the split, such as '
-            f'ImageId {train[shared[0]]} in train and {validation[shared[0]]} in validation (held '
-            'out); keep all images of a patient on one side'
+            f'config.data.table puts images of {len(shared)} patients on both sides of the split, '
+            f'such as ImageId {train[shared[0]]} in train and {validation[shared[0]]} in '
+            'validation (held out); keep all images of a patient on one side'
         )
     sides = np.array([example.side for example in examples])
     return np.flatnonzero(sides == 'train'), np.flatnonzero(sides == 'validation')

@@ -148,8 +148,8 @@ def check(config) -> None:
     ]
     if sorted(held_out) != sorted(example.image_id for example in first):
         raise UsageError(
-            f'data.table states one split, so the {len(parts)} folds would not hold out every '
-            'image once; give it a column fold instead of split, or train it without :folds'
+            f'config.data.table states one split, so the {len(parts)} folds would not hold out '
+            'every image once; give it a column fold instead of split, or train it without :folds'
         )
 
 

@@ -64,7 +64,8 @@ def resolve(name_or_path: str, sources: Sequence[Source] = IMAGENET) -> pathlib.
         path = pathlib.Path(name_or_path).expanduser()
         if not path.exists():
             raise UsageError(
-                f"model.pretrained={name_or_path!r}: there is no such file; give 'imagenet' or "
+                f"config.model.pretrained={name_or_path!r}: there is no such file; give 'imagenet' "
+                'or '
                 'the path of a file of weights'
             )
         return path
@@ -104,7 +105,8 @@ def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pat
     except OSError as e:
         raise UsageError(
             f'the cache folder {folder} cannot be written ({e.strerror}); set the environment '
-            'variable PNEUMOJAX_CACHE to a folder that can, or set model.pretrained to a file'
+            'variable PNEUMOJAX_CACHE to a folder that can, or set config.model.pretrained to a '
+            'file'
         ) from None
     partial = pathlib.Path(name)
     try:
@@ -117,7 +119,8 @@ def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pat
         reason = str(e) or type(e).__name__
         raise UsageError(
             f'{source.url} could not be downloaded ({reason}); put that file, SHA-256 '
-            f'{source.sha256}, at {folder / source.name}, or set model.pretrained to its path'
+            f'{source.sha256}, at {folder / source.name}, or set config.model.pretrained to its '
+            'path'
         ) from None
     finally:
         partial.unlink(missing_ok=True)

@@ -133,8 +133,9 @@ def initialize(variables: Mapping[str, Any], name_or_path: str) -> dict[str, Any
     theirs = network_shape(loaded.variables)
     if ours[1:] != theirs[1:]:
         raise UsageError(
-            f'model.pretrained={name_or_path} has width {theirs[1]} and stage_sizes {theirs[2]}, '
-            f'this network {ours[1]} and {ours[2]}: set model.width and model.stage_sizes alike'
+            f'config.model.pretrained={name_or_path} has width {theirs[1]} and stage_sizes '
+            f'{theirs[2]}, this network {ours[1]} and {ours[2]}: set model.width and '
+            'model.stage_sizes alike'
         )
     fitted = with_channels(loaded.variables, ours[0])
     if loaded.kind == 'unet':
