@@ -164,10 +164,10 @@ def _check(config) -> None:
     expected = 'above 0 exactly where model.image_head is not none'
     require('loss.image', (loss.image > 0) == (model.image_head != 'none'), expected)
 
+    _check_augment(config.augment, require, share)
     window = config.augment.window
     expected = f'0 (whole images), or pixels from 16 to image_size ({config.image_size})'
     require('augment.window', window == 0 or 16 <= window <= config.image_size, expected)
-    share('augment.window_on_lesion')
 
     for value in config.sampling.positive_share:
         require('sampling.positive_share', 0 < value <= 1, 'shares above 0, up to 1')
@@ -203,6 +203,22 @@ def _check(config) -> None:
                     f'config.stages.{stage}.{key}: there is no key {key!r} to change; '
                     'see configs/base.py'
                 )
+
+
+def _check_augment(augment, require, share) -> None:
+    for name in ('flip', 'vertical_flip', 'tone', 'warp', 'affine', 'crop', 'window_on_lesion'):
+        share(f'augment.{name}')
+    for name in ('contrast', 'brightness', 'grid_distort', 'scale'):
+        require(f'augment.{name}', 0 <= augment[name] < 1, 'at least 0 and below 1')
+    for name in ('elastic_alpha', 'elastic_sigma', 'elastic_affine', 'shift', 'rotate',
+                 'optical_distort', 'optical_shift'):  # fmt: skip
+        require(f'augment.{name}', augment[name] >= 0, 'at least 0')
+    low, high = augment.gamma
+    require('augment.gamma', 0 < low <= high, '(low, high) per cent above 0')
+    require('augment.grid_steps', augment.grid_steps >= 1, 'a whole number of at least 1')
+    require('augment.crop_min', 0 < augment.crop_min <= 1, 'a share above 0 and up to 1')
+    known = ('constant', 'reflect')
+    require('augment.border', augment.border in known, f'one of {known}')
 
 
 def folders(config) -> tuple[str, ...]:

@@ -267,6 +267,10 @@ class Run:
         """Names of the items that the checkpoint of a step holds."""
         return set(self._stored(step))
 
+    def has_average(self, step: int) -> bool:
+        """Whether the checkpoint of a step holds averaged weights beside the last ones."""
+        return 'average_params' in self.items(step)
+
     def load(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """Loads named items of one checkpoint, strictly.
 

@@ -59,7 +59,7 @@ def export(config, run: Run, output: str, format: str = 'torch', shape: str = ''
     if format == 'torch':
         if shape:
             raise UsageError(f'--shape={shape} is of no use: a state dict fits every size')
-        averaged = config.evaluation.weights == 'average' and 'average_params' in run.items(step)
+        averaged = config.evaluation.weights == 'average' and run.has_average(step)
         variables = run.load_variables(step, build.variable_shapes(config), averaged=averaged)
         for path in export_torch.export_torch_all(variables, output):
             log.info(

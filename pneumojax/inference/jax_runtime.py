@@ -29,8 +29,7 @@ class Jax:
 
     def batch_size(self, wanted: int) -> int:
         """As many as every device gets its share of; every batch is padded to it."""
-        count = self._devices.count
-        self._batch_size = -(-wanted // count) * count
+        self._batch_size = self._devices.padded(wanted)
         return self._batch_size
 
     def network(self, member: Member) -> Network:
@@ -53,6 +52,7 @@ class Jax:
         key = (config.image_size, member.flips, str(config.model))
         if key not in self._compiled:
             function = tta.make_predict(config, build.make_model(config), member.flips)
-            views = f'{config.image_size} px' + ', flipped too' * bool(member.flips)
-            self._compiled[key] = self._devices.compile(function, f'the prediction ({views})')
+            self._compiled[key] = self._devices.compile(
+                function, tta.describe(config, member.flips)
+            )
         return self._compiled[key]

@@ -116,7 +116,7 @@ def to_export(run: Run, config) -> Member:
     if (run / 'thresholds.json').is_file():
         return of_run(run)
     step = _latest(run)
-    averaged = config.evaluation.weights == 'average' and 'average_params' in run.items(step)
+    averaged = config.evaluation.weights == 'average' and run.has_average(step)
     weights = 'average' if averaged else 'last'
     return _member(run, config, step, weights, tuple(config.tta.flips), None)
 

@@ -83,15 +83,14 @@ class Predictor:
         self.devices = Devices()
         self.batch_size = config.evaluation.batch_size
         function = tta.make_predict(config, build.make_model(config), flips)
-        views = f'{config.image_size} px' + ', flipped too' * bool(flips)
-        self.predict = self.devices.compile(function, f'the prediction ({views})')
+        self.predict = self.devices.compile(function, tta.describe(config, flips))
 
     def __call__(
         self, variables, dataset: Dataset, indices: Sequence[int] | np.ndarray
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (index, probabilities float32 [H, W] at the original size) for each index."""
         variables = self.devices.replicate(variables)
-        size = -(-self.batch_size // self.devices.count) * self.devices.count
+        size = self.devices.padded(self.batch_size)
         for batch in pipeline.evaluation_batches(dataset.records, indices, size):
             squares = self.predict(variables, self.devices.shard(batch['image']))
             squares = self.devices.gather(squares)
@@ -143,7 +142,7 @@ def of_run(
       file: instead of scores.npz.
     """
     if wanted is None:
-        wanted = variants(config, 'average_params' in run.items(step))
+        wanted = variants(config, run.has_average(step))
     about = _about(config, run, dataset, step, wanted)
     if keep and (kept := _read(run, file, about, wanted)):
         return kept
@@ -170,7 +169,7 @@ def of_run(
 
 def are_kept(config, run: Run, dataset: Dataset, step: int) -> bool:
     """Whether `of_run` would have nothing to predict."""
-    wanted = variants(config, 'average_params' in run.items(step))
+    wanted = variants(config, run.has_average(step))
     return _read(run, FILE, _about(config, run, dataset, step, wanted), wanted) is not None
 
 

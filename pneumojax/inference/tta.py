@@ -40,6 +40,11 @@ def predict(
     )
 
 
+def describe(config, flips: Sequence[str]) -> str:
+    """What is compiled, for the user who waits: 'the prediction (512 px, flipped too)'."""
+    return f'the prediction ({config.image_size} px{", flipped too" * bool(flips)})'
+
+
 def make_predict(config, model, flips: Sequence[str]) -> Callable[[Any, Any], Any]:
     """Builds `predict(variables, images) -> probabilities`, a pure function.
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pneumojax.models.unet import decoder_filters
+
 STAGE_SIZES = (3, 4, 6, 3)
-DECODER_SHARES = (4, 2, 1, 0.5, 0.25)  # of the width, as in `pneumojax.models.unet.UNet`
 
 
 class Name(NamedTuple):
@@ -90,8 +91,7 @@ def smp_unet(
         for torch, shape, path in resnet34(channels, width=width, stage_sizes=stage_sizes)
     ]
     inputs, skips = width * 8, [width * 4, width * 2, width, width, 0]
-    for block, (skip, share) in enumerate(zip(skips, DECODER_SHARES, strict=True)):
-        filters = max(1, int(width * share))
+    for block, (skip, filters) in enumerate(zip(skips, decoder_filters(width), strict=True)):
         theirs, ours = f'decoder.blocks.{block}', ('decoder', f'block{block}')
         for i, fan_in in ((1, inputs + skip), (2, filters)):
             names += _conv(f'{theirs}.conv{i}.0', (*ours, f'conv{i}'), filters, fan_in, 3)

@@ -16,6 +16,11 @@ kaiming_uniform = nn.initializers.variance_scaling(2.0, 'fan_in', 'uniform')
 xavier_uniform = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
 
 
+def decoder_filters(width: int) -> list[int]:
+    """Channels of the decoder's blocks, from the deepest; 256, 128, 64, 32, 16 at width 64."""
+    return [max(1, int(width * share)) for share in (4, 2, 1, 0.5, 0.25)]
+
+
 def upsample(x, height: int, width: int):
     """Doubles [B, h, w, C] by nearest neighbour and crops it to height x width.
 
@@ -117,8 +122,7 @@ class UNet(nn.Module):
         features = ResNet34(
             width=self.width, stage_sizes=self.stage_sizes, name='encoder', **shared
         )(images, train=train)
-        decoder_filters = [max(1, int(self.width * share)) for share in (4, 2, 1, 0.5, 0.25)]
-        x = Decoder(decoder_filters, name='decoder', **shared)(
+        x = Decoder(decoder_filters(self.width), name='decoder', **shared)(
             features, images.shape[1:3], train=train
         )
         logits_dtype = jnp.promote_types(self.dtype, jnp.float32)

@@ -16,7 +16,6 @@ from functools import partial
 
 import jax
 
-from pneumojax.errors import UsageError
 from pneumojax.training import warp
 from pneumojax.training.geometric import (
     draw_affine,
@@ -66,9 +65,6 @@ def augment_batch(key, examples, images, masks, config):
 
     Returns:
       (images, masks), as `augment` gives them.
-
-    Raises:
-      UsageError: a value of `config` is outside of its range.
     """
 
     def one(example, image, mask):
@@ -81,8 +77,9 @@ def augment(key, image, mask, config):
     """Augments one example.
 
     `config` has attribute access, for instance an ml_collections.ConfigDict. Its values are plain
-    numbers, known when the function is traced (A: the authors' released code; L: albumentations'
-    default, which that code leaves in place; I: our choice):
+    numbers, known when the function is traced; `pneumojax.config.check` knows their ranges (A: the
+    authors' released code; L: albumentations' default, which that code leaves in place; I: our
+    choice):
 
         flip=0.5,               # probability: left-right (A)
         vertical_flip=0.0,      # probability: upside down; no radiograph is (I)
@@ -117,11 +114,7 @@ def augment(key, image, mask, config):
     Returns:
       (image, mask), same ranges, of the window's size where there is one. Where nothing is drawn,
       bit for bit (a window of) the input.
-
-    Raises:
-      UsageError: a value of `config` is outside of its range.
     """
-    _check(config)
     elastic = {
         'alpha': config.elastic_alpha,
         'sigma': config.elastic_sigma,
@@ -162,30 +155,3 @@ def augment(key, image, mask, config):
         key, share = jax.random.fold_in(key, len(keys)), config.window_on_lesion
         image, mask = random_window(key, image, mask, size=config.window, on_lesion=share)
     return image, mask
-
-
-def _check(config):
-    for name in ('flip', 'vertical_flip', 'tone', 'warp', 'affine', 'crop'):
-        _expect(0 <= getattr(config, name) <= 1, config, name, 'a probability from 0 to 1')
-    for name in ('contrast', 'brightness', 'grid_distort', 'scale'):
-        _expect(0 <= getattr(config, name) < 1, config, name, 'at least 0 and below 1')
-    for name in ('elastic_alpha', 'elastic_sigma', 'elastic_affine'):
-        _expect(getattr(config, name) >= 0, config, name, 'at least 0')
-    gamma = tuple(config.gamma)
-    _expect(
-        len(gamma) == 2 and 0 < gamma[0] <= gamma[1],
-        config,
-        'gamma',
-        '(low, high) per cent above 0',
-    )
-    _expect(config.grid_steps >= 1, config, 'grid_steps', 'a whole number of at least 1')
-    _expect(0 < config.crop_min <= 1, config, 'crop_min', 'a share above 0 and up to 1')
-    _expect(config.border in ('constant', 'reflect'), config, 'border', "'constant' or 'reflect'")
-
-
-def _expect(holds, config, name, expected):
-    if not holds:
-        raise UsageError(
-            f'config.augment.{name} is {getattr(config, name)!r}, expected {expected}; '
-            f'set it in the config file or with --config.augment.{name}=...'
-        )

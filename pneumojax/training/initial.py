@@ -130,8 +130,7 @@ def from_stage(run: Run, weights: str, shapes, held_out: list[str]) -> dict[str,
     done, planned = run.epochs_done(step) or (0, 0)
     if done < planned:
         log.warning('%s is not finished: it stopped after epoch %d of %d', run.path, done, planned)
-    names = run.items(step)
-    averaged = weights == 'average' and 'average_params' in names
+    averaged = weights == 'average' and run.has_average(step)
     if weights == 'average' and not averaged:
         log.warning(
             '%s has no averaged weights at step %d: its last ones are taken', run.path, step
