@@ -132,8 +132,8 @@ def _exhaust(batches) -> None:
 def _from_torch(add, examples, work, size: int) -> list[str]:
     try:
         from benchmarks import torch_loader
-    except ImportError as e:
-        return [f'No DataLoader beside them: {e}.']
+    except ImportError as error:
+        return [f'No DataLoader beside them: {error}.']
     cache = records.prepare(work / 'cache', examples, size)
     for part, dataset in torch_loader.ways(examples, cache, size):
         loader = torch_loader.make_loader(dataset, BATCH, cores())

@@ -68,6 +68,6 @@ def main(arguments: list[str]) -> int:
 if __name__ == '__main__':
     try:
         sys.exit(main(sys.argv[1:]))
-    except UsageError as e:
-        print(f'benchmarks: {e}', file=sys.stderr)
+    except UsageError as error:
+        print(f'benchmarks: {error}', file=sys.stderr)
         sys.exit(2)

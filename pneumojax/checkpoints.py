@@ -41,10 +41,10 @@ class Saver:
             return  # the others may be gone: to wait for them would be for ever
         try:
             self._checkpointer.close()
-        except Exception as e:
+        except Exception as error:
             if error is None:
-                raise self._failed(e) from e
-            log.warning('%s', self._failed(e))
+                raise self._failed(error) from error
+            log.warning('%s', self._failed(error))
 
     def save(self, step: int, items: dict[str, Any], **about: Any) -> None:
         """Starts to write one checkpoint.
@@ -62,8 +62,8 @@ class Saver:
             self._writing = self._checkpointer.save_checkpointables_async(
                 step, items, force=True, custom_metadata=about
             )
-        except Exception as e:
-            raise self._failed(e) from e
+        except Exception as error:
+            raise self._failed(error) from error
         self.step = step
 
     def wait(self) -> None:
@@ -71,8 +71,8 @@ class Saver:
         try:
             if self._writing is not None:
                 self._writing.result()
-        except Exception as e:
-            raise self._failed(e) from e
+        except Exception as error:
+            raise self._failed(error) from error
 
     def _failed(self, e: Exception) -> UsageError:
         text = ' '.join(str(e).split())[-300:]  # the cause stands last

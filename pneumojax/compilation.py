@@ -39,8 +39,8 @@ def keep(folder: str | None) -> pathlib.Path | None:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as e:
-        log.info('compiled programs are not kept: %s cannot be written (%s)', path, e.strerror)
+    except OSError as error:
+        log.info('compiled programs are not kept: %s cannot be written (%s)', path, error.strerror)
         _tell(None)
         return None
     _tell(path)

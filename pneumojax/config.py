@@ -81,8 +81,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         TypeError,
         ValueError,
         OverflowError,
-    ) as e:  # a key is missing or of another type
-        message = ' '.join(str(e).split())
+    ) as error:  # a key is missing or of another type
+        message = ' '.join(str(error).split())
         raise UsageError(
             f'the config cannot be used: {message}; start from configs/base.py'
         ) from None

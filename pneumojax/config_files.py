@@ -59,8 +59,10 @@ def load(text: str) -> ml_collections.ConfigDict:
         except UsageError:
             raise
         # The file is a program of the user's: whatever it raises, it is the one to be mended.
-        except Exception as e:
-            raise UsageError(f'--config: {_where(path, e)}: {type(e).__name__}: {e}') from e
+        except Exception as error:
+            raise UsageError(
+                f'--config: {_where(path, error)}: {type(error).__name__}: {error}'
+            ) from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UsageError(
             f'--config: {path}: get_config() returned {type(config).__name__}, expected a '

@@ -74,8 +74,8 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
             shutdown_timeout_seconds=HEARTBEAT_TIMEOUT,
         )
-    except (RuntimeError, ValueError) as e:
-        reason = ' '.join(str(e).split())[:200]
+    except (RuntimeError, ValueError) as error:
+        reason = ' '.join(str(error).split())[:200]
         raise UsageError(f'--coordinator={coordinator}: no connection: {reason}') from None
     _index, _count = jax.process_index(), jax.process_count()
     if not first():

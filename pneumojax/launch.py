@@ -40,24 +40,24 @@ def launch(main: Callable[[list[str]], int]) -> None:
     def guarded(argv):
         try:
             sys.exit(main(argv))
-        except UsageError as e:
-            _fail(_complain(str(e)))
-        except OSError as e:
-            if e.errno not in _MENDABLE:
+        except UsageError as error:
+            _fail(_complain(str(error)))
+        except OSError as error:
+            if error.errno not in _MENDABLE:
                 raise
-            where = f'{e.filename}: ' if e.filename else ''
-            _fail(_complain(f'{where}{e.strerror}; mend that and the same command continues'))
-        except KeyboardInterrupt as e:
+            where = f'{error.filename}: ' if error.filename else ''
+            _fail(_complain(f'{where}{error.strerror}; mend that and the same command continues'))
+        except KeyboardInterrupt as error:
             print('pneumojax: interrupted; the same command continues', file=sys.stderr)
-            sys.exit(getattr(e, 'status', 130))  # as a shell reports the signal
-        except FloatingPointError as e:
-            print(f'pneumojax: {e}', file=sys.stderr)
+            sys.exit(getattr(error, 'status', 130))  # as a shell reports the signal
+        except FloatingPointError as error:
+            print(f'pneumojax: {error}', file=sys.stderr)
             _fail(1)
-        except Exception as e:
+        except Exception as error:
             if hosts.count() == 1:
                 raise
             traceback.print_exc()
-            if type(e).__name__ == 'JaxRuntimeError':  # without importing JAX for it
+            if type(error).__name__ == 'JaxRuntimeError':  # without importing JAX for it
                 _complain(LOST)
             _fail(1)
 
@@ -77,10 +77,10 @@ def parse_flags(argv: list[str]) -> list[str]:
     """As absl's own, but every mistake is one line and exit status 2."""
     try:
         return flags.FLAGS(spell_out(argv))
-    except (flags.Error, UsageError) as e:
-        message = str(e)
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        message = f'--config: {e}'  # an unknown key, a bad value
+    except (flags.Error, UsageError) as error:
+        message = str(error)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        message = f'--config: {error}'  # an unknown key, a bad value
     return sys.exit(_complain(message))
 
 

@@ -45,8 +45,10 @@ def _locked(folder: pathlib.Path):
             raise UsageError(
                 f'{folder} is in use by {owner}; wait for it, end it, or give another --workdir'
             ) from None
-        except OSError as e:
-            log.warning('%s cannot be locked (%s): start no second process on it', path, e.strerror)
+        except OSError as error:
+            log.warning(
+                '%s cannot be locked (%s): start no second process on it', path, error.strerror
+            )
             file.close()
             return None
         # Between open and lock the owner before may have removed the file: then it is no longer

@@ -89,8 +89,10 @@ class Run:
                 f'{self.path} is not a run directory: it has no config.json; '
                 'give --workdir=RUN of a trained run'
             ) from None
-        except (ValueError, AttributeError, TypeError, RecursionError, OSError) as e:
-            raise UsageError(f'{path} cannot be read as a configuration: {first_line(e)}') from None
+        except (ValueError, AttributeError, TypeError, RecursionError, OSError) as error:
+            raise UsageError(
+                f'{path} cannot be read as a configuration: {first_line(error)}'
+            ) from None
 
     def start(self, config: ml_collections.ConfigDict) -> None:
         """Makes the directory this configuration's, or finds that it already is.
@@ -115,8 +117,10 @@ class Run:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self / 'config.json', config_lib.to_json(config))
-        except OSError as e:
-            raise UsageError(f'cannot write the run directory {self.path}: {e.strerror}') from None
+        except OSError as error:
+            raise UsageError(
+                f'cannot write the run directory {self.path}: {error.strerror}'
+            ) from None
 
     def _strangers(self, config) -> set[str]:
         """What the directory holds beside folds or stages that were trained there alone."""
@@ -142,12 +146,12 @@ class Run:
         except FileNotFoundError:
             mode = FILES.get(name, 'evaluate').split(':')[0]
             raise UsageError(f'{path} is missing; run --mode={mode} on this run first') from None
-        except (ValueError, RecursionError) as e:
+        except (ValueError, RecursionError) as error:
             raise UsageError(
-                f'{path} is damaged ({first_line(e)}); the run must write it again'
+                f'{path} is damaged ({first_line(error)}); the run must write it again'
             ) from None
-        except OSError as e:
-            raise UsageError(f'{path} cannot be read: {e.strerror}') from None
+        except OSError as error:
+            raise UsageError(f'{path} cannot be read: {error.strerror}') from None
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes one .npz file of the directory, atomically. Arrays hold numbers or text."""
@@ -301,8 +305,8 @@ class Run:
         try:
             with hosts.reading_alone():
                 items = ocp.load_checkpointables(path, wanted)
-        except Exception as e:
-            raise Damaged(f'checkpoint {path} cannot be loaded: {first_line(e)}') from None
+        except Exception as error:
+            raise Damaged(f'checkpoint {path} cannot be loaded: {first_line(error)}') from None
         for name, tree in items.items():
             if name in digests and checkpoints.digest(tree) != digests[name]:
                 raise Damaged(
@@ -334,8 +338,8 @@ class Run:
             json.loads((path / _STATEMENT).read_text())  # where it is broken Orbax does without
             with hosts.reading_alone():
                 return ocp.checkpointables_metadata(path)
-        except Exception as e:  # Orbax raises whatever its storage layer raised
-            raise Damaged(f'checkpoint {path} cannot be read: {first_line(e)}') from None
+        except Exception as error:  # Orbax raises whatever its storage layer raised
+            raise Damaged(f'checkpoint {path} cannot be read: {first_line(error)}') from None
 
     def _step_path(self, step: int) -> pathlib.Path:
         return (self / 'checkpoints').absolute() / str(step)

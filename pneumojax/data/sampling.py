@@ -19,6 +19,7 @@ class Plan(NamedTuple):
 
     @property
     def total_steps(self) -> int:
+        """Steps of the whole run."""
         return int(self.epoch_ends[-1])
 
     def epoch(self, step: int) -> int:

@@ -137,8 +137,10 @@ def onnx_and_description(member: Member, shape) -> tuple[bytes, dict[str, Any]]:
                 k: v if isinstance(v, str) else json.dumps(v) for k, v in description.items()
             },
         )
-    except onnx_graph.Unknown as e:
-        raise CannotExport(f'{member.identity["run"]} cannot be exported as ONNX: {e}') from None
+    except onnx_graph.Unknown as error:
+        raise CannotExport(
+            f'{member.identity["run"]} cannot be exported as ONNX: {error}'
+        ) from None
     content = model.SerializeToString()
     start = OnnxRuntime().network(content)
     description['checked'] = _check(member, variables, lambda x: start(x)(), shape, 'ONNX')

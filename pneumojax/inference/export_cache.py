@@ -36,8 +36,8 @@ def model_of(member: Member) -> str | bytes:
         content, description = export.onnx_and_description(member, ('batch', *_square(member)))
     try:
         _publish(target, content, description)
-    except OSError as e:
-        log.info('%s cannot be written (%s): not kept for the next time', target, e.strerror)
+    except OSError as error:
+        log.info('%s cannot be written (%s): not kept for the next time', target, error.strerror)
         return content
     return str(target / exported.MODEL)
 

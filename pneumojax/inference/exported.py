@@ -47,8 +47,8 @@ def describe(folder: pathlib.Path) -> dict[str, Any]:
         known = {'identity', 'rule', 'shape', 'batch_size', 'image_size'}
         if missing := known - stated.keys():
             raise KeyError(f'no {", ".join(sorted(missing))}')
-    except OSError as e:
-        raise UsageError(f'{e.filename or path} cannot be read: {e.strerror}') from None
-    except (ValueError, KeyError, TypeError) as e:
-        raise UsageError(f'{path} does not describe an exported network: {e}') from None
+    except OSError as error:
+        raise UsageError(f'{error.filename or path} cannot be read: {error.strerror}') from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f'{path} does not describe an exported network: {error}') from None
     return stated

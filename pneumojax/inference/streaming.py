@@ -40,6 +40,7 @@ class Loaded(NamedTuple):
 
     @property
     def pixels(self) -> int:
+        """Of the original image; 0 where it could not be read."""
         return self.radiograph.image.size if self.radiograph else 0
 
 

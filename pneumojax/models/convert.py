@@ -42,8 +42,8 @@ def convert(source: str, output, config: ml_collections.ConfigDict | None = None
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         partial = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f'.{output.name}.'))
-    except OSError as e:
-        raise UsageError(f'--output={output} cannot be written: {e.strerror}') from None
+    except OSError as error:
+        raise UsageError(f'--output={output} cannot be written: {error.strerror}') from None
     try:
         run = Run(partial)
         with checkpoints.Saver(run, keep=1) as saver:
@@ -51,8 +51,8 @@ def convert(source: str, output, config: ml_collections.ConfigDict | None = None
         (run / 'config.json').write_text(config_lib.to_json(config))
         partial.chmod(0o755)
         os.replace(partial, output)
-    except OSError as e:
-        raise UsageError(f'--output={output} cannot be written: {e.strerror}') from None
+    except OSError as error:
+        raise UsageError(f'--output={output} cannot be written: {error.strerror}') from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return output

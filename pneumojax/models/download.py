@@ -102,9 +102,9 @@ def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pat
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder, prefix=f'.{source.name}.')
-    except OSError as e:
+    except OSError as error:
         raise UsageError(
-            f'the cache folder {folder} cannot be written ({e.strerror}); set the environment '
+            f'the cache folder {folder} cannot be written ({error.strerror}); set the environment '
             'variable PNEUMOJAX_CACHE to a folder that can, or set config.model.pretrained to a '
             'file'
         ) from None
@@ -115,8 +115,8 @@ def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pat
         _verified(partial, source)
         partial.chmod(0o644)
         os.replace(partial, folder / source.name)
-    except (OSError, HTTPException) as e:  # URLError, timeouts and a full disk are OSErrors
-        reason = str(e) or type(e).__name__
+    except (OSError, HTTPException) as error:  # URLError, timeouts and a full disk are OSErrors
+        reason = str(error) or type(error).__name__
         raise UsageError(
             f'{source.url} could not be downloaded ({reason}); put that file, SHA-256 '
             f'{source.sha256}, at {folder / source.name}, or set config.model.pretrained to its '

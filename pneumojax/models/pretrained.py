@@ -265,8 +265,8 @@ def _load_directory(path: pathlib.Path, kind: str | None = None, num_classes=Non
         shape = {'width': config.model.width, 'stage_sizes': tuple(config.model.stage_sizes)}
         channels = config.model.channels
         _check_network(channels, **shape)
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise UsageError(f'{run / "config.json"} does not describe a network: {e}') from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f'{run / "config.json"} does not describe a network: {error}') from None
     if kind not in (None, has_kind) or num_classes not in (None, has_classes):
         raise UsageError(
             f'{path} holds a {has_kind} with {has_classes} classes: expected a {kind} with '

@@ -46,8 +46,8 @@ def read_tensors(path) -> dict[str, np.ndarray]:
         )
     try:
         limits.check_file(path, limits.MAX_WEIGHT_BYTES)
-    except limits.TooLarge as e:
-        raise UsageError(f'{path}: {e}: no ResNet34 or U-Net of one') from None
+    except limits.TooLarge as error:
+        raise UsageError(f'{path}: {error}: no ResNet34 or U-Net of one') from None
     _check_hash_in_name(path)
     tensors = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickled(path)
     for prefix in ('module.', 'model.'):
@@ -87,9 +87,9 @@ def _check_hash_in_name(path: pathlib.Path) -> None:
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         tensors = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as e:
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise UsageError(
-            f'{path}: not a safetensors file, or cut off ({first_line(e)}); get it again'
+            f'{path}: not a safetensors file, or cut off ({first_line(error)}); get it again'
         ) from None
     return {name: _as_float32(tensor) for name, tensor in tensors.items()}
 
@@ -110,14 +110,15 @@ def _read_pickled(path: pathlib.Path) -> dict[str, np.ndarray]:
     _check_inflated(path)
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e:  # torch raises many kinds for a damaged archive
-        if type(e).__name__ == 'UnpicklingError':
+    except Exception as error:  # torch raises many kinds for a damaged archive
+        if type(error).__name__ == 'UnpicklingError':
             raise UsageError(
-                f'{path}: not a file of plain tensors, or cut off ({first_line(e)}); it was not '
-                'opened further, because such files can run code; save model.state_dict() instead'
+                f'{path}: not a file of plain tensors, or cut off ({first_line(error)}); it was '
+                'not opened further, because such files can run code; save model.state_dict() '
+                'instead'
             ) from None
         raise UsageError(
-            f'{path}: not a PyTorch file, or cut off ({first_line(e)}); get it again'
+            f'{path}: not a PyTorch file, or cut off ({first_line(error)}); get it again'
         ) from None
     for key in ('state_dict', 'model_state_dict'):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

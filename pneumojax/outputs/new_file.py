@@ -19,8 +19,8 @@ def write_new(path: pathlib.Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(content)
         _rename_new(unfinished, path)
-    except OSError as e:
-        raise UsageError(f'{path} cannot be written: {e.strerror}') from None
+    except OSError as error:
+        raise UsageError(f'{path} cannot be written: {error.strerror}') from None
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink()

@@ -43,8 +43,8 @@ def resume(run: Run, config, optimizer: optax.GradientTransformation) -> TrainSt
     for step in reversed(run.steps()):
         try:
             items = run.load(step, {name: getattr(shapes, name) for name in ITEMS})
-        except Damaged as e:
-            log.warning('%s', e)
+        except Damaged as error:
+            log.warning('%s', error)
             damaged.append(step)
             continue
         for other in damaged:
