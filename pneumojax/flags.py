@@ -43,6 +43,11 @@ COMPILATION_CACHE = flags.DEFINE_string(
     'empty: none.',
 )  # fmt: skip
 
+PROFILE = flags.DEFINE_integer(
+    'profile', 0, 'train: trace so many steps after compilation into RUN/profile; 0: none.',
+    lower_bound=0,
+)  # fmt: skip
+
 # --- several processes that train one run -------------------------------------------------------
 COORDINATOR = flags.DEFINE_string(
     'coordinator', None,

@@ -72,11 +72,10 @@ def main(argv: list[str]) -> int:
     else:
         from pneumojax.training import ablate, stages
 
-        modes = {'prepare': stages.prepare, 'train': stages.train, 'evaluate': stages.evaluate,
-                 'ablate': ablate.ablate}  # fmt: skip
+        modes = {'prepare': stages.prepare, 'evaluate': stages.evaluate, 'ablate': ablate.ablate}
         config, workdir = _config_and_workdir()
         if mode == 'train':  # by all processes
-            modes[mode](config, workdir)
+            stages.train(config, workdir, flags.PROFILE.value)
         else:
             hosts.alone(lambda: modes[mode](config, workdir))
     return 0

@@ -35,6 +35,7 @@ FILES = {
     'tensorboard/': 'train: the same figures for TensorBoard.',
     'checkpoints/': 'train: Orbax, one folder per step, with `params`, `batch_stats`, `opt_state`; '
     'the last one of a run with averaging also has `average_params` and `average_batch_stats`.',
+    'profile/': 'train with --profile: traces of steps, for XProf or Perfetto.',
     'damaged/': 'train: checkpoints that could not be read any more and were passed over.',
     '.lock': 'train: which process trains here, as long as it does.',
     'scores.npz': "evaluate: what is kept of each held-out image's probabilities.",

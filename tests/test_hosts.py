@@ -91,7 +91,7 @@ def test_two_processes_train_what_one_does_and_outlive_a_death(tmp_path):
     alone, pair = tmp_path / 'alone', tmp_path / 'pair'
     alone.mkdir()
     pair.mkdir()
-    one = Program(alone)
+    one = Program(alone, '--profile=1')
     interrupted = two(pair)
     run = interrupted[0].run
     wait_for(lambda: run.metrics(), interrupted)
@@ -120,6 +120,7 @@ def test_two_processes_train_what_one_does_and_outlive_a_death(tmp_path):
 
     expected, found = final(one.run), final(again[0].run)
     assert one.run.latest_step() == again[0].run.latest_step() == STEPS
+    assert list((one.run / 'profile').rglob('*.xplane.pb'))
     assert expected.keys() == found.keys()
     assert any('average_batch_stats' in key for key in found)
     for key, leaf in expected.items():

@@ -33,6 +33,18 @@ def make_model(config, axis_name: str | None = None) -> UNet:
     )
 
 
+def overview(config) -> str:
+    """One line: how many parameters the network has, and how many of them each part."""
+    counts = {
+        part: sum(leaf.size for leaf in jax.tree.leaves(tree))
+        for part, tree in variable_shapes(config)['params'].items()
+    }
+    parts = sorted(counts, key=['encoder', 'decoder', 'head', 'image_head'].index)
+    return f'{sum(counts.values()):,} parameters: ' + ', '.join(
+        f'{part} {counts[part]:,}' for part in parts
+    )
+
+
 # LLVM would spend half a minute on making fast what draws each weight once.
 _QUICK_COMPILATION = {
     'xla_backend_optimization_level': 0,

@@ -19,16 +19,23 @@ from pneumojax.data import pipeline, sampling
 from pneumojax.data.dataset import Dataset
 from pneumojax.devices import Devices
 from pneumojax.errors import UsageError
+from pneumojax.models import build
 from pneumojax.progress import log
 from pneumojax.run import Run
 from pneumojax.training import averaging, feed, initial, optimizer, state, steps
 from pneumojax.training.metrics_log import MetricsLog
+from pneumojax.training.profile import Profile
 
 
-def train(config, run: Run) -> None:
+def train(config, run: Run, *, profile: int = 0) -> None:
     """Trains, or continues where the run's newest checkpoint stands, to the last epoch.
 
     Ctrl-C and SIGTERM stop it after the step it is at, with a checkpoint.
+
+    Args:
+      config: of one run, without stages or folds.
+      run: its directory.
+      profile: steps to trace into `profile/`, see `Profile`.
 
     Raises:
       UsageError: the data, the run directory or the weights to start from cannot be used, or
@@ -51,10 +58,10 @@ def train(config, run: Run) -> None:
             run.start(config)
             owner.enter_context(lock.owned(run.path))
             run.start(config)  # meanwhile another process may have
-        _train(config, run, devices, dataset)
+        _train(config, run, devices, dataset, profile)
 
 
-def _train(config, run: Run, devices: Devices, dataset: Dataset) -> None:
+def _train(config, run: Run, devices: Devices, dataset: Dataset, profile: int) -> None:
     if hosts.first():
         keep_split(run, dataset)
     plan = make_plan(config, dataset)
@@ -75,7 +82,9 @@ def _train(config, run: Run, devices: Devices, dataset: Dataset) -> None:
             log.info('%s is complete: step %d of %d', run.path, step, plan.total_steps)
             return
         log.info('%s continues from step %d of %d', run.path, step, plan.total_steps)
-    Stage(config, run, devices, dataset, plan, tx).train(restored, ended=ended)
+    log.info('%s', build.overview(config))
+    stage = Stage(config, run, devices, dataset, plan, tx)
+    stage.train(restored, ended=ended, profile=profile)
 
 
 def make_plan(config, dataset: Dataset) -> sampling.Plan:
@@ -121,13 +130,14 @@ class Stage:
         )
         self.learning_rate = optimizer.learning_rate(config, plan)
 
-    def train(self, train_state, *, ended: bool = True) -> None:
+    def train(self, train_state, *, ended: bool = True, profile: int = 0) -> None:
         """Runs every step from the state's own to the end of the plan.
 
         Args:
           train_state: where to start, in host memory.
           ended: False where the state stands at the end of an epoch whose end (validation, a
             checkpoint) is still to do.
+          profile: steps to trace, of process 0.
         """
         config, plan, first_step = self.config, self.plan, int(train_state.step)
         train_state = self.devices.replicate(train_state)
@@ -149,6 +159,7 @@ class Stage:
                 desc=f'{config.name} {config.image_size} px', disable=not hosts.first(),
             ) as self.progress,
             interrupts.Held() as self.signal,
+            Profile(self.run / 'profile', profile if hosts.first() else 0) as traced,
         ):  # fmt: skip
             self.saver.step = saved_step
             self.waiting: deque = deque()
@@ -163,7 +174,7 @@ class Stage:
                     assert batch is not None  # there is one for every step
                     own = np.full((self.devices.count, 1), self.signal.received or 0, np.int32)
                     batch[interrupts.VOTE] = own
-                train_state, metrics = self.train_step(train_state, batch)
+                train_state, metrics = traced.step(self.train_step, train_state, batch)
                 self.waiting.append((step + 1, metrics))
                 # The next batch travels while the device computes; metrics are read two steps
                 # late, so that reading them never makes it wait.

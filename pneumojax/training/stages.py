@@ -32,16 +32,22 @@ def prepare(config, workdir: pathlib.Path) -> None:
         dataset_lib.load(stage, also=same)
 
 
-def train(config, workdir: pathlib.Path) -> None:
-    """Trains one run; or all folds and stages, each evaluated, with a table at the end."""
+def train(config, workdir: pathlib.Path, profile: int = 0) -> None:
+    """Trains one run; or all folds and stages, each evaluated, with a table at the end.
+
+    Args:
+      config: of one run, or with folds or stages.
+      workdir: the run directory.
+      profile: steps of each run to trace.
+    """
     parts = list(layout.children(config, workdir))
     if not parts:
-        loop.train(config, Run(workdir))
+        loop.train(config, Run(workdir), profile=profile)
         log.info('trained; see what it is worth: --mode=evaluate --workdir=%s', workdir)
         return
     if config.data.fold == ALL_FOLDS:
         folds.check(config)
-    _train_parts(config, workdir)
+    _train_parts(config, workdir, profile)
 
     def conclude():
         if config.data.fold == ALL_FOLDS:
@@ -51,16 +57,16 @@ def train(config, workdir: pathlib.Path) -> None:
     hosts.alone(conclude)
 
 
-def _train_parts(config, workdir: pathlib.Path) -> None:
+def _train_parts(config, workdir: pathlib.Path, profile: int) -> None:
     """Trains and evaluates everything below a run directory; what is done is left alone."""
     parts = list(layout.children(config, workdir))
     if not parts:
-        loop.train(config, Run(workdir))
+        loop.train(config, Run(workdir), profile=profile)
         hosts.alone(lambda: folds.evaluate_one(config, Run(workdir)))
         return
     hosts.alone(lambda: Run(workdir).start(config))
     for part, folder in parts:
-        _train_parts(part, folder)
+        _train_parts(part, folder, profile)
 
 
 def evaluate(config, workdir: pathlib.Path) -> None:

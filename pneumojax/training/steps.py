@@ -35,7 +35,9 @@ def make_train_step(
 
     Returns:
       A pure function. batch: image uint8 [B, S, S], mask uint8 [B, S, S] of 0 and 1, example
-      int32 [B]. Metrics are float32 scalars, the same on every device.
+      int32 [B]. Metrics are float32 scalars, the same on every device: the loss and its parts, and
+      the L2 norms of the gradient (before clipping), of what was added to the weights (0 between
+      two updates where gradients are accumulated) and of the weights after it.
     """
     model, model_config = make_model(config, axis_name), config.model
     aug, loss_weights, seed = config.augment, config.loss, config.seed
@@ -61,13 +63,19 @@ def make_train_step(
         if axis_name is not None:
             gradients = jax.lax.pmean(gradients, axis_name)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
         new_state = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        return new_state, {'loss': loss, **parts, 'grad_norm': optax.tree.norm(gradients)}
+        norms = {
+            'grad_norm': optax.tree.norm(gradients),
+            'update_norm': optax.tree.norm(updates),
+            'param_norm': optax.tree.norm(params),
+        }
+        return new_state, {'loss': loss, **parts, **norms}
 
     return train_step
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import base
+from pneumojax.models import build
 from pneumojax.models.resnet import ResNet34
 from pneumojax.models.unet import UNet, gate, upsample
 from tests.models import made_up
@@ -43,6 +45,16 @@ def test_golden_parameter_counts():
     assert count(UNet()) == 24_436_369
     assert count(ResNet34(num_classes=1000)) == 21_797_672
     assert count(UNet()) - count(UNet(), channels=1) == 2 * 64 * 7 * 7
+
+
+def test_the_overview_names_the_published_numbers_of_parameters():
+    """ResNet34 without its classifier, as torchvision counts it; smp's U-Net as a whole."""
+    config = base.get_config()
+    assert build.overview(config) == (
+        '24,436,369 parameters: encoder 21,284,672, decoder 3,151,552, head 145'
+    )
+    config.model.image_head = 'gate'
+    assert build.overview(config).endswith(', head 145, image_head 513')
 
 
 def test_the_gate_multiplies_probabilities():

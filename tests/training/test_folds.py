@@ -42,11 +42,11 @@ def folded(phantoms, cache, tmp_path_factory):
     config, path = two_folds_of_two_stages(phantoms, cache), tmp_path_factory.mktemp('runs') / 'x'
     stopped, train = [], loop.train
 
-    def interrupted(config, run):
+    def interrupted(config, run, **options):
         if config.data.fold == 1 and config.name == 'b':
             stopped.append({p: p.stat().st_mtime_ns for p in path.rglob('*') if p.is_file()})
             raise KeyboardInterrupt
-        train(config, run)
+        train(config, run, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         only_pictures_of(path, patch)

@@ -64,7 +64,15 @@ def test_it_writes_what_the_contract_names(trained):
     rows = run.metrics()
     assert [r['step'] for r in rows if r['split'] == 'train'] == list(range(1, step + 1))
     assert [r['step'] for r in rows if r['split'] == 'validation'] == plan.epoch_ends.tolist()
-    assert {'loss', 'bce', 'dice_loss', 'grad_norm', 'learning_rate'} <= rows[0].keys()
+    assert {
+        'loss',
+        'bce',
+        'dice_loss',
+        'grad_norm',
+        'update_norm',
+        'param_norm',
+        'learning_rate',
+    } <= rows[0].keys()
     assert list((run / 'tensorboard').iterdir())
     split = run.read_json('split.json')
     assert not set(split['train']) & set(split['validation'])
@@ -320,7 +328,7 @@ def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, cap
         'stage1': {'image_size': 32, 'num_epochs': 1, 'swa': {'start': 0}},
         'stage2': {'image_size': 48},
     }
-    stages.train(config, tmp_path / 'both')
+    stages.train(config, tmp_path / 'both', profile=2)
     table = capsys.readouterr().out
     for words in ('stage1, 32 px', 'stage2, 48 px', '+ SWA', '+ TTA', 'all empty', 'positives'):
         assert words in table

@@ -195,9 +195,24 @@ def test_metrics_are_those_of_the_weights_before_the_update(plain):
     assert values['loss'] == pytest.approx(values['bce'] + values['dice_loss'], rel=1e-6)
     # The first update of SGD is the gradient times the rate.
     before = initial_variables()['params']
-    gradients = jax.tree.map(lambda a, b: (a.astype(float) - b) / RATE, before, state.params)
-    norm = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(gradients)))
-    assert values['grad_norm'] == pytest.approx(norm, rel=1e-4)
+    updates = jax.tree.map(lambda a, b: a.astype(float) - b, state.params, before)
+    assert values['grad_norm'] == pytest.approx(norm(updates) / RATE, rel=1e-4)
+
+
+def norm(tree):
+    return np.sqrt(sum(np.sum(np.square(leaf, dtype=float)) for leaf in jax.tree.leaves(tree)))
+
+
+@pytest.mark.slow
+def test_norms_are_of_what_was_added_to_the_weights_and_of_the_weights_then(plain):
+    """From the second step on momentum makes the update another than gradient times rate."""
+    states = [initial_variables()['params']]
+    for state, values in plain.run([batch(0), batch(1), batch(2)]):
+        added = jax.tree.map(lambda a, b: a.astype(float) - b, state.params, states[-1])
+        assert values['update_norm'] == pytest.approx(norm(added), rel=1e-4)
+        assert values['param_norm'] == pytest.approx(norm(state.params), rel=1e-6)
+        states.append(state.params)
+    assert values['update_norm'] > 1.2 * RATE * values['grad_norm']
 
 
 @pytest.mark.slow
