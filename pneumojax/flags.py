@@ -44,8 +44,7 @@ COMPILATION_CACHE = flags.DEFINE_string(
 )  # fmt: skip
 
 PROFILE = flags.DEFINE_integer(
-    'profile', 0, 'train: trace so many steps after compilation into RUN/profile; 0: none.',
-    lower_bound=0,
+    'profile', 0, 'train: so many steps are traced into RUN/profile.', lower_bound=0
 )  # fmt: skip
 
 # --- several processes that train one run -------------------------------------------------------

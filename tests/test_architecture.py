@@ -16,7 +16,7 @@ ROOMS = ('main', 'training', 'inference', 'outputs', 'data')
 # These serve every room and each other, but `data` stands alone: it knows no networks and no runs.
 SERVANTS = (
     *('models', 'run', 'run_files', 'layout', 'config', 'config_files'),
-    *('devices', 'flags', 'launch', 'progress', 'errors', 'limits', 'compilation'),
+    *('devices', 'flags', 'launch', 'once', 'progress', 'errors', 'limits', 'compilation'),
     *('checkpoints', 'hosts', 'interrupts', 'lock', 'whole_file'),
 )
 DATA_MAY_USE = ('data', 'config', 'progress', 'errors', 'limits')

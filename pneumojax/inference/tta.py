@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pneumojax.models.normalize import normalize
+from pneumojax.once import once
 
 
 def flip_axes(flips: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -45,7 +46,8 @@ def describe(config, flips: Sequence[str]) -> str:
     return f'the prediction ({config.image_size} px{", flipped too" * bool(flips)})'
 
 
-def make_predict(config, model, flips: Sequence[str]) -> Callable[[Any, Any], Any]:
+@once('model')
+def make_predict(config, model, flips: tuple[str, ...]) -> Callable[[Any, Any], Any]:
     """Builds `predict(variables, images) -> probabilities`, a pure function.
 
     Args:

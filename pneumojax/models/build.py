@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from pneumojax.errors import UsageError
 from pneumojax.models.unet import UNet
+from pneumojax.once import once
 
 
 def make_model(config, axis_name: str | None = None) -> UNet:
@@ -64,6 +65,7 @@ def variable_shapes(config) -> dict[str, Any]:
     return jax.eval_shape(_initializer(config), jax.random.key(config.seed))
 
 
+@once('model')
 def _initializer(config):
     model = make_model(config)
     images = jnp.zeros((1, 32, 32, config.model.channels))  # of any size: no weight depends on it

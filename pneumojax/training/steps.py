@@ -11,6 +11,7 @@ from pneumojax.models.build import make_model
 from pneumojax.models.normalize import normalize
 from pneumojax.models.resnet import MOMENTUM
 from pneumojax.models.unet import gate
+from pneumojax.once import once
 from pneumojax.training import augment, losses
 from pneumojax.training.state import TrainState
 
@@ -80,6 +81,7 @@ def make_train_step(
     return train_step
 
 
+@once('model', 'loss')
 def make_eval_step(config, axis_name: str | None = None):
     """Builds `eval_step(variables, batch) -> sums`, for a look at the validation images.
 
@@ -121,6 +123,7 @@ def make_eval_step(config, axis_name: str | None = None):
     return eval_step
 
 
+@once('model')
 def make_statistics_step(config, axis_name: str | None = None):
     """Builds `statistics_step(params, batch) -> batch_stats` of exactly this batch.
 
