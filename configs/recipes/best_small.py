@@ -1,0 +1,29 @@
+"""`best` as far as two cores of a CPU go: 128 px, half the width, from drawn radiographs.
+
+    python -m pneumojax.main --config=configs/recipes/phantoms_small.py
+    python -m pneumojax.main --config=configs/recipes/best_small.py:folds --config.data.root=DIR
+
+The first command is needed once: phantoms are nobody's held-out patients, so every fold starts from
+the same weights. All values are our own choice (I), found on 984 real images without ImageNet
+weights: docs/study.md has every try, and what to expect.
+"""
+
+from configs.recipes import best, phantoms_small
+
+
+def get_config():
+    """One stage of 20 epochs, of `best`'s kind."""
+    config = best.get_config()
+    config.name = 'best_small'
+    config.stages = {}
+    config.init_from = 'runs/phantoms_small'  # I
+    config.image_size = 128  # I
+    config.batch_size = 8  # I: twice the updates; from 16 it learned nothing in as many images
+    config.num_epochs = 20  # I
+    config.model = phantoms_small.get_config().model
+    config.optimizer.learning_rate = 5e-4  # I
+    config.loss.bce, config.loss.dice, config.loss.focal = 1.0, 1.0, 0.0  # I: outlines need Dice
+    config.sampling.positive_share = (0.5, 0.4, 0.3)  # I
+    config.swa.start = config.get_ref('num_epochs') - 8  # I
+    config.evaluation.every_epochs = 5  # I: with so few images a look costs half an epoch
+    return config
