@@ -17,7 +17,8 @@ def once(*groups: str) -> Callable[[Callable], Callable]:
         which nobody changes later.
 
     Returns:
-      A decorator of `build(config, *arguments) -> function`; the arguments are hashable.
+      A decorator of `build(config, *arguments) -> function`; arguments are hashable, or lists of
+      what is.
     """
 
     def decorate(build):
@@ -25,6 +26,7 @@ def once(*groups: str) -> Callable[[Callable], Callable]:
 
         @functools.wraps(build)
         def builder(config, *arguments):
+            arguments = tuple(tuple(a) if isinstance(a, list) else a for a in arguments)
             key = (*(str(config[group]) for group in groups), *arguments)
             if key not in made:
                 if len(made) == _KEPT:

@@ -47,7 +47,7 @@ def describe(config, flips: Sequence[str]) -> str:
 
 
 @once('model')
-def make_predict(config, model, flips: tuple[str, ...]) -> Callable[[Any, Any], Any]:
+def make_predict(config, model, flips: Sequence[str]) -> Callable[[Any, Any], Any]:
     """Builds `predict(variables, images) -> probabilities`, a pure function.
 
     Args:
