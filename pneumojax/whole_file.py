@@ -1,8 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import contextlib
 import os
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 
@@ -24,3 +26,23 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields an empty folder to fill, beside that path, which it gets when nothing goes wrong.
+
+    Args:
+      path: of the folder, which is not there yet or empty; its parent exists.
+
+    Raises:
+      OSError: it cannot be made, or something else stands there by now.
+    """
+    path = pathlib.Path(path)
+    unfinished = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.'))
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)  # made for its owner alone
+        unfinished.replace(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -18,7 +18,7 @@ from pydicom.pixels import get_decoder
 from pydicom.tag import Tag
 
 from pneumojax import limits
-from pneumojax.data import codestreams, display, jpeg12, sandbox, strict_jpeg
+from pneumojax.data import codestreams, display, headers, jpeg12, sandbox, strict_jpeg
 from pneumojax.limits import MAX_PIXELS
 
 _REQUIRED = (
@@ -28,7 +28,7 @@ _REQUIRED = (
 _OPTIONAL = (
     'NumberOfFrames', 'PixelPaddingValue', 'PixelPaddingRangeLimit', 'ModalityLUTSequence',
     'RescaleSlope', 'RescaleIntercept', 'VOILUTSequence', 'VOILUTFunction', 'WindowCenter',
-    'WindowWidth',
+    'WindowWidth', *headers.SIZES,
 )  # fmt: skip
 _TAGS = [Tag(keyword) for keyword in (*_REQUIRED, *_OPTIONAL)]  # looked up once, not per file
 # Codecs under permissive licences first; pylibjpeg-libjpeg would do as well, but is GPLv3.
@@ -57,13 +57,16 @@ class TooManyPixels(DicomError):
     """It claims more pixels than are allowed."""
 
 
-def read(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read(
+    path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, square: bool = False
+) -> np.ndarray:
     """Reads a single-frame grey DICOM file in the sense of MONOCHROME2 (larger is brighter).
 
     Args:
       path: a DICOM file, of any transfer syntax that an installed decoder reads. JPEG Baseline is
         always decoded by OpenCV, so that every machine gets the same bits.
       max_pixels: refuse files that claim more pixels than this, before any memory is taken.
+      square: refuse images whose pixels are not square, see `headers.aspect`.
 
     Returns:
       uint8 [H, W] for up to 8 bits stored wherever that loses nothing (8-bit images without a
@@ -74,6 +77,8 @@ def read(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray
     """
     try:
         dataset = _open(path, max_pixels)
+        if square:
+            _check_square(dataset)
         with _turn(dataset.Rows * dataset.Columns):
             return display.grey(_decode(dataset), dataset)
     except DicomError as error:
@@ -86,6 +91,18 @@ def read(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> np.ndarray
         raise DicomError(
             f'{path}: damaged or unusual DICOM file ({type(error).__name__}); {_EXPORT_AGAIN}'
         ) from error
+
+
+def _check_square(dataset) -> None:
+    try:
+        aspect = headers.aspect(dataset)
+    except Exception:  # of many kinds; what cannot be read says nothing, as for prediction
+        return
+    if aspect != 1:
+        raise DicomError(
+            f'its pixels are not square (height over width {aspect:.3g}); resample the image and '
+            'its mask alike so that they are'
+        )
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:

@@ -40,6 +40,7 @@ _OTHER_PARTS = (
     'SKULL', 'SPINE', 'THIGH', 'THUMB', 'TOE', 'TSPINE', 'WHOLEBODY', 'WRIST',
 )  # fmt: skip
 _SPACINGS = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
+SIZES = (*_SPACINGS, 'PixelAspectRatio')  # what `aspect` looks at
 
 
 def read(path: str | os.PathLike) -> pydicom.Dataset:

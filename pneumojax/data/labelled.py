@@ -68,7 +68,9 @@ def _read(example: Example) -> np.ndarray:
     try:
         if inputs.kind(example.path) == 'picture':
             return picture_files.read(example.path, max_pixels=dicom.MAX_PIXELS)
-        return dicom.to_uint8(dicom.read(example.path))
+        # Masks are drawn, and counted, on the pixels as they are stored. Prediction, which has no
+        # mask to keep in step, squares such pixels itself.
+        return dicom.to_uint8(dicom.read(example.path, square=True))
     except dicom.DicomError as error:
         raise UsageError(f'ImageId {example.image_id}: {error}') from error
     except ValueError as error:

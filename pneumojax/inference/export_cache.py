@@ -1,14 +1,12 @@
 """The exported copy beside a run: made when another runtime than JAX wants it, then reused."""
 
-import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import shutil
-import tempfile
 from typing import Any
 
+from pneumojax import whole_file
 from pneumojax.inference import exported
 from pneumojax.inference.member import Member
 from pneumojax.progress import log, waiting
@@ -63,18 +61,13 @@ def _key(member) -> str:
 def _publish(target: pathlib.Path, content: bytes, description: dict[str, Any]) -> None:
     """The folder appears whole; copies of other weights, which nothing reads any more, go."""
     target.parent.mkdir(exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix='.partial-'))
     try:
-        (partial / exported.MODEL).write_bytes(content)
-        (partial / exported.DESCRIPTION).write_text(json.dumps(description, indent=2) + '\n')
-        partial.chmod(0o755)
-        with contextlib.suppress(FileExistsError):  # another process was first
-            os.rename(partial, target)
+        with whole_file.new_folder(target) as unfinished:
+            (unfinished / exported.MODEL).write_bytes(content)
+            (unfinished / exported.DESCRIPTION).write_text(json.dumps(description, indent=2) + '\n')
     except OSError:
-        if not exported.is_export(target):
+        if not exported.is_export(target):  # else another process was first
             raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     for other in target.parent.iterdir():
         if other != target and not other.name.startswith('.') and exported.is_export(other):
             shutil.rmtree(other, ignore_errors=True)

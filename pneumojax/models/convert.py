@@ -1,13 +1,10 @@
 """Foreign weights -> a run directory, usable as `init_from` or `model.pretrained`."""
 
-import os
 import pathlib
-import shutil
-import tempfile
 
 import ml_collections
 
-from pneumojax import __version__, checkpoints
+from pneumojax import __version__, checkpoints, whole_file
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.models import download, pretrained, weight_files
@@ -41,20 +38,13 @@ def convert(source: str, output, config: ml_collections.ConfigDict | None = None
     config = _describe(path, weights, config)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f'.{output.name}.'))
+        with whole_file.new_folder(output) as unfinished:
+            run = Run(unfinished)
+            with checkpoints.Saver(run, keep=1) as saver:
+                saver.save(0, weights.variables)
+            (run / 'config.json').write_text(config_lib.to_json(config))
     except OSError as error:
         raise UsageError(f'--output={output} cannot be written: {error.strerror}') from None
-    try:
-        run = Run(partial)
-        with checkpoints.Saver(run, keep=1) as saver:
-            saver.save(0, weights.variables)
-        (run / 'config.json').write_text(config_lib.to_json(config))
-        partial.chmod(0o755)
-        os.replace(partial, output)
-    except OSError as error:
-        raise UsageError(f'--output={output} cannot be written: {error.strerror}') from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return output
 
 

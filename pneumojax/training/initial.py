@@ -70,6 +70,7 @@ def variables(config, held_out: list[str]) -> dict[str, Any]:
         return from_stage(Run(config.init_from), config.init_weights, shapes, held_out)
     fresh = jax.device_get(build.initial_variables(config))
     if config.model.pretrained:
+        require_unseen('model.pretrained', Run(config.model.pretrained), held_out)
         return pretrained.initialize(fresh, config.model.pretrained)
     return fresh
 
@@ -86,6 +87,19 @@ def require_checkpoint(run: Run) -> int:
             f'{f":{fold[0]}" if fold else ""} --workdir={whole}'
         )
     return step
+
+
+def require_unseen(key: str, run: Run, held_out: list[str]) -> None:
+    """UsageError where a run was trained on images held out here; others say nothing of theirs."""
+    if not (run / 'split.json').exists():
+        return
+    leaked = set(run.read_json('split.json')['train']) & set(held_out)
+    if leaked:
+        raise UsageError(
+            f'config.{key}: {run.path} was trained on {len(leaked)} of the images that this run '
+            f'holds out ({min(leaked)}, ...); use the same data.fold, data.num_folds and '
+            'data.split_seed in both'
+        )
 
 
 def check_heads(run: Run, shapes) -> None:
@@ -118,14 +132,7 @@ def from_stage(run: Run, weights: str, shapes, held_out: list[str]) -> dict[str,
         images that this run wants to validate on.
     """
     step = require_checkpoint(run)
-    if (run / 'split.json').exists():
-        leaked = set(run.read_json('split.json')['train']) & set(held_out)
-        if leaked:
-            raise UsageError(
-                f'config.init_from: {run.path} was trained on {len(leaked)} of the images that '
-                f'this run holds out ({min(leaked)}, ...); use the same data.fold, data.num_folds '
-                'and data.split_seed in both stages'
-            )
+    require_unseen('init_from', run, held_out)
     check_heads(run, shapes)
     done, planned = run.epochs_done(step) or (0, 0)
     if done < planned:

@@ -60,6 +60,26 @@ def test_tags_that_make_no_image(path, tags, expected):
     assert_refused(write(path, RAMP, **tags), expected)
 
 
+@pytest.mark.parametrize(
+    ('tags', 'refused'),
+    [
+        ({'PixelSpacing': [0.2, 0.1]}, True),
+        ({'PixelAspectRatio': [1, 2]}, True),
+        ({'ImagerPixelSpacing': [0.1, 0.2], 'PixelSpacing': [0.1, 0.1]}, False),
+        ({'PixelSpacing': [0.1, 0.1005]}, False),
+        ({'PixelSpacing': [0, 0.1]}, False),
+        ({}, False),
+    ],
+)
+def test_pixels_that_are_not_square_where_they_must_be(path, tags, refused):
+    write(path, RAMP, **tags)
+    np.testing.assert_array_equal(dicom.read(path), RAMP)
+    if refused:
+        assert_refused(path, 'pixels are not square', square=True)
+    else:
+        np.testing.assert_array_equal(dicom.read(path, square=True), RAMP)
+
+
 def test_the_limit_on_pixels(path):
     write(path, RAMP)
     assert dicom.read(path, max_pixels=256).shape == (8, 32)

@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -24,6 +25,19 @@ def refused(expected, *arguments):
 def test_a_mask_of_another_size(root):
     write(root / 'masks' / 'b.png', drawing(1)[1][:, :50])
     refused(r'ImageId b: the image .*b\.png has 40 x 56 pixels .* its mask 40 x 50', root)
+
+
+def test_pixels_that_are_not_square(films):
+    root, true = films
+    example = next(iter(true.values()))
+    write_seg(root / 'masks', example)
+    file = pydicom.dcmread(example.path)
+    file.PixelSpacing = [0.3, 0.15]
+    file.save_as(example.path)
+    expected = rf'ImageId {example.image_id}: .*{example.image_id}\.dcm: its pixels are not square'
+    refused(expected, root)
+    with pytest.raises(UsageError, match=expected):  # in Kaggle's layout too
+        labelled.load(example)
 
 
 def test_masks_that_cannot_be_read(root):

@@ -79,6 +79,7 @@ def test_hostile_names_stay_inside(run, images, tmp_path):
     by_file = {row['file']: row for row in rows}
     assert 'SOPInstanceUID is malformed' in by_file['uid.dcm']['reason']
     assert '\\xff\\xfe.dcm' in by_file
+    assert by_file['=1.dcm']['ImageId'] == '_1'  # the name stays that of the file
     assert sum('same SOPInstanceUID as' in row['reason'] for row in rows) == 7
     for row in rows:
         assert re.fullmatch(r'[\w.-]+', row['ImageId'])
