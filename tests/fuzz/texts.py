@@ -102,6 +102,24 @@ class Csv:
             return {self.name: mutate.text(rng, seed, (*_TOKENS, *self.tokens)).encode('utf-8')}
         return {self.name: mutate.data(rng, seed.encode())}
 
+    def check(self, case: dict[str, bytes]) -> str:
+        """Find the data set; compare what is said of each image with what `plain` reads."""
+        (self.root / self.name).write_bytes(case[self.name])
+        try:
+            found = self.find()
+        except UsageError as error:
+            return refused(error)
+        cells = self.plain(case[self.name])
+        if cells is not None:
+            return self.compare(found, cells)
+        if b'"' in case[self.name]:
+            return 'read, with quotes'
+        raise Wrong('read what is no such table')
+
+    def find(self) -> siim.Dataset:
+        """The code under test."""
+        return siim.find(self.root)
+
     def plain(self, content: bytes) -> dict[str, set[str]] | None:
         """ImageId -> cells, by hand; None where the file is beyond this simple reader."""
         try:
@@ -141,16 +159,8 @@ class Masks(Csv):
         'other,EncodedPixels,ImageId\nx,"1 2","im1"\ny,-1,im2\n,-1,im3\n,7 7,4\n"",7 9,5\n',
     )
 
-    def check(self, case: dict[str, bytes]) -> str:
-        """Find the data set; compare each image's mask."""
-        (self.root / self.name).write_bytes(case[self.name])
-        try:
-            found = siim.find(self.root)
-        except UsageError as error:
-            return refused(error)
-        cells = self.plain(case[self.name])
-        if cells is None:
-            return self._quoted(case[self.name])
+    def compare(self, found: siim.Dataset, cells: dict[str, set[str]]) -> str:
+        """Each image's mask."""
         for example in found.examples:
             union = np.zeros((60, 50), np.uint8)
             for text in cells.get(example.image_id, ()):
@@ -169,11 +179,6 @@ class Masks(Csv):
             raise Wrong(f'rows about {missing} were lost')
         return 'every mask is whole'
 
-    def _quoted(self, content):
-        if b'"' in content:
-            return 'read, with quotes'
-        raise Wrong('read what is no such table')
-
 
 class Patients(Csv):
     """patients.csv: whose image it is must be right, or the split leaks."""
@@ -191,19 +196,12 @@ class Patients(Csv):
         text = 'ImageId,EncodedPixels\n' + ''.join(f'{name},-1\n' for name in self.ids)
         (self.root / 'stage_2_train.csv').write_text(text)
 
-    def check(self, case: dict[str, bytes]) -> str:
-        """Find the data set; compare each image's patient."""
-        path = self.root / self.name
-        path.write_bytes(case[self.name])
-        try:
-            found = siim.find(self.root, path)
-        except UsageError as error:
-            return refused(error)
-        cells = self.plain(case[self.name])
-        if cells is None:
-            if b'"' in case[self.name]:
-                return 'read, with quotes'
-            raise Wrong('read what is no such table')
+    def find(self) -> siim.Dataset:
+        """The code under test."""
+        return siim.find(self.root, self.root / self.name)
+
+    def compare(self, found: siim.Dataset, cells: dict[str, set[str]]) -> str:
+        """Each image's patient."""
         for example in found.examples:
             if {example.patient_id} != cells[example.image_id]:
                 raise Wrong(f'{example.image_id}: another patient than the file says')

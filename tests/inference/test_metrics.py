@@ -41,6 +41,8 @@ def test_image_probability_is_the_level_that_a_thousandth_of_the_pixels_reach():
     probability = rng.permutation(10_000).reshape(100, 100) / 10_000
     score = metrics.image_probability(probability)
     assert np.count_nonzero(probability >= score) == 10
+    part = probability.ravel()[:1500]
+    assert np.count_nonzero(part >= metrics.image_probability(part)) == 2  # 1.5, rounded up
     assert metrics.image_probability(np.array([[0.2, 0.9]])) == 0.9  # at least one pixel
     stray = np.zeros((100, 100), np.float32)
     stray[:3, :3] = 1
