@@ -53,6 +53,27 @@ def test_the_aspect_is_kept_to_half_a_pixel(shape, size):
         assert abs(fitted - original * scale) <= 0.5 or fitted == 1
 
 
+@pytest.mark.parametrize(
+    ('shape', 'aspect', 'expected'),
+    [
+        ((30, 60), 2.0, (0, 0, 64, 64)),  # 30 pixels of height 2, 60 of width 1
+        ((60, 30), 0.5, (0, 0, 64, 64)),
+        ((60, 60), 2.0, (0, 16, 64, 32)),
+        ((60, 60), 0.5, (16, 0, 32, 64)),
+    ],
+)
+def test_tall_and_flat_pixels_are_squared(shape, aspect, expected):
+    """What is a disk on the patient is one in the square, and where it was in the image again."""
+    assert geometry.fit_of(shape, 64, aspect) == expected
+    y, x = (np.arange(n) + 0.5 - n / 2 for n in shape)
+    disk = (np.hypot(y[:, None] * aspect, x[None]) < 0.4 * min(shape[0] * aspect, shape[1])) * 255
+    square = geometry.fit_image(disk.astype(np.uint8), 64, aspect)
+    extents = [np.ptp(np.flatnonzero((square > 127).any(axis=axis))) for axis in (0, 1)]
+    assert abs(extents[0] - extents[1]) <= 2
+    back = geometry.unfit(square.astype(np.float32) / 255, shape, aspect)
+    assert np.mean((back > 0.5) != (disk > 0)) < 0.03
+
+
 @settings(deadline=None)
 @given(shapes, sizes)
 def test_shapes_are_exact(shape, size):
