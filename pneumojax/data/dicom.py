@@ -45,7 +45,7 @@ _TO_INSTALL = {
 _PLUGINS = ('pydicom', 'pyjpegls', 'pylibjpeg', 'pillow', 'gdcm')
 # Larger images are made one at a time: in between they take some ten times their pixels.
 _LARGE = 16_000_000
-_one_large = threading.Lock()
+one_large: contextlib.AbstractContextManager = threading.Lock()
 _EXPORT_AGAIN = 'export the image again as a single-frame grey DICOM file'
 
 
@@ -164,7 +164,7 @@ def _check_inflated(path):
 
 
 def _turn(pixels: int):
-    return _one_large if pixels > _LARGE else contextlib.nullcontext()
+    return one_large if pixels > _LARGE else contextlib.nullcontext()
 
 
 def _open(path: str | os.PathLike, max_pixels: int) -> pydicom.Dataset:

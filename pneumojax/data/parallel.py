@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import TypeVar
@@ -32,3 +33,8 @@ def ordered_map(
     finally:
         for future in pending:
             future.cancel()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -2,36 +2,29 @@
 
 A cache folder is named by what went into it (the list of files, the annotations, the size) and is
 renamed into place when it is complete, so neither a stale nor a half-written one is ever read.
-A record is the image's bytes and then the mask's, eight pixels a byte: fast to read, no parser.
+What a record is, and who writes the shards, is told in `shards`.
 """
 
 import contextlib
 import fcntl
 import hashlib
-import itertools
 import json
 import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import cv2
 import grain.python as grain
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
-from tqdm import tqdm
 
-from pneumojax.data import geometry, labelled
+from pneumojax.data import shards
 from pneumojax.data.labelled import Example
-from pneumojax.data.parallel import ordered_map
 from pneumojax.errors import UsageError
 from pneumojax.progress import log
 
 FORMAT = 1  # raise it when the bytes of a record or the way to them change
-SHARD_SIZE = 2048  # records
 _ANEW = 'delete the folder, the next run makes it anew'
 _LOCK = 'owner.lock'  # in a folder being written, locked as long as its process lives
 
@@ -50,8 +43,8 @@ class Records:
             self.size = manifest['image_size']
             self.image_ids = manifest['image_ids']
             self.shapes = [tuple(s) for s in manifest['shapes']]  # of the original images, (H, W)
-            shards = [str(self.folder / name) for name in manifest['shards']]
-            self._source = grain.ArrayRecordDataSource(shards)
+            paths = [str(self.folder / name) for name in manifest['shards']]
+            self._source = grain.ArrayRecordDataSource(paths)
             count = len(self._source)
         except Exception as e:  # ArrayRecord raises several kinds
             raise UsageError(f'{self.folder} is damaged ({type(e).__name__}); {_ANEW}') from None
@@ -70,16 +63,16 @@ class Records:
           UsageError: the record's bytes are not those written; ArrayRecord keeps a hash of each.
         """
         with self._damage_named(index):
-            return decode(self._source[int(index)], self.size)
+            return shards.decode(self._source[int(index)], self.size)
 
     @property
     def num_bytes(self) -> int:
         """Of all records together."""
-        return len(self) * record_bytes(self.size)
+        return len(self) * shards.record_bytes(self.size)
 
     def everything(self) -> np.ndarray:
-        """All records as they are stored: uint8 [N, bytes of a record], see `encode`."""
-        stored = np.empty((len(self), record_bytes(self.size)), np.uint8)
+        """All records as they are stored: uint8 [N, bytes of a record], see `shards.encode`."""
+        stored = np.empty((len(self), shards.record_bytes(self.size)), np.uint8)
         for index in range(len(self)):
             with self._damage_named(index):
                 stored[index] = np.frombuffer(self._source[index], np.uint8)
@@ -94,26 +87,6 @@ class Records:
                 f'{self.folder}: the record of ImageId {self.image_ids[int(index)]} is damaged '
                 f'({" ".join(str(e).split())[:120]}); {_ANEW}'
             ) from None
-
-
-def encode(image: np.ndarray, mask: np.ndarray) -> bytes:
-    """One record. image, mask: uint8 [S, S]; the mask is 0 or 1."""
-    return image.tobytes() + np.packbits(mask).tobytes()
-
-
-def record_bytes(size: int) -> int:
-    """Length of a record of a size x size image."""
-    return size * size + (size * size + 7) // 8
-
-
-def decode(record: bytes, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of `encode`. Raises ValueError when the record has another length."""
-    pixels = size * size
-    if len(record) != record_bytes(size):
-        raise ValueError(f'a record of {len(record)} bytes is not one of a {size} px image')
-    data = np.frombuffer(record, np.uint8)
-    mask = np.unpackbits(data[pixels:], count=pixels)
-    return data[:pixels].reshape(size, size), mask.reshape(size, size)
 
 
 def cache_key(examples: Sequence[Example], size: int) -> str:
@@ -211,60 +184,14 @@ def _remove_leftovers(cache: pathlib.Path) -> None:
             shutil.rmtree(lock.parent, ignore_errors=True)
 
 
-class _Fitted(NamedTuple):
-    records: list[bytes]  # one for each size
-    shape: tuple[int, int]
-
-
 def _write(folders: dict[int, pathlib.Path], examples: Sequence[Example]) -> None:
-    """Decodes every image once, a few at a time, and writes its record of each size."""
-    shapes, shards, sizes = [], [], tuple(folders)
-    progress = tqdm(
-        total=len(examples), desc=f'prepare {" and ".join(map(str, sizes))} px', unit='image'
-    )
-    with progress, ThreadPoolExecutor(os.cpu_count()) as pool:
-        fitted = ordered_map(pool, lambda e: _fit(e, sizes), examples, 4 * (os.cpu_count() or 1))
-        for start in range(0, len(examples), SHARD_SIZE):
-            name = f'shard-{len(shards):05d}.array_record'
-            shards.append(name)
-            # One record per group: random access reads no neighbour. Pixels do not compress fast.
-            writers = [
-                ArrayRecordWriter(str(folder / name), 'group_size:1,uncompressed')
-                for folder in folders.values()
-            ]
-            for item in itertools.islice(fitted, min(SHARD_SIZE, len(examples) - start)):
-                for writer, record in zip(writers, item.records, strict=True):
-                    _save(writer.write, record)
-                shapes.append(item.shape)
-                progress.update()
-            for writer in writers:
-                _save(writer.close)
+    names, shapes = shards.write(folders, examples)
     for size, folder in folders.items():
         manifest = {
             'format': FORMAT,
             'image_size': size,
-            'shards': shards,
+            'shards': names,
             'image_ids': [e.image_id for e in examples],
             'shapes': shapes,
         }
         (folder / 'manifest.json').write_text(json.dumps(manifest))
-
-
-def _save(call, *args) -> None:
-    """ArrayRecord raises RuntimeError where other writers raise OSError, as on a full disk."""
-    try:
-        call(*args)
-    except RuntimeError as e:
-        raise OSError(' '.join(str(e).split())) from None
-
-
-def _fit(example: Example, sizes: Sequence[int]) -> _Fitted:
-    image, mask = labelled.load(example)
-
-    def fit_mask(size):
-        # Most images have none; fitting an empty one is work all the same.
-        empty = not example.positive
-        return np.zeros((size, size), np.uint8) if empty else geometry.fit_mask(mask, size)
-
-    records = [encode(geometry.fit_image(image, size), fit_mask(size)) for size in sizes]
-    return _Fitted(records, image.shape)

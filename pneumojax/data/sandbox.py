@@ -10,15 +10,14 @@ The two sides speak over pipes: a line of JSON, then bytes. Nothing is unpickled
 
 import contextlib
 import json
-import os
-import pathlib
 import queue
 import subprocess
-import sys
 import threading
 from typing import Any
 
 import numpy as np
+
+from pneumojax.data import child
 
 SECONDS = 30.0  # that a frame may take, and so much more for each
 SECONDS_PER_MEGAPIXEL = 4.0
@@ -58,12 +57,9 @@ def decode(frame: bytes, tags: dict[str, Any]) -> np.ndarray:
 
 class _Helper:
     def __init__(self):
-        root = str(pathlib.Path(__file__).parents[2])
-        path = os.pathsep.join([root, *filter(None, [os.environ.get('PYTHONPATH')])])
-        self._process = subprocess.Popen(
-            [sys.executable, '-m', 'pneumojax.data.sandbox_process'],
+        self._process = child.start(
+            'pneumojax.data.sandbox_process',
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**os.environ, 'PYTHONPATH': path},
         )  # fmt: skip
         self._ready = False
 

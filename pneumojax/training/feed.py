@@ -61,7 +61,7 @@ class Resident:
 
 
 def make_look_up(size: int) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
-    """Builds `look_up(stored, batch) -> batch`, a pure function: `records.decode` on the device.
+    """Builds `look_up(stored, batch) -> batch`, a pure function: `shards.decode` on the device.
 
     Args:
       size: S of the stored images, pixels.

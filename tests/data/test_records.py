@@ -2,9 +2,11 @@
 
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumojax.data import geometry, labelled, phantom, records, siim
+from pneumojax.data import geometry, labelled, phantom, records, shards, siim
 from pneumojax.errors import UsageError
 
 SIZE = 24
@@ -50,14 +52,14 @@ def test_a_record_is_exact(size, seed):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (size, size), np.uint8)
     mask = rng.integers(0, 2, (size, size), np.uint8)
-    record = records.encode(image, mask)
-    got_image, got_mask = records.decode(record, size)
+    record = shards.encode(image, mask)
+    got_image, got_mask = shards.decode(record, size)
     np.testing.assert_array_equal(got_image, image)
     np.testing.assert_array_equal(got_mask, mask)
     assert got_image.dtype == got_mask.dtype == np.uint8
     for other in (record[:-1], record + b'\0'):
         with pytest.raises(ValueError, match=f'{size} px'):
-            records.decode(other, size)
+            shards.decode(other, size)
 
 
 def test_the_cache_holds_every_image_fitted(tmp_path, drawn):
@@ -66,10 +68,88 @@ def test_the_cache_holds_every_image_fitted(tmp_path, drawn):
 
 
 def test_several_shards_keep_the_order(tmp_path, drawn, monkeypatch):
-    monkeypatch.setattr(records, 'SHARD_SIZE', 3)
+    monkeypatch.setattr(shards, 'SHARD_SIZE', 3)
     cache = records.prepare(tmp_path, drawn, SIZE)
     assert len(list(cache.folder.glob('shard-*'))) == 3
     assert_right(cache, drawn)
+
+
+@pytest.fixture
+def by_processes(monkeypatch):
+    """Shards of two records, each written by one of two helper processes."""
+    monkeypatch.setattr(shards, 'SHARD_SIZE', 2)
+    monkeypatch.setattr(shards, 'PROCESSES_FROM', 1)
+    monkeypatch.setattr(shards, 'cores', lambda: 2)
+
+
+def test_processes_write_the_bytes_that_threads_write(tmp_path, drawn, by_processes, monkeypatch):
+    starts, start = [], shards.child.start
+
+    def counted(module, *more, **options):
+        starts.append(module)
+        return start(module, *more, **options)
+
+    monkeypatch.setattr(shards.child, 'start', counted)
+    one = records.prepare(tmp_path / 'processes', drawn, SIZE, also=(2 * SIZE,))
+    assert len(starts) == 2
+    monkeypatch.setattr(shards, 'PROCESSES_FROM', 100)
+    other = records.prepare(tmp_path / 'threads', drawn, SIZE, also=(2 * SIZE,))
+    assert len(starts) == 2
+    assert_right(one, drawn)
+    contents = [
+        {p.relative_to(f.parent): p.read_bytes() for p in f.parent.rglob('*') if p.is_file()}
+        for f in (one.folder, other.folder)
+    ]
+    assert len(contents[0]) == 2 * (4 + 1)
+    assert contents[0] == contents[1]
+
+
+def test_of_several_bad_files_processes_name_the_first(tmp_path, drawn, by_processes):
+    examples = [*drawn[:3], *copied(drawn, tmp_path / 'dicom'), *drawn[3:]]
+    for bad in examples[3:5]:
+        os.truncate(bad.path, 700)
+    with pytest.raises(UsageError, match=f'ImageId {examples[3].image_id}: {examples[3].path}'):
+        records.prepare(tmp_path / 'cache', examples, SIZE)
+    assert list((tmp_path / 'cache').iterdir()) == []
+
+
+def test_a_helper_that_dies_is_no_end_of_waiting(tmp_path, drawn, by_processes, monkeypatch):
+    def start(module, environment, **options):
+        return subprocess.Popen([sys.executable, '-c', 'raise SystemExit(7)'], **options)
+
+    monkeypatch.setattr(shards.child, 'start', start)
+    with pytest.raises(UsageError, match=r'ended \(status 7\).*run the same command again'):
+        records.prepare(tmp_path, drawn, SIZE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_under_a_helper(tmp_path, drawn, by_processes, monkeypatch):
+    start = shards.child.start
+
+    def limited(module, *more, **options):
+        full = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # noqa: E731
+        return start(module, *more, preexec_fn=full, **options)
+
+    monkeypatch.setattr(shards.child, 'start', limited)
+    with pytest.raises(UsageError, match=r'config\.data\.cache: cannot write in'):
+        records.prepare(tmp_path, drawn, SIZE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_images_take_turns_over_all_processes(tmp_path):
+    turns = [shards._Turns(tmp_path), shards._Turns(tmp_path)]
+    held = threading.Event()
+
+    def wait_for_it():
+        with turns[1]:
+            held.set()
+
+    with turns[0]:
+        waiting = threading.Thread(target=wait_for_it)
+        waiting.start()
+        assert not held.wait(0.1)
+    assert held.wait(10)
+    waiting.join()
 
 
 def test_nothing_is_decoded_twice(tmp_path, drawn, loads):
@@ -223,8 +303,8 @@ def test_a_damaged_cache_is_refused(tmp_path, drawn, damage):
 
 
 PROGRAM = """
-import resource, sys, time
-from pneumojax.data import labelled, records, siim
+import gc, resource, sys, time
+from pneumojax.data import labelled, records, shards, siim
 from pneumojax.errors import UsageError
 root, cache, mode = sys.argv[1:]
 examples = siim.find(root).examples
@@ -237,6 +317,9 @@ def slow(example):
         time.sleep(60)
     return load(example)
 labelled.load = slow
+if mode == 'processes':
+    shards.SHARD_SIZE, shards.PROCESSES_FROM, shards.cores = 2, 1, lambda: 2
+    gc.disable()  # Python drops a Ctrl-C that comes in a callback of the collector, and JAX has one
 if mode == 'full':
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 if mode == 'race':
@@ -256,6 +339,7 @@ def start(drawn, cache, mode):
         [sys.executable, '-c', PROGRAM, str(root), str(cache), mode],
         cwd=pathlib.Path(__file__).parents[2], text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
     )  # fmt: skip
 
 
@@ -293,6 +377,37 @@ def test_two_processes_at_once_both_get_the_right_cache(tmp_path, drawn):
     cache = records.prepare(tmp_path, drawn, SIZE)
     assert (folder / 'manifest.json').stat().st_mtime_ns < before
     assert_right(cache, drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('sent', ['SIGKILL', 'SIGINT'])
+def test_helpers_end_with_their_caller(tmp_path, drawn, sent):
+    with start(drawn, tmp_path, 'processes') as process:
+        children = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children')
+        deadline = time.monotonic() + 60
+        while len(helpers := children.read_text().split()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if sent == 'SIGKILL':
+            process.kill()  # alone
+        else:
+            os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+        errors = process.communicate()[1]
+    while any(map(alive, helpers)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(helpers) == 2
+    assert not any(map(alive, helpers))
+    if sent == 'SIGINT':
+        assert errors.splitlines()[-1] == 'KeyboardInterrupt', errors
+        assert list(tmp_path.iterdir()) == []
+    assert_right(records.prepare(tmp_path, drawn, SIZE), drawn)
+    assert [p.name[0] for p in tmp_path.iterdir()] == ['2']  # of 24px-...
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False
 
 
 @pytest.mark.slow

@@ -1,0 +1,24 @@
+"""Processes of our own that run a module of this package."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+def start(
+    module: str, environment: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen:
+    """Starts `python -m module`, which finds this package wherever the caller did.
+
+    Args:
+      module: full name of one with a `__main__` part.
+      environment: variables beside the caller's own.
+      options: of `subprocess.Popen`.
+    """
+    root = str(pathlib.Path(__file__).parents[2])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get('PYTHONPATH')])])
+    variables = {**os.environ, **(environment or {}), 'PYTHONPATH': path}
+    return subprocess.Popen([sys.executable, '-m', module], env=variables, **options)
