@@ -20,7 +20,7 @@ import sys
 from benchmarks.report import Report
 
 KINDS = ('pneumojax', 'pneumojax, augmented', 'PyTorch, compiled', 'PyTorch, eager')
-KEPT = ('of peak', 'peak memory GiB', 'first call s', 'other cores')
+KEPT = ('peak memory GiB', 'first call s', 'CPU s/image', 'other cores')
 
 
 def add_options(parser) -> None:

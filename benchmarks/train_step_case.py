@@ -166,6 +166,7 @@ def _timed(case, run, note: str, memory) -> dict:
     flops = 3 * convolution_flops(make_config(case, augmented=False))
     return {
         'images/s': rate, 'TFLOP/s': rate * flops / 1e12, 'peak memory GiB': memory(),
+        'CPU s/image': usage.own_cores / rate,
         'first call s': first, 'other cores': usage.other_cores, 'note': note,
     }  # fmt: skip
 
