@@ -14,7 +14,6 @@ import time
 import tomllib
 from html.parser import HTMLParser
 
-import jax
 import pytest
 from absl import flags as absl_flags
 
@@ -191,14 +190,6 @@ def folder(tmp_path_factory):
     phantom.write_dataset(root / 'night', num_images=3, size=64, seed=1, positive_share=0.4)
     predict([run], root / 'night', root / 'masks')
     return root
-
-
-@pytest.fixture
-def quick_compilation():
-    """What runs three times need not be made fast."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.mark.slow

@@ -18,18 +18,9 @@ from pneumojax.data import records
 from pneumojax.errors import UsageError
 from pneumojax.run import Run
 from pneumojax.training import initial, loop
-from tests.conftest import tiny_config
 from tests.training.test_loop import assert_same_bits, final_items
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture(scope='module')
-def trained(phantoms, cache, tmp_path_factory):
-    config = tiny_config(phantoms, cache)
-    run = Run(tmp_path_factory.mktemp('runs') / 'whole')
-    loop.train(config, run)
-    return config, run
 
 
 @pytest.fixture

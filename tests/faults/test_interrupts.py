@@ -32,9 +32,9 @@ def accumulating(config):
 
 
 @pytest.fixture(scope='module')
-def wholes(phantoms, cache, tmp_path_factory):
+def wholes(trained, phantoms, cache, tmp_path_factory):
     """By kind: a configuration and its uninterrupted run, made once."""
-    made = {}
+    made = {averaging: trained}
 
     def whole(kind):
         if kind not in made:

@@ -15,6 +15,8 @@ from pneumojax.run import Run
 from pneumojax.training import ablate, loop
 from tests.conftest import tiny_config
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 def two_stages(root, cache):
     config = tiny_config(root, cache)

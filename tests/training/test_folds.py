@@ -17,6 +17,8 @@ from pneumojax.run import Run
 from pneumojax.training import loop, stages
 from tests.conftest import tiny_config
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 def two_folds_of_two_stages(root, cache):
     config = tiny_config(root, cache)

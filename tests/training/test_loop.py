@@ -42,17 +42,6 @@ def assert_same_bits(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.fixture(scope='module')
-def trained(phantoms, cache, tmp_path_factory):
-    """One uninterrupted run, for several tests."""
-    from tests.conftest import tiny_config
-
-    config = tiny_config(phantoms, cache)
-    run = Run(tmp_path_factory.mktemp('runs') / 'whole')
-    loop.train(config, run)
-    return config, run
-
-
 def test_it_writes_what_the_contract_names(trained):
     config, run = trained
     step, _ = final_items(run, config)
@@ -271,10 +260,16 @@ def test_without_stage_1_it_says_the_command_that_makes_one(config, tmp_path):
 
 def test_a_stage_that_saw_the_held_out_images_is_refused(trained, config):
     _, stage1 = trained
-    config.init_from = str(stage1.path)
-    seen = stage1.read_json('split.json')['train'][0]
-    with pytest.raises(UsageError, match='was trained on 1 of the images'):
-        initial.variables(config, held_out=[seen])
+    split = stage1.read_json('split.json')
+    seen, unseen = split['train'][0], split['validation']
+    for group, key in ((config, 'init_from'), (config.model, 'pretrained')):
+        group[key] = str(stage1.path)
+        with pytest.raises(
+            UsageError, match=rf'config\..*{key}: .* was trained on 1 of the images'
+        ):
+            initial.variables(config, held_out=[*unseen, seen])
+        initial.variables(config, held_out=unseen)
+        group[key] = ''
 
 
 def test_another_split_is_refused(trained, config, tmp_path):

@@ -18,19 +18,12 @@ from pneumojax.training import averaging, steps
 from pneumojax.training.optimizer import make_optimizer
 from pneumojax.training.state import create_state
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 SIZE, BATCH = 32, 8
 RATE = 0.05
 PLAN = Plan(np.zeros(40 * BATCH, np.int32), np.array([10, 20, 30, 40], np.int32), BATCH)
 # Operations that are quick to compile; test_augment.py has all of them.
 SOME = ('flip', 'affine', 'crop')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation():
-    """XLA compiles in a third of the time when it does not care how fast the result is."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    yield
-    jax.config.update('jax_disable_most_optimizations', False)
 
 
 def make_config(probability=0.0, **changes):
