@@ -46,8 +46,10 @@ class Records:
             paths = [str(self.folder / name) for name in manifest['shards']]
             self._source = grain.ArrayRecordDataSource(paths)
             count = len(self._source)
-        except Exception as e:  # ArrayRecord raises several kinds
-            raise UsageError(f'{self.folder} is damaged ({type(e).__name__}); {_ANEW}') from None
+        except Exception as error:  # ArrayRecord raises several kinds
+            raise UsageError(
+                f'{self.folder} is damaged ({type(error).__name__}); {_ANEW}'
+            ) from None
         if count != len(self.image_ids):
             raise UsageError(
                 f'{self.folder} holds {count} records instead of {len(self.image_ids)}; {_ANEW}'
@@ -82,10 +84,10 @@ class Records:
     def _damage_named(self, index: int):
         try:
             yield
-        except (RuntimeError, ValueError) as e:
+        except (RuntimeError, ValueError) as error:
             raise UsageError(
                 f'{self.folder}: the record of ImageId {self.image_ids[int(index)]} is damaged '
-                f'({" ".join(str(e).split())[:120]}); {_ANEW}'
+                f'({" ".join(str(error).split())[:120]}); {_ANEW}'
             ) from None
 
 
@@ -95,9 +97,9 @@ def cache_key(examples: Sequence[Example], size: int) -> str:
     for example in examples:
         try:
             stat = os.stat(example.path)
-        except OSError as e:
+        except OSError as error:
             raise UsageError(
-                f'ImageId {example.image_id}: {example.path} cannot be read: {e.strerror}; '
+                f'ImageId {example.image_id}: {example.path} cannot be read: {error.strerror}; '
                 'mend or remove it'
             ) from None
         digest.update(
@@ -144,8 +146,8 @@ def _make(folders: dict[int, pathlib.Path], examples: Sequence[Example]) -> None
                 partials[size] = pathlib.Path(
                     tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=parent)
                 )
-        except OSError as e:
-            raise UsageError(f'config.data.cache: cannot write in {parent}: {e}') from None
+        except OSError as error:
+            raise UsageError(f'config.data.cache: cannot write in {parent}: {error}') from None
         with contextlib.ExitStack() as owned:
             for partial in partials.values():
                 owned.enter_context(_owned(partial))
@@ -157,8 +159,8 @@ def _make(folders: dict[int, pathlib.Path], examples: Sequence[Example]) -> None
             except OSError:
                 if not (folder / 'manifest.json').is_file():  # else another process was faster
                     raise
-    except OSError as e:
-        raise UsageError(f'config.data.cache: cannot write in {parent}: {e}') from None
+    except OSError as error:
+        raise UsageError(f'config.data.cache: cannot write in {parent}: {error}') from None
     finally:
         for partial in partials.values():
             shutil.rmtree(partial, ignore_errors=True)

@@ -243,8 +243,8 @@ def _save(call, *args) -> None:
     """ArrayRecord raises RuntimeError where other writers raise OSError, as on a full disk."""
     try:
         call(*args)
-    except RuntimeError as e:
-        raise OSError(' '.join(str(e).split())) from None
+    except RuntimeError as error:
+        raise OSError(' '.join(str(error).split())) from None
 
 
 def _fit(example: Example, sizes: Sequence[int]) -> _Fitted:
