@@ -10,8 +10,7 @@ from pneumojax import config_files
 CONFIG = config_flags.DEFINE_config_file(
     'config', None,
     f'A name ({", ".join(config_files.names())}) or FILE.py; may be left out where the run '
-    'directory has one. NAME:folds trains every fold, below the run directory; NAME:fold3 only '
-    'that one of them.',
+    'directory has one. NAME:folds trains every fold, NAME:fold3 only that one of them.',
 )  # fmt: skip
 flags.FLAGS['config'].parser = config_files.Parser()
 FOLD = flags.DEFINE_string('fold', None, 'What :folds and :fold3 are short for: all, or a number.')
@@ -24,7 +23,7 @@ MODE = flags.DEFINE_enum(
     'prepare: decode all images into the cache. train: (prepare and) train, or continue. '
     'evaluate: figures, thresholds and pictures of a run. predict: masks of radiographs. '
     "export: a run's network for other programs. convert: PyTorch weights into a checkpoint. "
-    'ablate: what each part is worth, see configs/ablation.py.',
+    'ablate: what each part is worth.',
 )  # fmt: skip
 INPUT = flags.DEFINE_string(
     'input', None, "predict: a file or folder. convert: a .safetensors or .pth file, or 'imagenet'."
