@@ -141,7 +141,9 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.batch_size = 16  # images per prediction step
     evaluation.every_epochs = 1  # epochs between two looks at the validation images; 0: none
     evaluation.weights = 'average'  # which weights are reported: 'average' (if any) or 'last'
-    # 'single': one threshold and a smallest area (A); 'triplet': sneddy's two thresholds (W).
+    # Chosen on held-out images: 'single', one threshold and a smallest area (A); 'triplet', two
+    # thresholds (W, sneddy). 'half': 0.5 at every pixel, nothing is chosen (I): what a network
+    # marks of itself, where the best of all rules is to mark next to nothing.
     evaluation.rule = 'single'
     # Also try rules that drop connected regions below an area (W: sneddy, 100 px).
     evaluation.regions = False

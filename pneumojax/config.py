@@ -182,7 +182,9 @@ def _check(config) -> None:
     known_flips = {'horizontal', 'vertical'}
     require('tta.flips', set(config.tta.flips) <= known_flips, f'names from {sorted(known_flips)}')
     require(
-        'evaluation.rule', config.evaluation.rule in ('single', 'triplet'), "'single' or 'triplet'"
+        'evaluation.rule',
+        config.evaluation.rule in ('single', 'triplet', 'half'),
+        "'single', 'triplet' or 'half'",
     )
     require(
         'evaluation.weights', config.evaluation.weights in ('average', 'last'),

@@ -28,7 +28,8 @@ __all__ = ['AUTHORS', 'BINS', 'REFERENCE_PIXELS', 'REGIONS', 'REGION_BOTTOMS', '
            'apply', 'cross_fit', 'dice_per_image', 'pixel_histogram', 'quantize', 'region_table',
            'search', 'sweep']  # fmt: skip
 
-Kind = Literal['single', 'triplet']
+Kind = Literal['single', 'triplet', 'half']
+HALF = Rule(top=0.5, area=0, bottom=0.5)
 
 # Fine thresholds cost nothing; areas from no rule at all to a large lesion (SIIM's q90 is 32,219).
 TOPS = tuple(k / 100 for k in range(5, 100))
@@ -81,7 +82,7 @@ def search(
       regions: int [N, B, R, 2], see `region_table`: rules that drop regions are tried too, at those
         bottoms of the grid (of 'single': tops) that are in `REGION_BOTTOMS`. None: no such rules.
       kind: 'triplet' tries tops x areas x bottoms with bottom <= top; 'single' tries tops x areas
-        with bottom = top and ignores `bottoms`.
+        with bottom = top and ignores `bottoms`; 'half' chooses nothing: it is `HALF`.
       tops: thresholds that decide whether there is a lesion.
       areas: pixels at `reference_pixels`.
       bottoms: thresholds of the mask's outline.
@@ -93,11 +94,13 @@ def search(
     Raises:
       ValueError: no images or no rule to try.
     """
-    if kind not in ('single', 'triplet'):
-        raise ValueError(f"kind must be 'single' or 'triplet', not {kind!r}")
+    if kind not in ('single', 'triplet', 'half'):
+        raise ValueError(f"kind must be 'single', 'triplet' or 'half', not {kind!r}")
     counts = _Counts(histograms, pixels, regions)
     if not len(counts.true_px):
         raise ValueError('no images to choose a rule on')
+    if kind == 'half':
+        return HALF, float(counts.dice([(HALF.bottom, 0)]).mean())
     lines = list(tops if kind == 'single' else bottoms)
     # Outlines: every bottom with no region dropped, then those that the table knows.
     number = [(b, 0) for b in range(len(lines))]

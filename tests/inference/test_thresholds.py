@@ -125,6 +125,17 @@ def test_search_equals_a_loop_over_pixels(kind):
     assert len({round(value, 9) for value in means.values()}) > 5  # not all alike
 
 
+def test_half_chooses_nothing():
+    pairs, histograms, pixels = images(7, 12)
+    rule, mean = thresholds.search(histograms, pixels, kind='half', **GRID)
+    assert mean == pytest.approx(np.mean([dice(p >= 0.5, true) for p, true in pairs]), abs=1e-12)
+    best = thresholds.search(histograms, pixels, kind='single', **GRID)[1]
+    assert mean < best  # which these images would have chosen
+    fitted = thresholds.cross_fit(histograms, pixels, np.arange(12) % 2, kind='half')
+    assert fitted.rules == (rule, rule)
+    assert fitted.dice.mean() == pytest.approx(mean, abs=1e-12)
+
+
 HERE = 40 * 56  # reference pixels at which REGIONS are small parts of these images
 
 
