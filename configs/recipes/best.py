@@ -4,11 +4,11 @@
 
 All values are our own choice (I), put together from what separated the winners from the paper:
 three losses, a rate that falls from 1e-3 over each stage, positives first, averaged weights with
-statistics of their own, two thresholds. docs/study.md has what each was worth on 984 real images.
+statistics of their own, two thresholds. docs/study.md has what was found at a CPU's size.
 
-Expected: see docs/study.md; on the whole competition data it has not been run. Without ImageNet
-weights, pretrain on phantoms first (recipes/phantoms.py), or give --config.model.pretrained= for
-random ones.
+Expected: not known, it has not been run at these sizes; `best_small` is what was measured. Without
+ImageNet weights, pretrain on phantoms first (recipes/phantoms.py), or give
+--config.model.pretrained= for random ones.
 """
 
 from configs import base
