@@ -73,7 +73,9 @@ GREY = [path for path in FILES if is_grey_frame(path)]
 def test_pixels_are_those_of_pydicom(path):
     expected = reference(path)
     by_gdcm = ('JPEG-lossy.dcm', 'JPGExtended.dcm')  # 12 bits, which pydicom hands to no decoder
-    if expected is None and path.name not in by_gdcm:
+    # A header of 3,722,445,056 columns over 266 bytes: old GDCM or OpenJPEG make pixels of it.
+    nonsense = path.name == 'JPEG2000-embedded-sequence-delimiter.dcm'
+    if nonsense or (expected is None and path.name not in by_gdcm):
         with pytest.raises(dicom.DicomError):
             dicom.read(path)
         return
