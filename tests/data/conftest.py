@@ -34,3 +34,11 @@ def films(tmp_path):
 def path(tmp_path):
     """Where to write a DICOM file."""
     return tmp_path / 'image.dcm'
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    """Seven phantoms."""
+    root = tmp_path_factory.mktemp('data') / 'phantoms'
+    phantom.write_dataset(root, num_images=7, size=32, seed=3, positive_share=0.5)
+    return siim.find(root).examples

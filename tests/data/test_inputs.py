@@ -14,33 +14,18 @@ from pydicom import uid
 
 from pneumojax.data import dicom, inputs, phantom
 from pneumojax.errors import UsageError
+from tests.data import dicom_writing
 
 PICTURE = phantom.draw(np.random.default_rng(1), 96, True).image[:, :70]
 
 
 def make(path, pixels=PICTURE, syntax=uid.ExplicitVRLittleEndian, **tags):
     """A valid Computed Radiography file; `tags` replace or, when None, remove what is there."""
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.SOPClassUID = uid.ComputedRadiographyImageStorage
-    dataset.SOPInstanceUID, dataset.StudyInstanceUID = '1.2.3', '1.2.3.4'
-    dataset.SeriesInstanceUID, dataset.Modality = '1.2.3.5', 'CR'
-    dataset.PatientName, dataset.PatientID = 'Secret^Name', 'SECRET'
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, 'MONOCHROME2'
-    bits = 8 * pixels.itemsize
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = bits, bits, bits - 1
-    dataset.PixelRepresentation = int(pixels.dtype.kind == 'i')
-    dataset.PixelData = pixels.tobytes() + b'\0' * (pixels.nbytes % 2)
-    dataset['PixelData'].VR = 'OB' if bits == 8 else 'OW'
-    for keyword, value in tags.items():
-        if value is None:
-            delattr(dataset, keyword)
-        else:
-            setattr(dataset, keyword, value)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
+    radiograph = {
+        'SOPClassUID': uid.ComputedRadiographyImageStorage, 'StudyInstanceUID': '1.2.3.4',
+        'SeriesInstanceUID': '1.2.3.5', 'Modality': 'CR',
+    }  # fmt: skip
+    return dicom_writing.write(path, pixels, syntax, **{**radiograph, **tags})
 
 
 # Names.
