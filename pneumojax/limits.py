@@ -14,6 +14,7 @@ MAX_TABLE_BYTES = 1 << 28  # of a CSV
 MAX_TABLE_ROWS = 5_000_000
 MAX_JSON_BYTES = 1 << 26  # of a small file of a run or a prediction
 MAX_WEIGHT_BYTES = 1 << 32  # of a file of weights, and of the tensors in it
+_AT_ONCE = 1 << 25  # bytes of a file that is read in one piece
 
 
 class TooLarge(ValueError):
@@ -47,6 +48,21 @@ class BoundedFile(io.BufferedReader):
         if size is not None and size > 0:
             size = min(size, max(self._size - self.tell(), 0))
         return super().read(size)
+
+
+def open_file(path: str | os.PathLike, limit: int) -> io.BytesIO | BoundedFile:
+    """Opens a file for such parsers, which ask for hundreds of pieces: a small file is in memory.
+
+    Raises:
+      TooLarge: it has more bytes than the limit.
+      OSError: it cannot be read.
+    """
+    size = os.stat(path).st_size
+    check_bytes(size, limit)
+    if size > _AT_ONCE:
+        return BoundedFile(path)
+    with open(path, 'rb') as file:
+        return io.BytesIO(file.read(size))
 
 
 def read_text(path: pathlib.Path, limit: int = MAX_JSON_BYTES) -> str:

@@ -16,7 +16,16 @@ import math
 import cv2
 import numpy as np
 import pydicom
+from pydicom.tag import Tag
 
+# What changes values, besides the sense of MONOCHROME1.
+_TAGS = {
+    Tag(keyword)
+    for keyword in (
+        'PixelPaddingValue', 'ModalityLUTSequence', 'RescaleSlope', 'RescaleIntercept',
+        'VOILUTSequence', 'WindowCenter', 'WindowWidth',
+    )
+}  # fmt: skip
 _TABLE_SPAN = 1 << 17  # beyond so many distinct values, compute per pixel instead
 
 
@@ -38,6 +47,8 @@ def grey(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
       DisplayError: a tag or table makes no sense; any other error means the same.
     """
     bits = dataset.BitsStored
+    if _as_stored(pixels, dataset, bits):
+        return pixels
     lowest = -(1 << bits - 1) if dataset.PixelRepresentation else 0
     highest = lowest + (1 << bits) - 1
     padding = _padding(pixels, dataset)
@@ -72,6 +83,17 @@ def grey(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     if padding is not None:
         image[padding] = 0
     return image
+
+
+def _as_stored(pixels: np.ndarray, dataset: pydicom.Dataset, bits: int) -> bool:
+    """Whether stored values are display values, as in most 8-bit files: nothing says otherwise."""
+    return (
+        bits == 8
+        and pixels.dtype == np.uint8
+        and pixels.flags.writeable
+        and dataset.PhotometricInterpretation == 'MONOCHROME2'
+        and dataset.keys().isdisjoint(_TAGS)
+    )
 
 
 def _offsets(pixels: np.ndarray, low: int) -> np.ndarray:

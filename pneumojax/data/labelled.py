@@ -36,16 +36,16 @@ class Example:
 
 
 def load(example: Example) -> tuple[np.ndarray, np.ndarray]:
-    """Reads an image and draws its mask.
+    """Reads an image and draws its mask: what `read` and `draw` return, and raise."""
+    image = read(example)
+    return image, draw(example, image.shape)
 
-    Args:
-      example: which image.
 
-    Returns:
-      image, uint8 [H, W], 0..255, larger is brighter; mask, uint8 [H, W], 0 or 1.
+def read(example: Example) -> np.ndarray:
+    """Reads an image: uint8 [H, W], 0..255, larger is brighter.
 
     Raises:
-      UsageError: the file gives no image, or the mask does not fit it.
+      UsageError: the file gives no image, or the mask was made for one of another shape.
     """
     image = _read(example)
     if example.mask_shape not in (None, image.shape):
@@ -55,8 +55,17 @@ def load(example: Example) -> tuple[np.ndarray, np.ndarray]:
             f'(height x width), its mask {mask_height} x {mask_width}; give the mask at the size '
             'of the image'
         )
+    return image
+
+
+def draw(example: Example, shape: tuple[int, int]) -> np.ndarray:
+    """Draws the mask of an image of `shape` (H, W): uint8 [H, W], 0 or 1.
+
+    Raises:
+      UsageError: the mask does not fit into it.
+    """
     try:
-        return image, rle.decode_all(example.rles, image.shape)
+        return rle.decode_all(example.rles, shape)
     except ValueError as error:
         raise UsageError(
             f'ImageId {example.image_id}: {error}; {example.path} and its rows in the CSV do not '

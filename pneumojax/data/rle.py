@@ -103,11 +103,17 @@ def decode(text: str, shape: tuple[int, int]) -> np.ndarray:
             f'mask ends at pixel {end}, beyond the {pixels} pixels of an image of '
             f'{height} x {width} (height x width)'
         )
-    ends = np.cumsum(runs.ravel())
-    mask = np.zeros(pixels, np.uint8)
-    for start, end in zip(ends[::2].tolist(), ends[1::2].tolist(), strict=True):
-        mask[start:end] = 1  # a few hundred runs: faster than np.repeat over all pixels
-    return _transpose(mask.reshape(width, height))
+    edges = np.cumsum(runs.ravel())
+    # Only the columns that hold runs are filled and turned over.
+    first, last = int(edges[0]) // height, -(-int(edges[-1]) // height)
+    columns = np.zeros((last - first, height), np.uint8)
+    flat = columns.reshape(-1)
+    edges -= first * height
+    for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        flat[start:end] = 1  # a few hundred runs: faster than np.repeat over all pixels
+    mask = np.zeros((height, width), np.uint8)
+    mask[:, first:last] = _transpose(columns)
+    return mask
 
 
 def decode_all(texts: Iterable[str], shape: tuple[int, int]) -> np.ndarray:

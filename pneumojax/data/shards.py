@@ -248,12 +248,12 @@ def _save(call, *args) -> None:
 
 
 def _fit(example: Example, sizes: Sequence[int]) -> _Fitted:
-    image, mask = labelled.load(example)
+    image = labelled.read(example)
+    # Most images have no mask; drawing and fitting an empty one is work all the same.
+    mask = labelled.draw(example, image.shape) if example.positive else None
 
     def fit_mask(size):
-        # Most images have none; fitting an empty one is work all the same.
-        empty = not example.positive
-        return np.zeros((size, size), np.uint8) if empty else geometry.fit_mask(mask, size)
+        return np.zeros((size, size), np.uint8) if mask is None else geometry.fit_mask(mask, size)
 
     records = [encode(geometry.fit_image(image, size), fit_mask(size)) for size in sizes]
     return _Fitted(records, image.shape)

@@ -7,7 +7,7 @@ from pydicom import uid
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
 
 from pneumojax.data import dicom
-from tests.data.dicom_writing import RAMP, assert_refused, lookup, write
+from tests.data.dicom_writing import RAMP, assert_refused, lookup, picture, write, write_jpeg
 
 WINDOWS = [
     ('LINEAR', 1000, 400),
@@ -66,6 +66,25 @@ def test_a_window_on_eight_bits(path):
     reference = apply_windowing(RAMP, pydicom.dcmread(path)) / 255 * 65535
     assert image.dtype == np.uint16
     assert np.abs(image - reference).max() <= 0.5 + 1e-6
+
+
+def test_tags_that_change_eight_bits_of_jpeg(path):
+    stored = dicom.read(write_jpeg(path, picture()))
+    value = int(stored[0, 0])
+    padded = np.where(stored == value, 0, stored)
+    falling = lookup(0, range(255, -1, -1), 8)
+    falling[0].ModalityLUTType = 'US'
+    for tags, expected in [
+        ({'PixelPaddingValue': value}, padded),
+        ({'PixelPaddingValue': 0, 'PixelPaddingRangeLimit': value}, stored * (stored > value)),
+        ({'RescaleSlope': -1}, 255 - stored),
+        ({'ModalityLUTSequence': falling}, 255 - stored),
+        ({'VOILUTSequence': lookup(0, range(255, -1, -1), 8)}, 255 - stored),
+        ({'WindowCenter': 128, 'WindowWidth': 256, 'VOILUTFunction': 'LINEAR'}, stored),
+        ({'PhotometricInterpretation': 'MONOCHROME1'}, 255 - stored),
+    ]:
+        np.testing.assert_array_equal(dicom.read(write_jpeg(path, picture(), **tags)), expected)
+    assert_refused(write_jpeg(path, picture(), RescaleSlope='1e308'), 'absurd')
 
 
 def test_the_first_of_several_windows_counts(path):

@@ -1,5 +1,6 @@
 """Fitting into squares, against area averages and interpolation written out here."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,6 +115,18 @@ def test_shrinking_averages_areas(shape, size, seed):
     expected = resized(image, fit.height, fit.width, box_matrix)
     np.testing.assert_allclose(inner, expected, atol=0.51)
     assert square.sum() == inner.sum()
+
+
+@pytest.mark.parametrize('size', [1, 5, 64])
+def test_a_quarter_has_the_bits_of_opencv(size):
+    image = noise((4 * size, 4 * size))
+    for first in (0, 1, 254, 255):
+        image[:4, :4] = first
+        quarter = geometry.fit_image(image, size)
+        sums = image.reshape(size, 4, size, 4).sum(axis=(1, 3))
+        np.testing.assert_array_equal(quarter, np.rint(sums / 16))  # halves to even
+        by_opencv = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(quarter, by_opencv)
 
 
 @settings(deadline=None, max_examples=60)

@@ -124,8 +124,12 @@ def test_scans_by_the_thousand_are_refused():
     code = cv2.imencode('.jpg', PICTURE, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
     assert codestreams.jpeg_header(code)[:2] == PICTURE.shape
     scan = code[code.rindex(b'\xff\xda') : -2]
-    with pytest.raises(codestreams.StreamError, match='scans'):
-        codestreams.jpeg_header(code[:-2] + scan * 300 + code[-2:])
+    there = code.count(b'\xff\xda')
+    most = code[:-2] + scan * (codestreams.MAX_SCANS - there) + code[-2:]
+    assert codestreams.jpeg_header(most)[:2] == PICTURE.shape
+    for shift in (b'', b'\0'):  # the next one at an even and at an odd place
+        with pytest.raises(codestreams.StreamError, match='scans'):
+            codestreams.jpeg_header(most[:-2] + shift + scan + code[-2:])
 
 
 def test_jpeg_data_that_end_early_are_damage(tmp_path):
@@ -147,13 +151,29 @@ def test_an_rle_segment_that_unpacks_to_gigabytes_is_counted_first():
 # Limits.
 
 
-def test_what_is_deflated_counts_as_it_is_inflated(tmp_path, monkeypatch):
+@pytest.mark.parametrize('at_once', [0, 1 << 20])
+def test_what_is_deflated_counts_as_it_is_inflated(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(limits, '_AT_ONCE', at_once)
     path = make(tmp_path / 'x', PICTURE * 0, uid.DeflatedExplicitVRLittleEndian)
     assert dicom.read(path).shape == PICTURE.shape
     monkeypatch.setattr(limits, 'MAX_IMAGE_BYTES', 5_000)
     assert path.stat().st_size < 5_000
     with pytest.raises(inputs.Unreadable, match=r'inflated file has .* limit of 5000'):
         inputs.read(path)
+    with pytest.raises(dicom.DicomError, match=r'inflated file has .* limit of 5000'):
+        dicom.read(path)
+
+
+def test_a_length_beyond_the_end_takes_no_memory(tmp_path, monkeypatch):
+    path = tmp_path / 'x'
+    path.write_bytes(b'0123456789')
+    for at_once in (0, 100):
+        monkeypatch.setattr(limits, '_AT_ONCE', at_once)
+        with limits.open_file(path, 10) as file:
+            assert file.read(3) == b'012'
+            assert file.read(1 << 40) == b'3456789'
+        with pytest.raises(limits.TooLarge, match='has 10 bytes, more than the limit of 9'):
+            limits.open_file(path, 9)
 
 
 @pytest.mark.parametrize('suffix', ['.dcm', '.png', '.jpg'])

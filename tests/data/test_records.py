@@ -15,8 +15,8 @@ from tests.data.records_checks import SIZE, assert_right, copied
 @pytest.fixture
 def loads(monkeypatch):
     """ImageIds decoded, in the order of the calls."""
-    calls, load = [], labelled.load
-    monkeypatch.setattr(labelled, 'load', lambda e: (calls.append(e.image_id), load(e))[1])
+    calls, read = [], labelled.read
+    monkeypatch.setattr(labelled, 'read', lambda e: (calls.append(e.image_id), read(e))[1])
     return calls
 
 
@@ -120,16 +120,16 @@ def test_a_patient_is_no_part_of_it(tmp_path, drawn, loads):
 
 @pytest.mark.parametrize('error', [UsageError('bad file'), KeyboardInterrupt(), OSError('broken')])
 def test_a_failure_leaves_nothing(tmp_path, drawn, monkeypatch, error):
-    load, calls = labelled.load, []
+    read, calls = labelled.read, []
 
     def failing(example):
         calls.append(example)
         if len(calls) == 5:
             raise error
-        return load(example)
+        return read(example)
 
     with monkeypatch.context() as patch:
-        patch.setattr(labelled, 'load', failing)
+        patch.setattr(labelled, 'read', failing)
         expected = UsageError if isinstance(error, OSError) else type(error)
         with pytest.raises(expected):
             records.prepare(tmp_path, drawn, SIZE)

@@ -100,15 +100,15 @@ from pneumojax.data import labelled, records, shards, siim
 from pneumojax.errors import UsageError
 root, cache, mode = sys.argv[1:]
 examples = siim.find(root).examples
-load = labelled.load
+read = labelled.read
 seen = []
 def slow(example):
     seen.append(example)
     if mode == 'hang' and len(seen) > 4:
         print('hanging\\n', end='', flush=True)  # at once: two threads may be here
         time.sleep(60)
-    return load(example)
-labelled.load = slow
+    return read(example)
+labelled.read = slow
 if mode == 'processes':
     shards.SHARD_SIZE, shards.PROCESSES_FROM, shards.cores = 2, 1, lambda: 2
     gc.disable()  # Python drops a Ctrl-C that comes in a callback of the collector, and JAX has one

@@ -388,8 +388,8 @@ def test_images_on_the_device_give_the_same_bits_and_steps_wait_for_nothing(
 
 
 def test_prepare_decodes_once_for_all_stages(config, tmp_path, monkeypatch):
-    loads, load = [], labelled.load
-    monkeypatch.setattr(labelled, 'load', lambda e: (loads.append(e.image_id), load(e))[1])
+    loads, read = [], labelled.read
+    monkeypatch.setattr(labelled, 'read', lambda e: (loads.append(e.image_id), read(e))[1])
     config.data.cache = str(tmp_path / 'cache')
     config.stages = {'one': {'image_size': 16}, 'two': {'image_size': 24}}
     stages.prepare(config, tmp_path / 'run')
