@@ -20,6 +20,7 @@ from pydicom.tag import Tag
 
 from pneumojax import limits
 from pneumojax.data import codestreams, display, headers, jpeg12, sandbox, strict_jpeg
+from pneumojax.data.plain_dicom import Plain, take_apart
 from pneumojax.limits import MAX_PIXELS
 
 _REQUIRED = (
@@ -79,6 +80,9 @@ def read(
     """
     try:
         dataset = _open(path, max_pixels)
+        if isinstance(dataset, Plain):
+            with _turn(dataset.rows * dataset.columns):
+                return strict_jpeg.decode(dataset.frame)
         if square:
             _check_square(dataset)
         with _turn(dataset.Rows * dataset.Columns):
@@ -169,10 +173,13 @@ def _turn(pixels: int):
     return one_large if pixels > _LARGE else contextlib.nullcontext()
 
 
-def _open(path: str | os.PathLike, max_pixels: int) -> pydicom.Dataset:
+def _open(path: str | os.PathLike, max_pixels: int) -> Plain | pydicom.Dataset:
     """Reads only the tags that make the image, none of which identifies anyone."""
     try:
         with limits.open_file(path, limits.MAX_IMAGE_BYTES) as file:
+            plain = take_apart(file.getvalue()) if isinstance(file, io.BytesIO) else None
+            if plain and plain.rows * plain.columns <= max_pixels and _has_8_bits(plain):
+                return plain
             _check_inflated(file)
             dataset = pydicom.dcmread(file, specific_tags=_TAGS)
     except limits.TooLarge as error:
@@ -217,6 +224,11 @@ def _open(path: str | os.PathLike, max_pixels: int) -> pydicom.Dataset:
     if not 1 <= stored <= allocated <= 32:
         raise DicomError(f'stores {stored} of {allocated} bits, expected 1 to 32; {_EXPORT_AGAIN}')
     return dataset
+
+
+def _has_8_bits(plain: Plain) -> bool:
+    shape = plain.rows, plain.columns
+    return codestreams.check(plain.frame, uid.JPEGBaseline8Bit, *shape, 8) == 8
 
 
 def _decode(dataset: pydicom.Dataset) -> np.ndarray:

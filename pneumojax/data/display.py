@@ -19,7 +19,7 @@ import pydicom
 from pydicom.tag import Tag
 
 # What changes values, besides the sense of MONOCHROME1.
-_TAGS = {
+TAGS = {
     Tag(keyword)
     for keyword in (
         'PixelPaddingValue', 'ModalityLUTSequence', 'RescaleSlope', 'RescaleIntercept',
@@ -92,7 +92,7 @@ def _as_stored(pixels: np.ndarray, dataset: pydicom.Dataset, bits: int) -> bool:
         and pixels.dtype == np.uint8
         and pixels.flags.writeable
         and dataset.PhotometricInterpretation == 'MONOCHROME2'
-        and dataset.keys().isdisjoint(_TAGS)
+        and dataset.keys().isdisjoint(TAGS)
     )
 
 
