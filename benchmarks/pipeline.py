@@ -3,18 +3,25 @@
     python -m benchmarks.run pipeline [--root=DIR] [--images=400]
 
 Beside the bare decode loop (pydicom finds the frame, OpenCV decodes it, nothing is kept) on all
-cores, and beside a PyTorch DataLoader with albumentations on the same files. Everything is read
-once before, so that no disk is measured. Augmentation runs on the device here, inside the training
-step; albumentations' runs in the loader, which is what feeding PyTorch takes.
+cores, in threads of one process and in processes, and beside a PyTorch DataLoader with
+albumentations on the same files. Those processes are warm and keep freed memory, as `prepare`'s own
+do: without it glibc gives the memory of some images back and of others not, and the same loop is up
+to a third slower. `pixel_array` is the loop with the decoder that pydicom picks.
+
+Everything is read once before, so that no disk is measured. Augmentation runs on the device here,
+inside the training step; albumentations' runs in the loader, which is what feeding PyTorch takes.
 """
 
-import itertools
+import functools
 import multiprocessing
+import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
+from unittest import mock
 
 import cv2
 import jax
@@ -22,8 +29,9 @@ import numpy as np
 import pydicom
 from pydicom.encaps import generate_frames
 
-from benchmarks.report import Report, cores, watch
-from pneumojax.data import phantom, pipeline, records, sampling, siim
+from benchmarks.held_memory import give_up, hold
+from benchmarks.report import Report, Usage, cores, watch, watch_in_turn
+from pneumojax.data import phantom, pipeline, records, sampling, shards, siim
 
 BATCH = 16
 
@@ -37,6 +45,9 @@ def add_options(parser) -> None:
     parser.add_argument('--drawn-size', type=int, default=1024, help='of phantoms, pixels')
     parser.add_argument('--sizes', type=int, nargs='+', default=[256, 512], help='of the records')
     parser.add_argument('--repeats', type=int, default=5, help='of every measurement')
+    parser.add_argument(
+        '--held', action='store_true', help='records go to memory the machine has, see held_memory'
+    )
     parser.add_argument('--no-torch', action='store_true', help='leave the DataLoader out')
 
 
@@ -54,16 +65,10 @@ def measure(options) -> Report:
             'busy. of bare: by the images/s of the faster bare decode loop.'
         ]  # fmt: skip
 
-        def add(part: str, call: Callable[[], object], count: int = len(examples)) -> float:
-            usage = watch(call, options.repeats)
-            rate = count / usage.seconds
-            rows.append({
-                'part': part, 'images/s': rate, 'per core': rate / max(usage.own_cores, 1e-9),
-                'of bare': None, 'own cores': usage.own_cores, 'other cores': usage.other_cores,
-            })  # fmt: skip
-            return rate
+        def add(part: str, call: Callable[[], object], count: int = len(examples)) -> None:
+            rows.append(_row(part, watch(call, options.repeats), count))
 
-        _from_files(add, rows, examples, options.sizes, work)
+        rows += _from_files(examples, options, work)
         for size in options.sizes:
             _from_records(add, records.prepare(work / 'cache', examples, size), size)
         if not options.no_torch:
@@ -71,32 +76,76 @@ def measure(options) -> Report:
         return Report(rows, notes)
 
 
-def _from_files(add, rows, examples, sizes, work) -> None:
+def _row(part: str, usage: Usage, count: int) -> dict[str, object]:
+    rate = count / usage.seconds
+    return {
+        'part': part, 'images/s': rate, 'per core': rate / max(usage.own_cores, 1e-9),
+        'of bare': None, 'own cores': usage.own_cores, 'other cores': usage.other_cores,
+    }  # fmt: skip
+
+
+def _from_files(examples, options, work) -> list[dict[str, object]]:
     paths = [e.path for e in examples]
     for path in paths:
         pathlib.Path(path).read_bytes()
-    context = multiprocessing.get_context('forkserver')
-    with ProcessPoolExecutor(cores(), mp_context=context) as processes:
-        list(processes.map(bare_decode, paths, chunksize=8))  # imports take a second
-        with ThreadPoolExecutor(cores()) as threads:
-            bare = max(
-                add('bare decode, threads', lambda: list(threads.map(bare_decode, paths))),
-                add(
-                    'bare decode, processes',
-                    lambda: list(processes.map(bare_decode, paths, chunksize=8)),
-                ),
-            )
+    ways = {
+        f'prepare {" and ".join(map(str, sizes))}': sizes
+        for sizes in [*([size] for size in options.sizes), options.sizes]
+    }
+    folder, held = work / 'cache', work / 'held'
 
-    for chosen in [*([size] for size in sizes), sizes]:
-        folders = (work / f'cache{i}' for i in itertools.count())
+    def ready(name):
+        shutil.rmtree(folder, ignore_errors=True)
+        if options.held and name in ways:
+            hold(held, len(paths) * sum(map(shards.record_bytes, ways[name])))
 
-        def prepare(chosen=chosen, folders=folders):
-            records.prepare(next(folders), examples, chosen[0], chosen[1:])
+    def prepare(sizes):
+        with give_up(held, lambda: _bytes_in(folder)) if options.held else nullcontext():
+            records.prepare(folder, examples, sizes[0], sizes[1:])
 
-        rate = add(f'prepare {" and ".join(map(str, chosen))}', prepare)
-        rows[-1]['of bare'] = rate / bare
-        for folder in work.glob('cache*'):  # not while the clock runs
-            shutil.rmtree(folder)
+    calls = {name: functools.partial(prepare, sizes) for name, sizes in ways.items()}
+    with _workers(1) as one, _workers(cores()) as several:
+        bare = {
+            'bare decode, threads': lambda: one.submit(_in_threads, paths).result(),
+            'bare decode, processes': lambda: _in_processes(several, bare_decode, paths),
+        }
+        for call in bare.values():
+            call()  # imports take a second
+        taken = watch_in_turn({**bare, **calls}, options.repeats, ready)
+        some = paths[: max(cores(), len(paths) // 8)]
+        slow = watch(lambda: _in_processes(several, pixel_array, some), 1)
+    rows = {name: _row(name, usage, len(paths)) for name, usage in taken.items()}
+    fastest = max(rows[name]['images/s'] for name in bare)
+    for name in calls:
+        rows[name]['of bare'] = rows[name]['images/s'] / fastest
+    return [*rows.values(), _row('pixel_array, processes', slow, len(some))]
+
+
+def _bytes_in(folder) -> int:
+    return sum(path.stat().st_size for path in folder.glob('*/*.array_record'))
+
+
+def _workers(count: int) -> ProcessPoolExecutor:
+    """Processes that keep freed memory; each is started by one that has read these variables."""
+    context = multiprocessing.get_context('spawn')
+    with mock.patch.dict(os.environ, shards.KEEP_MEMORY):
+        pool = ProcessPoolExecutor(count, mp_context=context)
+        _exhaust(pool.map(int, range(64 * count)))  # starts all of them
+    return pool
+
+
+def _in_threads(paths) -> None:
+    with ThreadPoolExecutor(cores()) as threads:
+        _exhaust(threads.map(bare_decode, paths))
+
+
+def _in_processes(pool, function, paths) -> None:
+    _exhaust(pool.map(function, paths, chunksize=8))
+
+
+def pixel_array(path: str) -> None:
+    """Reads one file and has pydicom decode its pixels."""
+    _ = pydicom.dcmread(path).pixel_array
 
 
 def bare_decode(path: str) -> None:

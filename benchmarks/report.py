@@ -8,7 +8,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -68,14 +68,39 @@ def watch(call: Callable[[], Any], repeats: int) -> Usage:
       repeats: calls. Those during which others used a tenth of a core or more count only where
         there is nothing else; then the least disturbed one is returned.
     """
-    taken = []
-    for _ in range(repeats):
-        own, busy, start = _own_seconds(), _busy_seconds(), time.perf_counter()
-        call()
-        wall = time.perf_counter() - start
-        own = (_own_seconds() - own) / wall
-        other = None if busy is None else max(0.0, (_busy_seconds() - busy) / wall - own)
-        taken.append(Usage(wall, own, other))
+    return watch_in_turn({'': call}, repeats)['']
+
+
+def watch_in_turn(
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    before: Callable[[str], Any] = lambda name: None,
+) -> dict[str, Usage]:
+    """Times several things in turn, so that a machine's moods meet all of them alike.
+
+    Args:
+      calls: by name, as for `watch`; each is called once a round.
+      rounds: how many.
+      before: called with the name before each of them, while the clock stands.
+    """
+    taken: dict[str, list[Usage]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            before(name)
+            taken[name].append(_once(call))
+    return {name: _middle(usages) for name, usages in taken.items()}
+
+
+def _once(call) -> Usage:
+    own, busy, start = _own_seconds(), _busy_seconds(), time.perf_counter()
+    call()
+    wall = time.perf_counter() - start
+    own = (_own_seconds() - own) / wall
+    other = None if busy is None else max(0.0, (_busy_seconds() - busy) / wall - own)
+    return Usage(wall, own, other)
+
+
+def _middle(taken: list[Usage]) -> Usage:
     quiet = sorted(u for u in taken if u.other_cores is None or u.other_cores < 0.1)
     return quiet[len(quiet) // 2] if quiet else min(taken, key=lambda u: u.other_cores)
 

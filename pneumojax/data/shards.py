@@ -42,7 +42,7 @@ MAX_PROCESSES = 32  # some 100 MB each
 _AT_A_TIME = 16  # images that a helper tells of in one line
 # glibc gives each image's memory back to the system and takes it anew, page by page: a third of a
 # helper's time. Other systems do not read these.
-_KEEP_MEMORY = {
+KEEP_MEMORY = {
     'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
     'MALLOC_TRIM_THRESHOLD_': str(256 << 20),
 }
@@ -135,7 +135,7 @@ def _by_processes(
             contextlib.ExitStack() as running:  # fmt: skip
         for _ in range(count):
             helper = child.start(
-                __name__, _KEEP_MEMORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                __name__, KEEP_MEMORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 process_group=0,
             )  # fmt: skip
             open_.callback(_close, helper)
