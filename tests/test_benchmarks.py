@@ -2,12 +2,13 @@
 
 import importlib
 import json
+import time
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import report, run
+from benchmarks import held_memory, report, run
 from configs import base
 from pneumojax.models import build, pretrained
 
@@ -49,6 +50,36 @@ def test_the_median_of_the_timed_calls(monkeypatch):
     timing = report.seconds(lambda: calls.append(1), repeats=3, warmup=2)
     assert timing == (2, 1, 5)
     assert len(calls) == 5
+
+
+def test_calls_in_turn_are_each_judged_by_their_quiet_middle(monkeypatch):
+    seconds = {'a': iter([3, 1, 2]), 'b': iter([9, 8, 7])}
+    others = {'a': iter([0.5, 0, 0]), 'b': iter([0.2, 0.3, 0.4])}
+    order = []
+    monkeypatch.setattr(
+        report, '_once', lambda call: report.Usage(next(seconds[call]), 2, next(others[call]))
+    )
+    usages = report.watch_in_turn({'a': 'a', 'b': 'b'}, 3, order.append)
+    assert order == ['a', 'b'] * 3
+    assert usages['a'].seconds == 2  # of the two that were not disturbed
+    assert usages['b'] == (9, 2, 0.2)  # none was: the least
+
+
+def test_held_memory_goes_as_something_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(held_memory, '_PIECE', 10)
+    monkeypatch.setattr(held_memory, '_AHEAD', 20)
+    monkeypatch.setattr(held_memory, '_EVERY', 0.001)
+    folder = tmp_path / 'held'
+    held_memory.hold(folder, 100)
+    assert sum(path.stat().st_size for path in folder.iterdir()) == 140
+    written = []
+    with held_memory.give_up(folder, lambda: sum(written)):
+        for more, left in ((0, 120), (35, 90), (65, 20)):
+            written.append(more)
+            deadline = time.monotonic() + 10
+            while len(list(folder.iterdir())) * 10 != left and time.monotonic() < deadline:
+                time.sleep(0.001)
+            assert len(list(folder.iterdir())) * 10 == left
 
 
 def test_the_pytorch_peer_is_the_same_network():
