@@ -3,9 +3,10 @@
 A record is the image's bytes and then the mask's, eight pixels a byte: fast to read, no parser. The
 bytes of a shard follow from its examples and its size alone, whoever writes it.
 
-Reading tags and ArrayRecord's writer hold Python's lock for about a millisecond an image, so beyond
-two cores more threads do nothing. Large data sets are written by helper processes, each a shard at
-a time. The two sides speak in lines of JSON over pipes: nothing is unpickled.
+Reading tags and ArrayRecord's writer hold Python's lock, for the plainest files some tenths of a
+millisecond an image, for others more: beyond a few cores more threads do nothing. Large data sets
+are written by helper processes, each a shard at a time. The two sides speak in lines
+of JSON over pipes: nothing is unpickled.
 """
 
 import contextlib
