@@ -223,6 +223,11 @@ def _open(path: str | os.PathLike, max_pixels: int) -> Plain | pydicom.Dataset:
         )
     if not 1 <= stored <= allocated <= 32:
         raise DicomError(f'stores {stored} of {allocated} bits, expected 1 to 32; {_EXPORT_AGAIN}')
+    if tags['PixelRepresentation'] not in (0, 1):
+        raise DicomError(
+            'its pixels are neither signed nor unsigned (tag PixelRepresentation, 0 or 1); '
+            f'{_EXPORT_AGAIN}'
+        )
     return dataset
 
 

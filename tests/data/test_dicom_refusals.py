@@ -53,6 +53,7 @@ def test_what_is_no_file(tmp_path):
         ({'BitsStored': 0}, '0 of 8 bits'),
         ({'BitsStored': 12}, '12 of 8 bits'),
         ({'BitsAllocated': 64, 'BitsStored': 64}, '64 of 64 bits'),
+        ({'PixelRepresentation': 64}, 'neither signed nor unsigned'),
         ({'WindowCenter': 5, 'WindowWidth': 9, 'VOILUTFunction': 'CUBIC'}, 'none of LINEAR'),
     ],
 )
