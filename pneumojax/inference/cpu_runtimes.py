@@ -71,10 +71,14 @@ def _round_kernels(model) -> None:
     """OpenVINO would round each weight by itself; after this there is nothing left to round."""
     from openvino import opset13
 
+    round_kernel = {
+        'Convolution': rounding.to_bfloat16,
+        'ConvolutionBackpropData': rounding.transposed_to_bfloat16,
+    }
     for operation in model.get_ops():
-        if operation.get_type_name() == 'Convolution':
+        if kind := round_kernel.get(operation.get_type_name()):
             kernel = operation.input_value(1).get_node()
-            rounded = opset13.constant(rounding.to_bfloat16(kernel.data))
+            rounded = opset13.constant(kind(kernel.data))
             operation.input(1).replace_source_output(rounded.output(0))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from pneumojax.errors import UsageError
 
 MODEL, DESCRIPTION = 'unet.onnx', 'unet.onnx.json'
-VERSION = 2  # of the graph; a copy of another version is made anew
+VERSION = 3  # of the graph; a copy of another version is made anew
 
 
 class CannotExport(UsageError):

@@ -120,9 +120,29 @@ def _logits(graph, x, normalization, shape):
                 x = graph.node('Concat', [x, skip], axis=1)
             x = graph.convolution(x, *first)
         x = graph.convolution(x, *second)
-    head = ('head',)
-    kernel = graph.take('params', *head, 'kernel').transpose(3, 2, 0, 1)
-    return graph.convolution(x, kernel, graph.take('params', *head, 'bias'), relu=False), deepest
+    kernel = graph.take('params', 'head', 'kernel').transpose(3, 2, 0, 1)
+    return _head(graph, x, kernel, graph.take('params', 'head', 'bias'), shape), deepest
+
+
+def _head(graph, x, kernel, bias, shape):
+    """The last convolution, to one channel: [B, 1, H, W].
+
+    Processors compute 16 channels for the price of one. So where the size allows, one step of a
+    convolution with stride 4 computes 4 x 4 pixels, as channels: the kernel of each is the same
+    3 x 3 at another place among 6 x 6.
+    """
+    if not all(isinstance(size, int) and size % 4 == 0 for size in shape[1:]):
+        return graph.convolution(x, kernel, bias, relu=False)
+    pixels = np.zeros((4, 4, kernel.shape[1], 6, 6))
+    for row in range(4):
+        for column in range(4):
+            pixels[row, column, :, row : row + 3, column : column + 3] = kernel[0]
+    kernel, bias = pixels.reshape(16, -1, 6, 6), np.tile(bias, 16)
+    x = graph.node(
+        'Conv', [x, graph.constant(kernel), graph.constant(bias)],
+        kernel_shape=[6, 6], strides=[4, 4], pads=[1, 1, 1, 1],
+    )  # fmt: skip
+    return graph.node('DepthToSpace', [x], blocksize=4, mode='DCR')
 
 
 def _image_head(graph, deepest):
@@ -147,21 +167,19 @@ def _residual_block(graph, x, path, stride):
 def _upsampled_convolution(graph, x, skip, kernel, bias):
     """The 3 x 3 convolution and ReLU over x, doubled by nearest neighbour, and the skip beside it.
 
-    At an even row the kernel's rows see rows i - 1, i, i of x, at the next one i, i, i + 1: two
-    different rows each, and so for columns. So each of the output's four phases is a 2 x 2
-    convolution of x itself, with sums of taps: 4 products instead of 9. One convolution computes
-    all four at every corner between pixels of x. The pixels around a corner are the last phase of
-    the pixel before it and the first of the one after; those beyond the edge are cut off.
+    Pixel i of x is seen as 2i and 2i + 1. Output j = 2i + d sees it, by row and by column, through
+    the taps t with j + t - 1 in {2i, 2i + 1}: t = 1 - d and 2 - d, as far as there are. So it is a
+    transposed convolution of stride 2, whose kernel holds sums of taps for d = -1, 0, 1, 2: each
+    output has 4 products instead of 9.
     """
-    sums = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]])  # last phase, first phase
+    sums = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
     channels = graph.channels[x]
-    # [4 O, I, 2, 2], the phase varies slowest, as DepthToSpace has it.
-    phases = np.einsum('apy,bqx,oiyx->aboipq', sums, sums, kernel[:, :channels])
-    phases = phases.reshape(-1, channels, 2, 2)
+    transposed = np.einsum('dy,ex,oiyx->iode', sums, sums, kernel[:, :channels])
     here = bias if skip is None else np.zeros_like(bias)
-    x = graph.convolution(x, phases, np.tile(here, 4), relu=False)
-    x = graph.node('DepthToSpace', [x], blocksize=2, mode='DCR')
-    x = graph.node('Slice', [x, graph.ints(1, 1), graph.ints(-1, -1), graph.ints(2, 3)])
+    x = graph.node(
+        'ConvTranspose', [x, graph.constant(transposed), graph.constant(here)],
+        kernel_shape=[4, 4], strides=[2, 2], pads=[1, 1, 1, 1],
+    )  # fmt: skip
     if skip is not None:
         beside = graph.convolution(skip, kernel[:, channels:], bias, relu=False)
         x = graph.node('Add', [beside, x])

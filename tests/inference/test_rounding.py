@@ -36,3 +36,27 @@ def test_ties_and_steps_are_rounded_as_ml_dtypes_does():
     ]).reshape(-1, 1, 1, 1)  # fmt: skip
     expected = exact.astype(ml_dtypes.bfloat16).astype(np.float32)
     np.testing.assert_array_equal(rounding.to_bfloat16(exact), expected)
+
+
+def test_zeros_stay_zeros_and_hand_on_what_they_were_handed():
+    exact = kernel(16, 8, 5, 5)
+    exact[:, :, 1:3, 2] = 0
+    rounded = rounding.to_bfloat16(exact)
+    np.testing.assert_array_equal(rounded == 0, exact == 0)
+    wrong = np.abs((rounded - exact.astype(np.float64)).sum(axis=(2, 3)))
+    assert (wrong <= np.abs(exact).max() * 2**-8).all()
+
+
+def test_what_each_output_of_a_transposed_convolution_sees_keeps_its_sum():
+    """Outputs at even and odd places of an image of ones, by PyTorch's definition."""
+    torch = pytest.importorskip('torch')
+    exact = kernel(3, 16, 4, 4)
+    rounded = rounding.transposed_to_bfloat16(exact)
+    np.testing.assert_array_equal(rounded, rounded.astype(ml_dtypes.bfloat16).astype(np.float32))
+    ones = torch.ones(1, 1, 4, 4, dtype=torch.float64)
+    for plane in range(3):  # one input channel at a time
+        wrong = torch.nn.functional.conv_transpose2d(
+            ones, torch.from_numpy((rounded - exact.astype(np.float64))[plane, None]), stride=2
+        )
+        inside = wrong[0, :, 2:-2, 2:-2].numpy()  # all taps there
+        assert 0 < np.abs(inside).max() <= np.abs(exact).max() * 2**-8

@@ -49,8 +49,9 @@ def run(model, images):
         (1, 'unit', ('horizontal',), (2, 33, 47), 'none'),
         (3, 'imagenet', ('vertical', 'horizontal'), (1, 64, 17), 'gate'),
         (3, 'imagenet_grey', (), (3, 1, 1), 'auxiliary'),
-        (1, 'unit', (), (2, 32, 96), 'none'),  # every first convolution before its upsampling
+        (1, 'unit', (), (2, 32, 96), 'none'),  # every first convolution is transposed
         (1, 'unit', ('horizontal',), (1, 40, 48), 'none'),  # those of the later blocks
+        (1, 'unit', (), (1, 34, 36), 'none'),  # the last one's, without the head's 4 x 4 pixels
     ],
 )
 def test_it_computes_what_flax_computes_at_any_size(channels, normalization, flips, shape, head):
@@ -72,16 +73,17 @@ def test_it_computes_what_flax_computes_at_any_size(channels, normalization, fli
 def test_resnet34_has_its_layers_and_no_batch_norm():
     """1 + 2 x 16 + 3 convolutions in the encoder, 10 in the decoder, 1 head; golden.
 
-    At a size that is no multiple of 32. At one, the first convolutions of four of the decoder's
-    blocks are two each, for what comes from below and what from beside.
+    At a size that is no multiple of 32. At one, what comes from below in each of the decoder's
+    blocks is convolved as it is doubled; four have a convolution of what comes from beside, too.
     """
     _, variables = network(stages=(3, 4, 6, 3))
-    for size, convolutions, resized in ((63, 47, 5), ('size', 47, 5), (64, 47 + 4, 0)):
+    for size, convolutions, resized in ((63, 47, 5), ('size', 47, 5), (64, 47 - 5 + 4, 0)):
         shape = (1, size, size)
         model = onnx_graph.make(variables, normalization='unit', flips=(), shape=shape)
         kinds = [node.op_type for node in model.graph.node]
         assert kinds.count('Conv') == convolutions
         assert kinds.count('Resize') == resized
+        assert kinds.count('ConvTranspose') == 5 - resized
     assert kinds.count('MaxPool') == 1
     assert 'BatchNormalization' not in kinds
 
