@@ -1,12 +1,10 @@
 """Prediction on this machine: JAX, the exported network, and the same network in PyTorch.
 
-    python -m benchmarks.run predict [--run=RUN] [--size=512] [--agreement=200]
+    python -m benchmarks.run predict [--run=RUN] [--size=512]
 
 Every way predicts the same squares with the same weights and flips, in turns, several rounds; the
 median round counts. Then each predicts a folder of DICOM files, file to mask, through the same
 threads; and a fresh process predicts one file with everything that the command writes by default.
-With --agreement, masks of so many other phantoms are compared with those of JAX in float32; random
-weights mark nothing, so that wants a trained --run.
 """
 
 import functools
@@ -20,15 +18,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.report import Report, cores
 from configs import base
 from pneumojax.data import phantom
-from pneumojax.inference import metrics, runtimes, thresholds
+from pneumojax.inference import runtimes
 from pneumojax.inference.ensemble import Ensemble
 from pneumojax.inference.predict import Options, write_outputs
-from pneumojax.inference.streaming import Item, load, predicted_rows
+from pneumojax.inference.streaming import Item, predicted_rows
 from pneumojax.models import build, pretrained
 from pneumojax.outputs.folder import OutputFolder
 from pneumojax.run import Run
@@ -59,7 +56,6 @@ def add_options(parser) -> None:
     parser.add_argument('--rounds', type=int, default=5, help='of which the median counts (5)')
     parser.add_argument('--files', type=int, default=16, help='of the folder; 0: leave out (16)')
     parser.add_argument('--fresh', type=int, default=3, help='fresh processes; 0: leave out (3)')
-    parser.add_argument('--agreement', type=int, default=0, help='phantoms whose masks to compare')
     parser.add_argument('--only', default='', help='such as jax,openvino:auto (all there are)')
 
 
@@ -79,12 +75,6 @@ def measure(options) -> Report:
             _folder(found, rows, root)
         if options.fresh:
             _fresh(run, rows, root, options.fresh)
-        if options.agreement:
-            phantom.write_dataset(
-                root / 'others', num_images=options.agreement, size=512, seed=12,
-                positive_share=0.5,
-            )  # fmt: skip
-            _agreement(found, rows, root)
     return Report(rows, [
         f'{config.image_size} px, width {config.model.width}, flips '
         f'{found[0].many.members[0].flips}, batches of {options.batch}, {cores()} cores',
@@ -222,28 +212,6 @@ def _fresh(run, rows, root, repeats) -> None:
             if not any((output / 'masks').iterdir()):
                 raise RuntimeError('a fresh process wrote no mask')
         row['first mask, s'] = statistics.median(taken)
-
-
-def _agreement(found, rows, root) -> None:
-    """Dice of each way's masks with those of JAX in float32, where these mark something."""
-    paths = sorted((root / 'others').rglob('*.dcm'))
-    scores = [[] for _ in found]
-    for path in tqdm(paths, desc='agreement'):
-        loaded = load(Item(str(path), path.name, path.stem), found[0].one.sizes)
-        image, aspect = loaded.radiograph.image, loaded.radiograph.aspect
-        batch = {size: square[None] for size, square in loaded.squares.items()}
-        masks = []
-        for way in found:
-            squares = {size: p[0] for size, p in way.one.predict(batch).items()}
-            probability = way.one.unfit(squares, image.shape, aspect)
-            masks.append(thresholds.apply(way.one.rule, probability))
-        for score, mask in zip(scores, masks, strict=True):
-            if masks[0].any() or mask.any():
-                score.append(metrics.dice(mask, masks[0]))
-    for row, score in zip(rows, scores, strict=True):
-        row['marked'] = len(score)
-        row['Dice with JAX'] = f'{np.mean(score):.5f}' if score else None
-        row['lowest'] = f'{np.min(score):.5f}' if score else None
 
 
 def make_run(path, options) -> Run:

@@ -17,6 +17,7 @@ from pneumojax.errors import UsageError
 from pneumojax.progress import show_log
 
 BENCHMARKS = {
+    'agreement': 'masks of the exported network beside those of JAX in float32',
     'end_to_end': 'from DICOM files through both stages to a submission, every part',
     'pipeline': 'from DICOM files to records and from records to batches, per core',
     'predict': 'one image, a folder, a first mask: JAX, the exported network, PyTorch',

@@ -81,9 +81,10 @@ RUNTIME = flags.DEFINE_enum(
     'TPU, else JAX.',
 )  # fmt: skip
 PRECISION = flags.DEFINE_enum(
-    'precision', 'auto', ['auto', 'float32', 'bfloat16'],
-    'predict: auto is bfloat16 where the processor has instructions for it and the runtime is '
-    'OpenVINO, else float32; with JAX as trained.',
+    'precision', 'auto', ['auto', 'mixed', 'float32', 'bfloat16'],
+    'predict: mixed is bfloat16, and float32 again for images whose mask hangs on rounding. auto '
+    'is mixed where the processor has instructions for bfloat16 and the runtime is OpenVINO, else '
+    'float32; with JAX as trained.',
 )  # fmt: skip
 
 

@@ -9,15 +9,15 @@ from pneumojax.inference import rounding
 from pneumojax.inference.runtimes import Network
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-OPENVINO_PRECISIONS = {'float32': 'f32', 'bfloat16': 'bf16'}
 
 
 class OpenVINO:
     """Each image is a request of its own; the layers of one are shared by all cores.
 
     Args:
-      precision: 'float32'; 'bfloat16'; or 'auto', bfloat16 where the processor has instructions
-        for it (AVX512-BF16, AMX): without them it would be emulated, and slower.
+      precision: 'float32'; 'bfloat16'; 'mixed', which is bfloat16 for whoever asks for a network,
+        and float32 for an exact one; or 'auto', mixed where the processor has instructions for
+        bfloat16 (AVX512-BF16, AMX): without them it would be emulated, and slower.
     """
 
     name = 'openvino'
@@ -28,26 +28,34 @@ class OpenVINO:
         self._core = openvino.Core()
         able = 'BF16' in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
         if precision == 'auto':
-            precision = 'bfloat16' if able else 'float32'
-        elif precision == 'bfloat16' and not able:
+            precision = 'mixed' if able else 'float32'
+        elif precision != 'float32' and not able:
             raise UsageError(
-                '--precision=bfloat16: this processor has no instructions for it (AVX512-BF16 or '
-                'AMX); give --precision=float32'
+                f'--precision={precision}: this processor has no instructions for bfloat16 '
+                '(AVX512-BF16 or AMX); give --precision=float32'
             )
         self.precision = precision
 
-    def network(self, model: str | bytes, size: int) -> Network:
-        """Compiles an ONNX file, or its content, for squares of `size` pixels."""
+    def network(self, model: str | bytes, size: int, *, exact: bool = False) -> Network:
+        """Compiles an ONNX file, or its content, for squares of `size` pixels.
+
+        Args:
+          model: path or content.
+          size: of the squares.
+          exact: in float32, whatever the precision.
+        """
         import openvino
+
+        hint = 'f32' if exact or self.precision == 'float32' else 'bf16'
 
         read = self._core.read_model(model)
         read.reshape([1, size, size])
-        if self.precision == 'bfloat16':
+        if hint == 'bf16':
             _round_kernels(read)
         compiled = self._core.compile_model(
             read, 'CPU',
             {
-                'INFERENCE_PRECISION_HINT': OPENVINO_PRECISIONS[self.precision],
+                'INFERENCE_PRECISION_HINT': hint,
                 'INFERENCE_NUM_THREADS': CORES,
                 'NUM_STREAMS': 1,
             },

@@ -1,7 +1,8 @@
 """One or several trained runs as one network: probabilities of squares, averaged over the runs."""
 
 import dataclasses
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +10,11 @@ import numpy as np
 from pneumojax import layout
 from pneumojax.data import geometry
 from pneumojax.errors import UsageError
-from pneumojax.inference import exported, member, runtimes, thresholds
+from pneumojax.inference import doubt, exported, member, runtimes, thresholds
 from pneumojax.progress import log
 from pneumojax.run import Run
+
+Squares = dict[int, np.ndarray]  # side -> [side, side]
 
 
 class Judged(NamedTuple):
@@ -54,6 +57,7 @@ class Ensemble:
         if len({dataclasses.astuple(one.rule) for one in judged}) > 1:
             log.info('the runs have different thresholds; those of %s are used', runs[0].path)
         self.batch_size = self.members[0].batch_size
+        self._exact: _Lazily | None = None
         if images is not None:
             self.batch_size = max(1, min(self.batch_size, images))
         if choice.name == 'jax':
@@ -82,9 +86,10 @@ class Ensemble:
             runtime = cpu_runtimes.OpenVINO(choice.precision)
         else:
             runtime = cpu_runtimes.OnnxRuntime()
-        self._networks = [
-            runtime.network(export_cache.model_of(m), m.image_size) for m in self.members
-        ]
+        models = [(export_cache.model_of(m), m.image_size) for m in self.members]
+        self._networks = [runtime.network(*model) for model in models]
+        if choice.name == 'openvino' and runtime.precision == 'mixed':
+            self._exact = _Lazily(lambda: [runtime.network(*m, exact=True) for m in models])
         self.runtime = {'name': runtime.name, 'precision': runtime.precision}
 
     @property
@@ -106,10 +111,13 @@ class Ensemble:
         Returns:
           side -> float32 [B, side, side].
         """
+        return self._predict(self._networks, batch)
+
+    def _predict(self, networks, batch):
         # All members are started before the first result is waited for.
         started = [
             (m.image_size, network(batch[m.image_size]))
-            for m, network in zip(self.members, self._networks, strict=True)
+            for m, network in zip(self.members, networks, strict=True)
         ]
         sums: dict[int, np.ndarray] = {}
         for size, result in started:
@@ -117,11 +125,34 @@ class Ensemble:
             sums[size] = sums[size] + squares if size in sums else squares
         return {size: total / np.float32(self.share(size)[0]) for size, total in sums.items()}
 
+    def probability(
+        self, images: Squares, predicted: Squares, shape: tuple[int, int], aspect: float
+    ) -> tuple[np.ndarray, bool]:
+        """Probabilities of one image at its original size, to make its mask of.
+
+        Where precision is mixed and the mask hangs on rounding, the image is predicted again in
+        float32. Any thread may call this.
+
+        Args:
+          images: side -> uint8 [side, side], what was predicted.
+          predicted: side -> float32 [side, side], what `predict` said.
+          shape, aspect: see `unfit`.
+
+        Returns:
+          (float32 [H, W], whether it was predicted again).
+        """
+        whole = self.unfit(predicted, shape, aspect)
+        if self._exact is None or not doubt.hangs_on_rounding(self.rule, whole):
+            return whole, False
+        batch = {size: image[None] for size, image in images.items()}
+        again = self._predict(self._exact(), batch)
+        return self.unfit({size: p[0] for size, p in again.items()}, shape, aspect), True
+
     def share(self, size: int) -> tuple[int, int]:
         """(members of that size, members)."""
         return sum(m.image_size == size for m in self.members), len(self.members)
 
-    def unfit(self, squares: dict[int, np.ndarray], shape: tuple[int, int], aspect: float):
+    def unfit(self, squares: Squares, shape: tuple[int, int], aspect: float):
         """Probabilities of one image at its original size, averaged over all members.
 
         Args:
@@ -140,6 +171,19 @@ class Ensemble:
                 whole = whole * np.float32(part / all_members)
             result = whole if result is None else result + whole
         return result
+
+
+class _Lazily:
+    """What a function returns, called when it is first wanted, once, by whichever thread."""
+
+    def __init__(self, make: Callable[[], list[runtimes.Network]]):
+        self._make, self._lock, self._made = make, threading.Lock(), None
+
+    def __call__(self) -> list[runtimes.Network]:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+        return self._made
 
 
 def _judged(run: Run) -> Judged:

@@ -21,8 +21,8 @@ from pneumojax.data import headers, inputs, rle
 from pneumojax.data.quiet import quiet_libraries
 from pneumojax.errors import UsageError
 from pneumojax.inference import metrics, thresholds
-from pneumojax.inference.ensemble import Ensemble
-from pneumojax.inference.streaming import Item, Loaded, Row, Squares, predicted_rows, stamp
+from pneumojax.inference.ensemble import Ensemble, Squares
+from pneumojax.inference.streaming import Item, Loaded, Row, predicted_rows, stamp
 from pneumojax.outputs import heatmap, overlay, report, submission
 from pneumojax.outputs.folder import OutputFolder
 from pneumojax.progress import log
@@ -115,6 +115,7 @@ def _predict_files(ensemble, source, files, folder, options) -> collections.Coun
             results.add(row)
             counts[row['status']] += 1
             counts['marked'] += bool(row['area_px'])
+            counts['again'] += bool(row.get('predicted_again'))
             bar.update()
     return counts
 
@@ -126,7 +127,9 @@ def write_outputs(
     radiograph, name = loaded.radiograph, loaded.item.name
     assert radiograph is not None  # only what was read is predicted
     image = radiograph.image
-    probability = ensemble.unfit(squares, image.shape, radiograph.aspect)
+    probability, again = ensemble.probability(
+        loaded.squares, squares, image.shape, radiograph.aspect
+    )
     mask = thresholds.apply(ensemble.rule, probability)
     row, area = loaded.row, int(np.count_nonzero(mask))
     row |= {
@@ -134,6 +137,7 @@ def write_outputs(
         'area_px': area,
         'shape': list(image.shape),
         'rle': rle.encode(mask),
+        'predicted_again': again,
     }
     if radiograph.spacing:
         row['area_mm2'] = area * radiograph.spacing[0] * radiograph.spacing[1]
@@ -234,6 +238,8 @@ def _summarize(counts: collections.Counter, folder) -> int:
         'see %s',
         counts['ok'], counts['marked'], counts['skipped'], counts['error'], folder / 'results.csv',
     )  # fmt: skip
+    if counts['again']:
+        log.info('%d predicted again in float32: their masks hung on rounding', counts['again'])
     if not counts['ok']:
         log.warning('no radiograph was found; results.csv says what each file is')
     return 3 if counts['error'] else 0

@@ -15,7 +15,7 @@ import numpy as np
 from pneumojax.errors import UsageError
 
 NAMES = ('auto', 'jax', 'openvino', 'onnxruntime')
-PRECISIONS = ('auto', 'float32', 'bfloat16')
+PRECISIONS = ('auto', 'mixed', 'float32', 'bfloat16')
 
 # Starts the prediction of uint8 [B, S, S]; what it returns waits for float32 [B, S, S].
 Network = Callable[[np.ndarray], Callable[[], np.ndarray]]
@@ -35,8 +35,10 @@ def choose(runtime: str = 'auto', precision: str = 'auto') -> Choice:
     Args:
       runtime: one of `NAMES`. 'auto' is OpenVINO, else ONNX Runtime, where one is installed and
         JAX has no accelerator here; else JAX.
-      precision: one of `PRECISIONS`. 'auto' is bfloat16 where OpenVINO runs on a processor that
-        has instructions for it, else float32; with JAX it is the run's `model.dtype`.
+      precision: one of `PRECISIONS`. 'mixed' is bfloat16, and float32 for images whose mask hangs
+        on rounding, see `inference.doubt`; OpenVINO alone has it. 'auto' is mixed where OpenVINO
+        runs on a processor that has instructions for bfloat16, else float32; with JAX it is the
+        run's `model.dtype`.
 
     Raises:
       UsageError: not a runtime or precision, not installed, or a precision that it does not have.
@@ -48,7 +50,7 @@ def choose(runtime: str = 'auto', precision: str = 'auto') -> Choice:
     name = runtime
     if name == 'auto':
         installed = [n for n in ('openvino', 'onnxruntime') if is_installed(n)]
-        if precision == 'bfloat16':
+        if precision in ('mixed', 'bfloat16'):
             installed = [n for n in installed if n == 'openvino']
         name = installed[0] if installed and not has_accelerator() else 'jax'
     elif name != 'jax' and not is_installed(name):
@@ -56,10 +58,14 @@ def choose(runtime: str = 'auto', precision: str = 'auto') -> Choice:
             f"--runtime={name} is not installed; pip install 'pneumojax[cpu]', "
             'or give --runtime=jax'
         )
-    if name == 'onnxruntime' and precision == 'bfloat16':
+    if name == 'onnxruntime' and precision in ('mixed', 'bfloat16'):
         raise UsageError(
-            '--precision=bfloat16: ONNX Runtime computes in float32 on a processor; '
+            f'--precision={precision}: ONNX Runtime computes in float32 on a processor; '
             'give --runtime=openvino or --precision=float32'
+        )
+    if name == 'jax' and precision == 'mixed':
+        raise UsageError(
+            '--precision=mixed needs OpenVINO; give --runtime=openvino, or another precision'
         )
     return Choice(name, precision, runtime != 'auto')
 

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pneumojax.data import geometry, headers, inputs, parallel
-from pneumojax.inference.ensemble import Ensemble
+from pneumojax.inference.ensemble import Ensemble, Squares
 
 _PIXELS_WAITING = 64_000_000  # of originals that wait for the device or the disk
 Row = dict[str, Any]
-Squares = dict[int, np.ndarray]  # side -> [side, side]
 
 
 class Item(NamedTuple):
@@ -35,7 +34,7 @@ class Loaded(NamedTuple):
 
     item: Item
     radiograph: inputs.Radiograph | None
-    squares: dict[int, np.ndarray]  # side -> uint8 [side, side]
+    squares: Squares  # uint8
     row: Row  # what is known so far
 
     @property

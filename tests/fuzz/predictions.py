@@ -39,11 +39,11 @@ class FakeEnsemble:
         """float32 of the squares."""
         return {size: images.astype(np.float32) / 256 for size, images in batch.items()}
 
-    def unfit(self, squares, shape, aspect):
+    def probability(self, images, predicted, shape, aspect):
         """As the true one does for one member."""
         from pneumojax.data import geometry
 
-        return geometry.unfit(squares[32], shape, aspect)
+        return geometry.unfit(predicted[32], shape, aspect), False
 
 
 class Prediction:

@@ -13,7 +13,7 @@ import pytest
 
 from pneumojax.data import phantom
 from pneumojax.errors import UsageError
-from pneumojax.inference import export, exported, runtimes
+from pneumojax.inference import doubt, export, exported, runtimes
 from pneumojax.inference.ensemble import Ensemble
 from pneumojax.inference.predict import Options, predict
 from tests.inference.tiny_runs import write_run
@@ -69,18 +69,45 @@ def test_bfloat16_is_near_and_can_be_refused(runs):
 
     batch = {32: noise(2, 32, 32)}
     if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
-        with pytest.raises(UsageError, match='no instructions'):
-            Ensemble(runs[:1], 'openvino', 'bfloat16')
+        for precision in ('bfloat16', 'mixed'):
+            with pytest.raises(UsageError, match=f'{precision}: .* no instructions'):
+                Ensemble(runs[:1], 'openvino', precision)
         assert Ensemble(runs[:1], 'openvino').runtime['precision'] == 'float32'
     else:
         ensemble = Ensemble(runs[:1], 'openvino')
-        assert ensemble.runtime['precision'] == 'bfloat16'
+        assert ensemble.runtime['precision'] == 'mixed'
         full = Ensemble(runs[:1], 'openvino', 'float32').predict(batch)[32]
         np.testing.assert_allclose(ensemble.predict(batch)[32], full, atol=0.1)
     half = Ensemble(runs[:1], 'jax', 'bfloat16')
     expected = Ensemble(runs[:1], 'jax', 'float32').predict(batch)[32]
     difference = np.abs(half.predict(batch)[32] - expected)
     assert 0 < difference.max() < 0.1
+
+
+def test_mixed_precision_is_float32_where_the_mask_hangs_on_rounding(runs, monkeypatch):
+    import openvino
+
+    if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+        pytest.skip('this processor has no instructions for bfloat16')
+    shape, images = (40, 70), {32: noise(32, 32), 48: noise(48, 48, seed=1)}
+
+    def whole(precision, doubtful):
+        monkeypatch.setattr(doubt, 'hangs_on_rounding', lambda rule, probability: doubtful)
+        ensemble = Ensemble(runs, 'openvino', precision)
+        batch = {size: np.stack([noise(size, size, seed=9), images[size]]) for size in images}
+        predicted = {size: p[1] for size, p in ensemble.predict(batch).items()}
+        return ensemble.probability(images, predicted, shape, 1.0)
+
+    half, full = whole('bfloat16', True), whole('float32', True)
+    assert not half[1]
+    assert not full[1]
+    assert np.abs(half[0] - full[0]).max() > 1e-4
+    settled, again = whole('mixed', False)
+    assert not again
+    np.testing.assert_array_equal(settled, half[0])
+    settled, again = whole('mixed', True)
+    assert again
+    np.testing.assert_allclose(settled, full[0], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +118,7 @@ def test_bfloat16_is_near_and_can_be_refused(runs):
         ('auto', 'auto', (), False, 'jax'),
         ('auto', 'auto', ('openvino', 'onnxruntime'), True, 'jax'),
         ('auto', 'bfloat16', ('onnxruntime',), False, 'jax'),
+        ('auto', 'mixed', ('openvino', 'onnxruntime'), False, 'openvino'),
         ('openvino', 'auto', ('openvino',), True, 'openvino'),
         ('jax', 'float32', ('openvino',), False, 'jax'),
     ],
@@ -106,6 +134,8 @@ def test_choices_that_cannot_be(monkeypatch):
     for runtime, precision, words in (
         ('openvino', 'auto', r'openvino is not installed; pip install .pneumojax\[cpu\]'),
         ('onnxruntime', 'bfloat16', 'float32'),
+        ('onnxruntime', 'mixed', 'float32'),
+        ('jax', 'mixed', 'needs OpenVINO'),
         ('tensorrt', 'auto', '--runtime'),
         ('jax', 'float16', '--precision'),
     ):
