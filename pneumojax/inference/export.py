@@ -123,7 +123,7 @@ def onnx_and_description(member: Member, shape) -> tuple[bytes, dict[str, Any]]:
             raise CannotExport(
                 f"exporting ONNX needs the package {package}; pip install 'pneumojax[cpu]'"
             )
-    from pneumojax.outputs import onnx_graph  # late: the package is an extra
+    from pneumojax.outputs import onnx_builder, onnx_graph  # late: the package is an extra
 
     description, variables = _describe(member, shape), member.variables()
     try:
@@ -137,7 +137,7 @@ def onnx_and_description(member: Member, shape) -> tuple[bytes, dict[str, Any]]:
                 k: v if isinstance(v, str) else json.dumps(v) for k, v in description.items()
             },
         )
-    except onnx_graph.Unknown as error:
+    except onnx_builder.Unknown as error:
         raise CannotExport(
             f'{member.identity["run"]} cannot be exported as ONNX: {error}'
         ) from None

@@ -13,6 +13,7 @@ from pneumojax.models import build
 onnx = pytest.importorskip('onnx', reason="the extra 'cpu' is not installed")
 onnxruntime = pytest.importorskip('onnxruntime', reason="the extra 'cpu' is not installed")
 onnx_graph = importlib.import_module('pneumojax.outputs.onnx_graph')
+onnx_builder = importlib.import_module('pneumojax.outputs.onnx_builder')
 
 
 def network(channels=1, normalization='unit', stages=(1, 1, 1, 1), head='none', seed=0):
@@ -103,8 +104,8 @@ def test_layers_that_it_does_not_know_are_refused_by_name():
     options = {'normalization': 'unit', 'flips': (), 'shape': (1, 8, 8)}
     _, variables = network()
     more = {**variables, 'params': {**variables['params'], 'extra': {'kernel': np.ones(1)}}}
-    with pytest.raises(onnx_graph.Unknown, match='extra/kernel'):
+    with pytest.raises(onnx_builder.Unknown, match='extra/kernel'):
         onnx_graph.make(more, **options)
     less = {k: v for k, v in variables['params'].items() if k != 'head'}
-    with pytest.raises(onnx_graph.Unknown, match='head/kernel'):
+    with pytest.raises(onnx_builder.Unknown, match='head/kernel'):
         onnx_graph.make({**variables, 'params': less}, **options)
