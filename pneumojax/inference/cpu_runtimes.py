@@ -15,9 +15,9 @@ class OpenVINO:
     """Each image is a request of its own; the layers of one are shared by all cores.
 
     Args:
-      precision: 'float32'; 'bfloat16'; 'mixed', which is bfloat16 for whoever asks for a network,
-        and float32 for an exact one; or 'auto', mixed where the processor has instructions for
-        bfloat16 (AVX512-BF16, AMX): without them it would be emulated, and slower.
+      precision: 'float32', 'bfloat16' or 'mixed', which is bfloat16 here: whoever asks for it has a
+        runtime in float32 too. 'auto' is mixed where the processor has instructions for bfloat16
+        (AVX512-BF16, AMX): without them it would be emulated, and slower.
     """
 
     name = 'openvino'
@@ -36,17 +36,11 @@ class OpenVINO:
             )
         self.precision = precision
 
-    def network(self, model: str | bytes, size: int, *, exact: bool = False) -> Network:
-        """Compiles an ONNX file, or its content, for squares of `size` pixels.
-
-        Args:
-          model: path or content.
-          size: of the squares.
-          exact: in float32, whatever the precision.
-        """
+    def network(self, model: str | bytes, size: int) -> Network:
+        """Compiles an ONNX file, or its content, for squares of `size` pixels."""
         import openvino
 
-        hint = 'f32' if exact or self.precision == 'float32' else 'bf16'
+        hint = 'f32' if self.precision == 'float32' else 'bf16'
 
         read = self._core.read_model(model)
         read.reshape([1, size, size])

@@ -88,8 +88,9 @@ class Ensemble:
             runtime = cpu_runtimes.OnnxRuntime()
         models = [(export_cache.model_of(m), m.image_size) for m in self.members]
         self._networks = [runtime.network(*model) for model in models]
-        if choice.name == 'openvino' and runtime.precision == 'mixed':
-            self._exact = _Lazily(lambda: [runtime.network(*m, exact=True) for m in models])
+        if runtime.precision == 'mixed':
+            exact = cpu_runtimes.OpenVINO('float32')
+            self._exact = _Lazily(lambda: [exact.network(*model) for model in models])
         self.runtime = {'name': runtime.name, 'precision': runtime.precision}
 
     @property
@@ -177,13 +178,14 @@ class _Lazily:
     """What a function returns, called when it is first wanted, once, by whichever thread."""
 
     def __init__(self, make: Callable[[], list[runtimes.Network]]):
-        self._make, self._lock, self._made = make, threading.Lock(), None
+        self._make, self._lock = make, threading.Lock()
+        self._made: list[runtimes.Network] | None = None
 
     def __call__(self) -> list[runtimes.Network]:
         with self._lock:
             if self._made is None:
                 self._made = self._make()
-        return self._made
+            return self._made
 
 
 def _judged(run: Run) -> Judged:

@@ -149,8 +149,9 @@ def _image_head(graph, deepest):
 def _stage(graph, x, stage, blocks, height):
     """Residual blocks of one size, the first of which halves it, but for the first stage's."""
     by_rows = isinstance(height, int) and height % 2 ** (stage + 3) == 0  # its own height is even
-    convolution = winograd.convolution if by_rows else _convolution
-    split = functools.partial(winograd.split, graph) if by_rows else lambda x: x
+    # Feature maps are `winograd.Rows` or names.
+    convolution: Any = winograd.convolution if by_rows else _convolution
+    split: Any = functools.partial(winograd.split, graph) if by_rows else lambda x: x
     for block in range(blocks):
         path = ('encoder', f'layer{stage + 1}_{block}')
         first, second = (graph.folded(path, f'conv{i}', f'bn{i}') for i in (1, 2))

@@ -33,12 +33,10 @@ class Rows(NamedTuple):
 
 def split(graph, x: str) -> Rows:
     """Takes a feature map of an even height apart."""
-    ends = (
-        graph.ints(2**62),
-        graph.ints(2),
-        graph.ints(2),
-    )  # to the end, of the height, every second
-    rows = Rows(*(graph.node('Slice', [x, graph.ints(first), *ends]) for first in (0, 1)))
+    last, height, step = graph.ints(2**62), graph.ints(2), graph.ints(2)
+    rows = Rows(
+        *(graph.node('Slice', [x, graph.ints(first), last, height, step]) for first in (0, 1))
+    )
     for row in rows:
         graph.channels[row] = graph.channels[x]
     return rows

@@ -68,19 +68,19 @@ def test_what_exists_is_not_overwritten(run, tmp_path):
 @pytest.mark.parametrize('mistake', ['epsilon', 'padding'])
 def test_a_network_that_differs_from_jax_is_refused(run, tmp_path, monkeypatch, mistake):
     """Mistakes that library converters made, or might."""
-    from pneumojax.outputs import onnx_graph
+    from pneumojax.outputs import onnx_builder
 
     if mistake == 'epsilon':
-        monkeypatch.setattr(onnx_graph, 'EPSILON', 1e-2)
+        monkeypatch.setattr(onnx_builder, 'EPSILON', 1e-2)
     else:
-        node = onnx_graph._Graph.node
+        node = onnx_builder.Graph.node
 
         def unpadded(self, op, inputs, *args, **attributes):
             if op == 'MaxPool':  # as 'SAME' pads an even size: the far edge only
                 attributes['pads'] = [0, 0, 1, 1]
             return node(self, op, inputs, *args, **attributes)
 
-        monkeypatch.setattr(onnx_graph._Graph, 'node', unpadded)
+        monkeypatch.setattr(onnx_builder.Graph, 'node', unpadded)
     with pytest.raises(UsageError, match=r'differs from JAX by up to .*nothing was written'):
         export(run.config(), run, tmp_path / 'new', 'onnx')
     assert not (tmp_path / 'new').exists()
