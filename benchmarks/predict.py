@@ -18,10 +18,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from benchmarks.report import Report, cores
 from configs import base
 from pneumojax.data import phantom
+from pneumojax.errors import UsageError
 from pneumojax.inference import runtimes
 from pneumojax.inference.ensemble import Ensemble
 from pneumojax.inference.predict import Options, write_outputs
@@ -31,8 +33,8 @@ from pneumojax.outputs.folder import OutputFolder
 from pneumojax.run import Run
 
 WAYS = (
-    ('jax', 'float32'), ('openvino', 'float32'), ('openvino', 'auto'), ('onnxruntime', 'float32'),
-    ('torch', 'float32'), ('torch', 'bfloat16'),
+    ('jax', 'float32'), ('openvino', 'float32'), ('openvino', 'bfloat16'), ('openvino', 'mixed'),
+    ('onnxruntime', 'float32'), ('torch', 'float32'), ('torch', 'bfloat16'),
 )  # fmt: skip
 
 
@@ -96,17 +98,20 @@ def ways(run: Run, options) -> list[Way]:
     found = []
     for name, precision in wanted:
         torch = name == 'torch'
-        one, many = (
-            Ensemble([run], 'jax' if torch else name, 'float32' if torch else precision, images)
-            for images in (1, options.batch)
-        )
+        try:
+            one, many = (
+                Ensemble([run], 'jax' if torch else name, 'float32' if torch else precision, images)
+                for images in (1, options.batch)
+            )
+        except UsageError as error:  # a processor without instructions for bfloat16
+            if only:
+                raise
+            tqdm.write(f'left out: {error}')
+            continue
         if torch:
             one._networks = many._networks = [torch_network(many.members[0], precision)]
             name = 'PyTorch, eager'
-        else:
-            precision = many.runtime['precision']
-        if (name, precision) not in [way[:2] for way in found]:
-            found.append(Way(name, precision, one, many))
+        found.append(Way(name, precision, one, many))
     return found
 
 

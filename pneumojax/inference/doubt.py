@@ -14,9 +14,9 @@ import numpy as np
 from pneumojax.inference import metrics, thresholds
 from pneumojax.inference.thresholds import BINS, Rule
 
-# 200 phantoms, bfloat16 and float32: the median image's mean logit between probabilities 0.05 and
-# 0.95 moved by 0.01, nine in ten images' by less than 0.1. See benchmarks/README.md.
-LOGIT_ERROR = 0.15
+# Not the largest error there is, but what was enough for a mean Dice of 0.999 with float32, and the
+# same images marked, by a sharp network on phantoms and a vague one on SIIM: benchmarks/README.md.
+LOGIT_ERROR = 0.05
 LEAST_DICE = 0.95  # of the masks at both ends of the error
 
 

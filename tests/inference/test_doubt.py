@@ -53,11 +53,11 @@ def disc(radius, low=0.01, high=0.99, size=200):
 @pytest.mark.parametrize(
     ('radius', 'area', 'doubtful'),
     [
-        (40, 0, False),  # its outline moves by a twentieth of a pixel
-        (40, 5026, True),  # pi r^2: as large as the smallest that counts
+        (40, 0, False),  # its outline moves by a sixtieth of a pixel
+        (40, 5020, True),  # 12 of its 5,025 pixels lie right on the outline
         (40, 4000, False),
         (40, 6000, False),
-        (0.03, 0, True),  # one pixel, just above the threshold
+        (0.01, 0, True),  # one pixel, just above the threshold
         (-5, 0, False),  # nothing anywhere
     ],
 )
