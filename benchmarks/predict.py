@@ -83,7 +83,8 @@ def measure(options) -> Report:
         f'weights: {options.run or "random"}',
         'ms: one image alone. images/s: the network alone, median of the rounds; range: slowest to '
         'fastest. CPU s/image: of all cores together, which a busy machine changes less. folder: '
-        'file to mask. first mask: a fresh process for one file, everything written.',
+        'file to mask; again: of these, predicted again in float32. first mask: a fresh process '
+        'for one file, everything written.',
     ])  # fmt: skip
 
 
@@ -192,6 +193,7 @@ def _folder(found, rows, root) -> None:
             start = time.perf_counter()
             done = list(predicted_rows(way.many, items, write))
             row['folder images/s'] = len(done) / (time.perf_counter() - start)
+            row['again'] = sum(one['predicted_again'] for one in done)
         if any(one['status'] != 'ok' for one in done):
             raise RuntimeError(f'{way.name} could not predict every file')
 
