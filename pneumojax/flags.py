@@ -82,9 +82,8 @@ RUNTIME = flags.DEFINE_enum(
 )  # fmt: skip
 PRECISION = flags.DEFINE_enum(
     'precision', 'auto', ['auto', 'mixed', 'float32', 'bfloat16'],
-    'predict: mixed is bfloat16, and float32 again for images whose mask hangs on rounding. auto '
-    'is mixed where the processor has instructions for bfloat16 and the runtime is OpenVINO, else '
-    'float32; with JAX as trained.',
+    'predict: mixed is bfloat16, and float32 where the mask hangs on rounding. auto: mixed where '
+    'OpenVINO finds bfloat16 in the processor, else float32; with JAX as trained.',
 )  # fmt: skip
 
 
