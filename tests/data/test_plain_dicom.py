@@ -60,6 +60,14 @@ def test_other_syntaxes_and_several_fragments_are_left_to_pydicom(path):
         assert take_apart(path.read_bytes()).frame == frame
 
 
+def test_what_stands_before_the_pixels_must_be_elements(path):
+    whole = write_jpeg(path, picture()).read_bytes()
+    pixels = whole.index(b'\xe0\x7f\x10\0OB')
+    assert take_apart(whole) is not None
+    for more in (b'\0' * 4, b'\xfe\xff\x0d\xe0\0\0\0\0'):  # too few bytes; the end of an item
+        assert take_apart(whole[:pixels] + more + whole[pixels:]) is None
+
+
 @quiet_libraries()
 def test_damage_anywhere_is_judged_as_without_it(path, monkeypatch):
     whole = write_jpeg(path, picture(), PixelSpacing=[0.143, 0.143]).read_bytes()

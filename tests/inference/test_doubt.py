@@ -66,6 +66,14 @@ def test_large_lesions_do_not_and_borderline_ones_do(radius, area, doubtful):
     assert doubt.hangs_on_rounding(rule, disc(radius)) == doubtful
 
 
+def test_what_is_just_too_faint_to_be_marked_is_in_doubt():
+    rule = Rule(0.5, 600, 0.5, 200 * 200)
+    faint, fainter = disc(40, high=0.495), disc(40, high=0.48)  # logits of -0.02 and -0.08
+    assert not thresholds.apply(rule, faint).any()
+    assert doubt.hangs_on_rounding(rule, faint)
+    assert not doubt.hangs_on_rounding(rule, fainter)
+
+
 def test_the_ends_of_the_thresholds_are_no_error():
     for threshold in (0.001, 0.999):
         doubt.hangs_on_rounding(Rule(threshold, 0, threshold), disc(20))

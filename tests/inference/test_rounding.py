@@ -39,12 +39,13 @@ def test_ties_and_steps_are_rounded_as_ml_dtypes_does():
 
 
 def test_zeros_stay_zeros_and_hand_on_what_they_were_handed():
-    exact = kernel(16, 8, 5, 5)
+    exact = np.random.default_rng(0).uniform(1, 1.9, (16, 8, 5, 5)).astype(np.float32)
     exact[:, :, 1:3, 2] = 0
     rounded = rounding.to_bfloat16(exact)
     np.testing.assert_array_equal(rounded == 0, exact == 0)
     wrong = np.abs((rounded - exact.astype(np.float64)).sum(axis=(2, 3)))
-    assert (wrong <= np.abs(exact).max() * 2**-8).all()
+    # Half of bfloat16's step between 1 and 2, and float32's rounding of what was handed on.
+    assert wrong.max() <= 2**-8 + 1e-5
 
 
 def test_what_each_output_of_a_transposed_convolution_sees_keeps_its_sum():
@@ -53,7 +54,7 @@ def test_what_each_output_of_a_transposed_convolution_sees_keeps_its_sum():
     rounded = rounding.transposed_to_bfloat16(exact)
     np.testing.assert_array_equal(rounded, rounded.astype(ml_dtypes.bfloat16).astype(np.float32))
     lost = rounded - exact.astype(np.float64)
-    assert np.abs(lost).max() > 0
+    assert 0 < np.abs(lost).max() <= np.abs(exact).max() * 2**-7
     for row in (0, 1):
         for column in (0, 1):
             seen = lost[:, :, row::2, column::2].sum(axis=(2, 3))
