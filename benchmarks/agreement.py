@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.predict import available
 from benchmarks.report import Report
 from pneumojax.data import phantom
 from pneumojax.errors import UsageError
-from pneumojax.inference import metrics, runtimes, thresholds
+from pneumojax.inference import metrics, thresholds
 from pneumojax.inference.ensemble import Ensemble
 from pneumojax.inference.streaming import Item, load
 from pneumojax.inference.thresholds import Rule
@@ -55,7 +56,8 @@ def _rule(text: str) -> Rule:
 def measure(options) -> Report:
     """A row for each way to predict and each rule."""
     run = Run(options.run)
-    reference, ways = Ensemble([run], 'jax', 'float32', 1), _ways(run, options.only)
+    reference = Ensemble([run], 'jax', 'float32', 1)
+    ways = {way: Ensemble([run], *way, 1) for way in available(WAYS, options.only)}
     rules = list(dict.fromkeys([reference.rule, *options.rules]))
     scores: dict[Any, list] = {(way, rule): [] for way in ways for rule in rules}
     with tempfile.TemporaryDirectory() as folder:
@@ -83,22 +85,6 @@ def measure(options) -> Report:
         'Dice of the masks with those of JAX in float32, at the original size. marked: by either '
         'of the two; alone: by one of the two; again: predicted again in float32.',
     ])  # fmt: skip
-
-
-def _ways(run, only) -> dict[tuple[str, str], Ensemble]:
-    """Every runtime and precision that there is here, or those asked for."""
-    found = {}
-    for name, precision in WAYS:
-        wanted = not only or name in only.split(',') or f'{name}:{precision}' in only.split(',')
-        if not wanted or not runtimes.is_installed(name):
-            continue
-        try:
-            found[name, precision] = Ensemble([run], name, precision, 1)
-        except UsageError as error:  # a processor without instructions for bfloat16
-            if only:
-                raise
-            tqdm.write(f'left out: {error}')
-    return found
 
 
 def _masks(ensemble, rules, loaded):

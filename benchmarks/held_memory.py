@@ -6,12 +6,13 @@ writing itself costs, and nothing that a change of ours could mend. Files that a
 grow leave their pages to these.
 """
 
+import collections
 import contextlib
-import itertools
 import pathlib
 import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+
+from pneumojax.progress import meanwhile
 
 _PIECE = 16 << 20  # bytes of a file
 _AHEAD = 128 << 20  # deleted before as much is written
@@ -26,24 +27,16 @@ def hold(folder: pathlib.Path, size: int) -> None:
         (folder / f'{start:015}').write_bytes(bytes(_PIECE))
 
 
-@contextlib.contextmanager
-def give_up(folder: pathlib.Path, written: Callable[[], int]) -> Iterator[None]:
+def give_up(
+    folder: pathlib.Path, written: Callable[[], int]
+) -> contextlib.AbstractContextManager[None]:
     """Deletes those files while something is written; `written` says how many bytes are."""
-    done = threading.Event()
+    pieces = collections.deque(sorted(folder.iterdir()))
+    count = len(pieces)
 
     def delete():
-        pieces = iter(sorted(folder.iterdir()))
-        gone = 0
-        while not done.wait(_EVERY):
-            due = (written() + _AHEAD) // _PIECE - gone
-            for piece in itertools.islice(pieces, max(0, due)):
-                piece.unlink()
-                gone += 1
+        due = (written() + _AHEAD) // _PIECE
+        while pieces and count - len(pieces) < due:
+            pieces.popleft().unlink()
 
-    thread = threading.Thread(target=delete)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    return meanwhile(delete, _EVERY)

@@ -24,7 +24,7 @@ from benchmarks.report import Report, cores
 from configs import base
 from pneumojax.data import phantom
 from pneumojax.errors import UsageError
-from pneumojax.inference import runtimes
+from pneumojax.inference import cpu_runtimes, runtimes
 from pneumojax.inference.ensemble import Ensemble
 from pneumojax.inference.predict import Options, write_outputs
 from pneumojax.inference.streaming import Item, predicted_rows
@@ -58,7 +58,7 @@ def add_options(parser) -> None:
     parser.add_argument('--rounds', type=int, default=5, help='of which the median counts (5)')
     parser.add_argument('--files', type=int, default=16, help='of the folder; 0: leave out (16)')
     parser.add_argument('--fresh', type=int, default=3, help='fresh processes; 0: leave out (3)')
-    parser.add_argument('--only', default='', help='such as jax,openvino:auto (all there are)')
+    parser.add_argument('--only', default='', help='such as openvino:mixed (all); JAX always is')
 
 
 def measure(options) -> Report:
@@ -90,29 +90,44 @@ def measure(options) -> Report:
 
 def ways(run: Run, options) -> list[Way]:
     """Every runtime and precision that there is here, JAX in float32 first."""
-    only = options.only.split(',') if options.only else []
-    wanted = [
-        (name, precision) for name, precision in WAYS
-        if runtimes.is_installed(name)
-        and (not only or name in only or f'{name}:{precision}' in only or name == 'jax')
-    ]  # fmt: skip
     found = []
-    for name, precision in wanted:
+    for name, precision in [WAYS[0], *available(WAYS[1:], options.only)]:
         torch = name == 'torch'
-        try:
-            one, many = (
-                Ensemble([run], 'jax' if torch else name, 'float32' if torch else precision, images)
-                for images in (1, options.batch)
-            )
-        except UsageError as error:  # a processor without instructions for bfloat16
-            if only:
-                raise
-            tqdm.write(f'left out: {error}')
-            continue
+        one, many = (
+            Ensemble([run], 'jax' if torch else name, 'float32' if torch else precision, images)
+            for images in (1, options.batch)
+        )
         if torch:
             one._networks = many._networks = [torch_network(many.members[0], precision)]
             name = 'PyTorch, eager'
         found.append(Way(name, precision, one, many))
+    return found
+
+
+def available(ways, only: str) -> list[tuple[str, str]]:
+    """Of (runtime, precision), those asked for that this machine has.
+
+    Args:
+      ways: to choose from.
+      only: names, or NAME:PRECISION, with commas between; '' for all that there are.
+
+    Raises:
+      UsageError: one that was asked for needs instructions that the processor lacks.
+    """
+    asked, found = only.split(',') if only else [], []
+    for name, precision in ways:
+        wanted = not asked or name in asked or f'{name}:{precision}' in asked
+        if not wanted or not runtimes.is_installed(name):
+            continue
+        if name == 'openvino':
+            try:
+                cpu_runtimes.OpenVINO(precision)
+            except UsageError as error:
+                if asked:
+                    raise
+                tqdm.write(f'left out: {error}')
+                continue
+        found.append((name, precision))
     return found
 
 

@@ -5,6 +5,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 from absl import logging as absl_logging
 from tqdm import tqdm
@@ -37,20 +38,34 @@ def waiting(message: str, every: float = 2.0):
       message: what takes long, such as 'compiling the training step'.
       every: seconds between two signs of life.
     """
-    done = threading.Event()
     start = time.monotonic()
     bar = tqdm(desc=message, bar_format='{desc} ... {elapsed}', leave=True)
+    try:
+        with meanwhile(bar.refresh, every):
+            yield
+    finally:
+        bar.set_description_str(f'{message} ({time.monotonic() - start:.1f} s)', refresh=True)
+        bar.close()
 
-    def tick():
+
+@contextlib.contextmanager
+def meanwhile(call: Callable[[], object], every: float) -> Iterator[None]:
+    """Calls something in a thread, again and again, until the block ends.
+
+    Args:
+      call: what to call; not at once, and not after the block.
+      every: seconds between two calls.
+    """
+    done = threading.Event()
+
+    def repeat():
         while not done.wait(every):
-            bar.refresh()
+            call()
 
-    thread = threading.Thread(target=tick, daemon=True)
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield
     finally:
         done.set()
         thread.join()
-        bar.set_description_str(f'{message} ({time.monotonic() - start:.1f} s)', refresh=True)
-        bar.close()

@@ -59,7 +59,14 @@ class Plain(NamedTuple):
 
 
 def take_apart(data: bytes) -> Plain | None:
-    """Takes a file apart, given whole; None where it is not plain, or not sound."""
+    """Takes a file apart.
+
+    Args:
+      data: the whole file, of DICOM PS3.10.
+
+    Returns:
+      None where it is not plain or not sound. What is inside the frame is not looked at.
+    """
     if data[_START - 4 : _START] != b'DICM':
         return None
     try:
