@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from benchmarks.predict import available
 from benchmarks.report import Report
-from pneumojax.data import phantom
+from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
-from pneumojax.inference import metrics, thresholds
-from pneumojax.inference.ensemble import Ensemble
-from pneumojax.inference.streaming import Item, load
-from pneumojax.inference.thresholds import Rule
-from pneumojax.run import Run
+from pneumojax.evaluation import metrics, thresholds
+from pneumojax.evaluation.thresholds import Rule
+from pneumojax.prediction.ensemble import Ensemble
+from pneumojax.prediction.streaming import Item, load
+from pneumojax.runs.run import Run
 
 WAYS = (
     ('openvino', 'float32'), ('openvino', 'bfloat16'), ('openvino', 'mixed'),

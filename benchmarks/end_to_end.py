@@ -21,12 +21,14 @@ import numpy as np
 
 from benchmarks.report import Report
 from configs import stage1, stage2
-from pneumojax import devices
-from pneumojax.data import phantom, pipeline
-from pneumojax.inference import evaluate as evaluate_lib
-from pneumojax.inference.predict import Options, predict
-from pneumojax.run import Run
-from pneumojax.training import loop, stages
+from pneumojax.data import pipeline
+from pneumojax.data.phantoms import phantom
+from pneumojax.evaluation import evaluate as evaluate_lib
+from pneumojax.experiments import stages
+from pneumojax.prediction.predict import Options, predict
+from pneumojax.runs.run import Run
+from pneumojax.system import devices
+from pneumojax.training import loop
 
 SIIM, SIIM_TEST, HELD_OUT = 12_047, 1_372, 1 / 5
 

@@ -12,7 +12,7 @@ import pathlib
 import shutil
 from collections.abc import Callable
 
-from pneumojax.progress import meanwhile
+from pneumojax.system.progress import meanwhile
 
 _PIECE = 16 << 20  # bytes of a file
 _AHEAD = 128 << 20  # deleted before as much is written

@@ -31,7 +31,10 @@ from pydicom.encaps import generate_frames
 
 from benchmarks.held_memory import give_up, hold
 from benchmarks.report import Report, Usage, cores, watch, watch_in_turn
-from pneumojax.data import phantom, pipeline, records, sampling, shards, siim
+from pneumojax.data import pipeline, sampling
+from pneumojax.data.cache import records, shards
+from pneumojax.data.datasets import siim
+from pneumojax.data.phantoms import phantom
 
 BATCH = 16
 

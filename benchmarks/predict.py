@@ -22,15 +22,15 @@ from tqdm import tqdm
 
 from benchmarks.report import Report, cores
 from configs import base
-from pneumojax.data import phantom
+from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
-from pneumojax.inference import cpu_runtimes, runtimes
-from pneumojax.inference.ensemble import Ensemble
-from pneumojax.inference.predict import Options, write_outputs
-from pneumojax.inference.streaming import Item, predicted_rows
 from pneumojax.models import build, pretrained
-from pneumojax.outputs.folder import OutputFolder
-from pneumojax.run import Run
+from pneumojax.prediction.ensemble import Ensemble
+from pneumojax.prediction.folder import OutputFolder
+from pneumojax.prediction.predict import Options, write_outputs
+from pneumojax.prediction.streaming import Item, predicted_rows
+from pneumojax.runs.run import Run
+from pneumojax.runtimes import cpu_runtimes, runtimes
 
 WAYS = (
     ('jax', 'float32'), ('openvino', 'float32'), ('openvino', 'bfloat16'), ('openvino', 'mixed'),

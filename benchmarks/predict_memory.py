@@ -13,11 +13,11 @@ import jax
 
 from benchmarks.report import Report
 from configs import base
-from pneumojax.data import phantom
-from pneumojax.inference.predict import Options, predict
+from pneumojax.data.phantoms import phantom
 from pneumojax.models import build
-from pneumojax.outputs.journal import Journal
-from pneumojax.run import Run
+from pneumojax.prediction.journal import Journal
+from pneumojax.prediction.predict import Options, predict
+from pneumojax.runs.run import Run
 
 
 def resident_mib() -> float:

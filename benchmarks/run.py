@@ -14,7 +14,7 @@ import sys
 
 from benchmarks.report import describe_machine, table, versions
 from pneumojax.errors import UsageError
-from pneumojax.progress import show_log
+from pneumojax.system.progress import show_log
 
 BENCHMARKS = {
     'agreement': 'masks of the exported network beside those of JAX in float32',

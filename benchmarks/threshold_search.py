@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from benchmarks.report import Report, cores
-from pneumojax.inference import thresholds
-from pneumojax.inference.metrics import dice
-from pneumojax.inference.rules import REGIONS, Rule
+from pneumojax.evaluation import thresholds
+from pneumojax.evaluation.metrics import dice
+from pneumojax.evaluation.rules import REGIONS, Rule
 
 
 def add_options(parser) -> None:

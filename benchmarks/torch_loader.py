@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import torch_augment
 from configs import base
-from pneumojax.data import labelled
+from pneumojax.data.datasets import example as example_lib
 
 
 class Images(torch.utils.data.Dataset):
@@ -39,8 +39,8 @@ class Images(torch.utils.data.Dataset):
             cv2.setNumThreads(0)  # as users of DataLoader are told: the workers share the cores
             self.transform = torch_augment.make_augment(config)
         item = self.source[index % len(self.source)]
-        if isinstance(item, labelled.Example):
-            image, mask = labelled.load(item)
+        if isinstance(item, example_lib.Example):
+            image, mask = example_lib.load(item)
             size = (self.size, self.size)
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)

@@ -38,16 +38,18 @@ from tqdm import tqdm
 from benchmarks import torch_augment, torch_unet
 from benchmarks.report import describe_machine, versions
 from pneumojax import config as config_lib
-from pneumojax import flags, layout
+from pneumojax import flags
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.data import pipeline
 from pneumojax.errors import UsageError
+from pneumojax.experiments import stages
 from pneumojax.launch import launch
 from pneumojax.models import pretrained
 from pneumojax.models.normalize import normalize
-from pneumojax.progress import log
-from pneumojax.run import Run
-from pneumojax.training import initial, loop, optimizer, stages
+from pneumojax.runs import layout
+from pneumojax.runs.run import Run
+from pneumojax.system.progress import log
+from pneumojax.training import initialization, loop, optimizer
 from pneumojax.training.metrics_log import MetricsLog
 
 # Values of a configuration that this loop does not have.
@@ -144,7 +146,7 @@ def make_network(config, dataset) -> nn.Module:
     model = config.model
     network = torch_unet.make_unet(model.width, model.channels, tuple(model.stage_sizes))
     if config.init_from or model.pretrained:
-        variables = initial.variables(config, dataset.split_ids()['validation'])
+        variables = initialization.variables(config, dataset.split_ids()['validation'])
         named = pretrained.to_torch(variables)
         network.load_state_dict({name: torch.from_numpy(v) for name, v in named.items()})
     elif torch_unet.origin(network) != 'segmentation_models_pytorch':

@@ -15,8 +15,8 @@ import numpy as np
 from benchmarks.report import peak_resident_gib, seconds, watch
 from configs import base
 from pneumojax.data.sampling import Plan
-from pneumojax.devices import Devices
 from pneumojax.models import build
+from pneumojax.system.devices import Devices
 from pneumojax.training import optimizer, state, steps
 
 GEOMETRIC = ('flip', 'tone', 'warp', 'affine', 'crop')

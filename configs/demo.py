@@ -2,7 +2,7 @@
 
     python -m pneumojax.main --config=configs/demo.py
 
-The images are phantoms (`pneumojax.data.phantom`) in Kaggle's layout, so everything runs that runs
+The images are phantoms (`pneumojax.data.phantoms`) in Kaggle's layout, so everything runs that runs
 on real data. The network is narrower and the images smaller than for radiographs. All values are
 chosen for this demo (I): they say nothing about the method on real images.
 """

@@ -3,7 +3,7 @@
     python -m pneumojax.main --config=configs/demo.py
     python -m docs.draw_pictures runs/demo/stage2
 
-The contact sheet's tiles stand in a grid whose measures are `pneumojax.outputs.overlay`'s.
+The contact sheet's tiles stand in a grid whose measures are `pneumojax.drawing.overlay`'s.
 """
 
 import csv
@@ -15,10 +15,11 @@ import tempfile
 import numpy as np
 from PIL import Image
 
-from pneumojax.data import dicom, siim
-from pneumojax.inference.predict import Options, predict
-from pneumojax.outputs import overlay
-from pneumojax.run import Run
+from pneumojax.data.datasets import siim
+from pneumojax.data.files import dicom
+from pneumojax.drawing import overlay
+from pneumojax.prediction.predict import Options, predict
+from pneumojax.runs.run import Run
 
 FOLDER = pathlib.Path(__file__).parent / 'pictures'
 TILE, TEXT, HEAD, GAP = (320, 642), 24, 52, overlay.GAP  # of the contact sheet, pixels

@@ -137,21 +137,21 @@ def free_keys() -> str:
 
 def run_files() -> str:
     """What a run directory holds."""
-    from pneumojax.run import FILES
+    from pneumojax.runs.run import FILES
 
     return _table(('file', 'content'), [(_code(k), v) for k, v in FILES.items()])
 
 
 def prediction_files() -> str:
     """What predict writes."""
-    from pneumojax.outputs.folder import FILES
+    from pneumojax.prediction.folder import FILES
 
     return _table(('file', 'content'), [(_code(k), v) for k, v in FILES.items()])
 
 
 def result_columns() -> str:
     """The columns of results.csv."""
-    from pneumojax.outputs.submission import COLUMNS
+    from pneumojax.prediction.submission import COLUMNS
 
     return ', '.join(map(_code, COLUMNS)) + '\n'
 

@@ -7,7 +7,8 @@ from typing import Any
 import ml_collections
 
 from pneumojax.errors import UsageError
-from pneumojax.models.normalize import KINDS
+
+NORMALIZATIONS = ('unit', 'imagenet', 'imagenet_grey')  # what each is: models/normalize.py
 
 ALL_FOLDS = -1  # as data.fold: every fold, each in a folder of its own, see `layout`
 
@@ -127,7 +128,9 @@ def _check(config) -> None:
     require('model.width', model.width >= 4, 'at least 4')
     kinds = ('float32', 'bfloat16', 'float64')
     require('model.dtype', model.dtype in kinds, f'one of {kinds}')
-    require('model.normalization', model.normalization in KINDS, f'one of {KINDS}')
+    require(
+        'model.normalization', model.normalization in NORMALIZATIONS, f'one of {NORMALIZATIONS}'
+    )
     require(
         'model.stage_sizes',
         len(model.stage_sizes) == 4

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from pneumojax import hosts, interrupts
 from pneumojax.errors import UsageError
 from pneumojax.flags import spell_out
-from pneumojax.progress import show_log
+from pneumojax.system import processes, signals
+from pneumojax.system.progress import show_log
 
 LOST = (
     'another process of this run has ended or cannot be reached; start all of them again with the '
@@ -35,7 +35,7 @@ def launch(main: Callable[[list[str]], int]) -> None:
       main: from the arguments that are no flags to an exit status.
     """
     show_log()
-    interrupts.end_on_terminate()
+    signals.end_on_terminate()
 
     def guarded(argv):
         try:
@@ -54,7 +54,7 @@ def launch(main: Callable[[list[str]], int]) -> None:
             print(f'pneumojax: {error}', file=sys.stderr)
             _fail(1)
         except Exception as error:
-            if hosts.count() == 1:
+            if processes.count() == 1:
                 raise
             traceback.print_exc()
             if type(error).__name__ == 'JaxRuntimeError':  # without importing JAX for it
@@ -66,7 +66,7 @@ def launch(main: Callable[[list[str]], int]) -> None:
 
 def _fail(status: int) -> None:
     """Ends the program. Of several processes each ends by itself: waiting would be for ever."""
-    if hosts.count() > 1:
+    if processes.count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

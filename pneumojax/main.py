@@ -21,11 +21,13 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # XLA's start-up chatter
 
 from absl import flags as absl_flags
 
-from pneumojax import compilation, flags, hosts, layout
 from pneumojax import config as config_lib
+from pneumojax import flags
 from pneumojax.errors import UsageError
 from pneumojax.launch import launch
-from pneumojax.run import Run
+from pneumojax.runs import layout
+from pneumojax.runs.run import Run
+from pneumojax.system import compilation, processes
 
 absl_flags.adopt_module_key_flags(flags)  # so that --help lists them
 
@@ -39,13 +41,13 @@ def main(argv: list[str]) -> int:
     if flags.COORDINATOR.value:
         if mode not in ('train', 'prepare', 'evaluate'):
             raise UsageError(f'--mode={mode} is for one process: leave out --coordinator')
-        hosts.join(flags.COORDINATOR.value, flags.NUM_PROCESSES.value, flags.PROCESS_ID.value)
+        processes.join(flags.COORDINATOR.value, flags.NUM_PROCESSES.value, flags.PROCESS_ID.value)
     if mode == 'convert':
         from pneumojax.models.convert import convert
 
         convert(_needed(flags.INPUT), _needed(flags.OUTPUT), flags.CONFIG.value)
     elif mode == 'predict':
-        from pneumojax.inference.predict import Options, predict
+        from pneumojax.prediction.predict import Options, predict
 
         runs = [Run(path) for path in flags.WORKDIR.value] or [Run(_config_and_workdir()[1])]
         options = Options(
@@ -59,25 +61,25 @@ def main(argv: list[str]) -> int:
         )
         return predict(runs, _needed(flags.INPUT), _needed(flags.OUTPUT), options)
     elif mode == 'export':
-        from pneumojax.inference.export import export
+        from pneumojax.runtimes.export import export
 
         config, workdir = _config_and_workdir()
         output = _needed(flags.OUTPUT)
         export(config, Run(workdir), output, flags.FORMAT.value, flags.SHAPE.value)
     elif mode == 'evaluate' and flags.COMPARE.value:
-        from pneumojax.inference.comparison import compare
+        from pneumojax.evaluation.comparison import compare
 
         config, workdir = _config_and_workdir()
         compare(config, Run(workdir), flags.COMPARE.value)
     else:
-        from pneumojax.training import ablate, stages
+        from pneumojax.experiments import ablate, stages
 
         modes = {'prepare': stages.prepare, 'evaluate': stages.evaluate, 'ablate': ablate.ablate}
         config, workdir = _config_and_workdir()
         if mode == 'train':  # by all processes
             stages.train(config, workdir, flags.PROFILE.value)
         else:
-            hosts.alone(lambda: modes[mode](config, workdir))
+            processes.alone(lambda: modes[mode](config, workdir))
     return 0
 
 

@@ -14,13 +14,14 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 import hypothesis
 import jax
 import ml_collections
+import pydicom
 import pytest
 
 from configs import base
-from pneumojax.data import phantom
+from pneumojax.data.phantoms import phantom
 from pneumojax.data.sampling import Plan
-from pneumojax.inference import runtimes
-from pneumojax.run import Run
+from pneumojax.runs.run import Run
+from pneumojax.runtimes import runtimes
 from pneumojax.training import loop, optimizer, steps
 
 # A busy machine takes long over an example without anything being wrong.
@@ -132,6 +133,23 @@ def trained(phantoms, cache, tmp_path_factory):
     config, run = tiny_config(phantoms, cache), Run(tmp_path_factory.mktemp('runs') / 'whole')
     loop.train(config, run)
     return config, run
+
+
+@pytest.fixture(scope='session')
+def images(tmp_path_factory):
+    """Nine phantoms: JPEG, MONOCHROME1 and 12 bits; one of them wide, one with wide pixels."""
+    root = tmp_path_factory.mktemp('images')
+    phantom.write_dataset(root / 'set', num_images=9, size=96, seed=4, positive_share=0.4)
+    for i, path in enumerate(sorted((root / 'set').rglob('*.dcm'))):
+        dataset = pydicom.dcmread(path)
+        if i < 2:
+            dataset.decompress(generate_instance_uid=False)
+            dataset.PixelData = dataset.pixel_array[:60].tobytes()
+            dataset.Rows = 60
+            dataset.PixelSpacing = [0.2, 0.2] if i == 0 else [0.3, 0.15]
+        dataset.save_as(root / f'image{i}.dcm')
+    shutil.rmtree(root / 'set')
+    return root
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The rooms of the package: who may import whom, and what no file may do."""
+"""The folders of the package: which may import which, and what no file may do."""
 
 import ast
 import os
@@ -11,15 +11,27 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / 'pneumojax'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 
-# Each room may use the rooms after it. What is not named here serves them all.
-ROOMS = ('main', 'training', 'inference', 'outputs', 'data')
-# These serve every room and each other, but `data` stands alone: it knows no networks and no runs.
-SERVANTS = (
-    *('models', 'run', 'run_files', 'layout', 'config', 'config_files'),
-    *('devices', 'flags', 'launch', 'once', 'progress', 'errors', 'limits', 'compilation'),
-    *('checkpoints', 'hosts', 'interrupts', 'lock', 'whole_file'),
+# Each layer may import from the layers below it. Folders of one layer do not know each other, and
+# `data` is one folder here: `DATA` gives the order inside it.
+LAYERS = (
+    ('main',),
+    ('experiments', 'prediction'),
+    ('runtimes',),
+    ('training', 'evaluation'),
+    ('models',),
+    ('data', 'runs', 'drawing'),
+    ('system', 'config'),
+    ('augment', 'errors'),
 )
-DATA_MAY_USE = ('data', 'config', 'progress', 'errors', 'limits')
+FILES = {  # the files at the top of the package, and the layer that each is part of
+    'main': 'main',
+    'flags': 'main',
+    'launch': 'main',
+    'config': 'config',
+    'config_files': 'config',
+    'errors': 'errors',
+}
+DATA = ('phantoms', 'cache', 'datasets', 'files')
 
 
 def imports(source, module='pneumojax.x'):
@@ -46,34 +58,67 @@ def imports(source, module='pneumojax.x'):
     return names
 
 
-def room(name):
-    """'pneumojax.data.rle' -> 'data'; None for what is not in the package."""
-    parts = name.split('.')
-    return parts[1] if parts[0] == 'pneumojax' and len(parts) > 1 else None
-
-
 def module_name(path):
     return '.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts)
 
 
+NAMES = {module_name(path) for path in MODULES}
+
+
+def module_of(name):
+    """The module that an imported name stands in, such as that of a function; None for others'."""
+    while name and name not in NAMES:
+        name = name.rpartition('.')[0]
+    return name or None
+
+
+def folder(module, depth=1):
+    """'pneumojax.data.rle' -> 'data'; None where it lies less deep."""
+    parts = module.split('.')[1:]
+    if depth == 1:
+        return FILES.get(parts[0], parts[0])
+    return parts[depth - 1] if len(parts) > depth else None
+
+
 def forbidden(source, module):
-    """Rooms that a module imports although it must not."""
-    own = room(module)
-    used = {room(name) for name in imports(source, module)} - {None, own, '__init__'}
-    if own == 'data':
-        return used - set(DATA_MAY_USE)
-    if own in ROOMS:
-        return used & set(ROOMS[: ROOMS.index(own)])
-    return used & set(ROOMS)
+    """Folders that a module imports from although they are not below it."""
+    found = set()
+    levels = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+    own = folder(module)
+    for name in imports(source, module):
+        if not name.startswith('pneumojax.'):
+            continue
+        other = folder(module_of(name) or name)
+        if other != own and levels.get(other, len(LAYERS)) <= levels[own]:
+            found.add(other)
+    return found
 
 
-def test_every_module_belongs_to_a_known_room():
-    assert {room(module_name(path)) for path in MODULES} - {'__init__'} == {*ROOMS, *SERVANTS}
+def test_every_folder_has_its_place_in_the_order():
+    modules = NAMES - {'pneumojax.__init__'}
+    assert {folder(name) for name in modules} == {name for layer in LAYERS for name in layer}
+    inside = {folder(name, 2) for name in modules if folder(name) == 'data'}
+    assert inside - {None} == set(DATA)
+    files = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__'}
+    assert files == set(FILES)
 
 
 @pytest.mark.parametrize('path', MODULES, ids=module_name)
 def test_imports_point_one_way(path):
-    assert not forbidden(path.read_text(), module_name(path))
+    if path != PACKAGE / '__init__.py':  # the public face may show anything
+        assert not forbidden(path.read_text(), module_name(path))
+
+
+@pytest.mark.parametrize('path', MODULES, ids=module_name)
+def test_imports_point_one_way_inside_data(path):
+    own = module_name(path)
+    inner = folder(own, 2) if folder(own) == 'data' else None
+    if inner is None:
+        return
+    for name in imports(path.read_text(), own):
+        other = folder(name, 2) if name.startswith('pneumojax.data.') else None
+        if other in DATA and other != inner:
+            assert DATA.index(other) > DATA.index(inner), name
 
 
 @pytest.mark.parametrize(
@@ -81,25 +126,30 @@ def test_imports_point_one_way(path):
     [
         ('pneumojax.data.rle', 'from pneumojax.training import loop', {'training'}),
         ('pneumojax.data.rle', 'def f():\n  import pneumojax.models.unet', {'models'}),
-        ('pneumojax.data.rle', 'from pneumojax import run as r, errors', {'run'}),
-        ('pneumojax.outputs.x', 'from ..inference import tta', {'inference'}),
-        ('pneumojax.models.x', 'import importlib; importlib.import_module("pneumojax.data.rle")',
+        ('pneumojax.data.rle', 'from pneumojax.runs import run as r, layout', {'runs'}),
+        ('pneumojax.drawing.x', 'from ..evaluation import metrics', {'evaluation'}),
+        ('pneumojax.system.x', 'import importlib; importlib.import_module("pneumojax.data.rle")',
          {'data'}),
-        ('pneumojax.run', 'from pneumojax.data import rle', {'data'}),
-        ('pneumojax.inference.x', 'from pneumojax.training import loop', {'training'}),
-        ('pneumojax.inference.x', 'from pneumojax.outputs import curves\nimport jax', set()),
-        ('pneumojax.training.x', 'from . import loop\nfrom pneumojax import run', set()),
+        ('pneumojax.runs.run', 'from pneumojax.data import rle', {'data'}),
+        ('pneumojax.evaluation.x', 'from pneumojax.training import loop', {'training'}),
+        ('pneumojax.training.x', 'from pneumojax.evaluation.metrics import dice', {'evaluation'}),
+        ('pneumojax.prediction.x', 'from pneumojax.experiments import stages', {'experiments'}),
+        ('pneumojax.augment.x', 'from pneumojax.errors import UsageError', {'errors'}),
+        ('pneumojax.config', 'from pneumojax import flags', {'main'}),
+        ('pneumojax.prediction.x', 'from pneumojax.drawing import curves\nimport jax', set()),
+        ('pneumojax.training.x', 'from . import loop\nfrom pneumojax.runs import run', set()),
     ],
 )  # fmt: skip
 def test_the_check_sees_every_kind_of_import(module, source, found):
     assert forbidden(source, module) == found
 
 
-def test_there_is_no_cycle_between_the_serving_modules():
+def test_no_module_imports_itself_in_a_circle():
     used = {
-        module_name(p): {n for n in imports(p.read_text(), module_name(p)) if room(n)}
+        module_name(p): {module_of(n) for n in imports(p.read_text(), module_name(p))}
         for p in MODULES
     }
+    used['pneumojax.__init__'] = set()
     done = set()
 
     def visit(name, above):
@@ -140,7 +190,7 @@ def test_nothing_unpickles(path):
 
 def test_predicting_from_an_export_imports_no_jax():
     """A first mask takes seconds: these libraries are imported where they are used, late."""
-    modules = ['main', 'inference.predict', 'inference.cpu_runtimes', 'inference.export_cache']
+    modules = ['main', 'prediction.predict', 'runtimes.cpu_runtimes', 'runtimes.export_cache']
     script = '; '.join(f'import pneumojax.{module}' for module in modules) + (
         '; import sys; print([n for n in ("jax", "orbax", "flax", "grain", "matplotlib", '
         '"highdicom", "onnx", "onnxruntime", "openvino") if n in sys.modules])'

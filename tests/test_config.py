@@ -11,10 +11,11 @@ from absl import flags as absl_flags
 
 from configs import base
 from pneumojax import config as config_lib
-from pneumojax import config_files, flags, layout
+from pneumojax import config_files, flags
 from pneumojax.errors import UsageError
-from pneumojax.run import Run
-from pneumojax.training import stages
+from pneumojax.experiments import stages
+from pneumojax.runs import layout
+from pneumojax.runs.run import Run
 
 CONFIGS = pathlib.Path(base.__file__).parent
 NAMES = config_files.names()

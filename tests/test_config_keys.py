@@ -12,11 +12,12 @@ import pytest
 
 from configs import base
 from pneumojax import config as config_lib
-from pneumojax.data import phantom
-from pneumojax.devices import Devices
-from pneumojax.inference import evaluate
-from pneumojax.run import Run
-from pneumojax.training import ablate, loop, stages
+from pneumojax.data.phantoms import phantom
+from pneumojax.evaluation import evaluate
+from pneumojax.experiments import ablate, stages
+from pneumojax.runs.run import Run
+from pneumojax.system.devices import Devices
+from pneumojax.training import loop
 
 
 def keys(config):

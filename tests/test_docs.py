@@ -21,11 +21,11 @@ from configs import base
 from docs import from_code
 from pneumojax import config as config_lib
 from pneumojax import flags
-from pneumojax.data import phantom
-from pneumojax.inference.predict import predict
-from pneumojax.outputs.folder import FILES as PREDICTION_FILES
-from pneumojax.run import FILES as RUN_FILES
-from tests.inference.tiny_runs import write_run
+from pneumojax.data.phantoms import phantom
+from pneumojax.prediction.folder import FILES as PREDICTION_FILES
+from pneumojax.prediction.predict import predict
+from pneumojax.runs.run import FILES as RUN_FILES
+from tests.tiny_runs import write_run
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 PAGES = sorted(

@@ -14,12 +14,12 @@ import pytest
 from pydicom import uid
 
 from pneumojax.data import dataset as dataset_lib
-from pneumojax.data import siim
+from pneumojax.data.datasets import siim
 from pneumojax.errors import UsageError
-from pneumojax.inference.predict import Options, predict
-from pneumojax.training import stages
-from tests.data.test_inputs import PICTURE, make
-from tests.inference.tiny_runs import write_run
+from pneumojax.experiments import stages
+from pneumojax.prediction.predict import Options, predict
+from tests.data.files.test_inputs import PICTURE, make
+from tests.tiny_runs import write_run
 
 MARKER, BIRTH = 'ZZYZX', '19011231'
 NAMES = (

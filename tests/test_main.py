@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from pneumojax import config as config_lib
-from pneumojax.run import Run
+from pneumojax.runs.run import Run
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 

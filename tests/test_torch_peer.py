@@ -9,9 +9,8 @@ import pytest
 
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.errors import UsageError
-from pneumojax.inference import tta
-from pneumojax.models import build
-from pneumojax.run import Run
+from pneumojax.models import build, tta
+from pneumojax.runs.run import Run
 from pneumojax.training import losses
 
 torch = pytest.importorskip('torch', reason='trains in PyTorch')

@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pneumojax.data import own, phantom, records, siim, splits
-from pneumojax.data.labelled import Example
-from pneumojax.data.quiet import quiet_libraries
+from pneumojax.data.cache import records
+from pneumojax.data.datasets import folder_dataset, siim, splits
+from pneumojax.data.datasets.example import Example
+from pneumojax.data.files.silence import quiet_libraries
+from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
-from pneumojax.progress import log
+from pneumojax.system.progress import log
 
 
 class Dataset(NamedTuple):
@@ -94,7 +96,7 @@ def find(data) -> tuple[Example, ...]:
     patients = data.patients or (str(beside) if beside.is_file() else '')
     there = bool(data.root) and pathlib.Path(data.root).is_dir()
     if data.masks or data.table or (there and siim.find_annotations(data.root) is None):
-        return own.find(
+        return folder_dataset.find(
             data.root, data.masks, data.table, patients, fold=data.fold, num_folds=data.num_folds
         )
     return siim.find(data.root, patients).examples

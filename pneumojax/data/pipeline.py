@@ -11,7 +11,7 @@ import grain.python as grain
 import jax
 import numpy as np
 
-from pneumojax.data.records import Records
+from pneumojax.data.cache.records import Records
 from pneumojax.data.sampling import Plan
 
 Batch = dict[str, np.ndarray]

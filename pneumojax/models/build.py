@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from pneumojax.errors import UsageError
 from pneumojax.models.unet import UNet
-from pneumojax.once import once
+from pneumojax.system.memoize import once
 
 
 def make_model(config, axis_name: str | None = None) -> UNet:

@@ -4,11 +4,13 @@ import pathlib
 
 import ml_collections
 
-from pneumojax import __version__, checkpoints, whole_file
+from pneumojax import __version__
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.models import download, pretrained, weight_files
-from pneumojax.run import Run
+from pneumojax.runs import checkpoints
+from pneumojax.runs.run import Run
+from pneumojax.system import atomic
 
 
 def convert(source: str, output, config: ml_collections.ConfigDict | None = None) -> pathlib.Path:
@@ -38,7 +40,7 @@ def convert(source: str, output, config: ml_collections.ConfigDict | None = None
     config = _describe(path, weights, config)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file.new_folder(output) as unfinished:
+        with atomic.new_folder(output) as unfinished:
             run = Run(unfinished)
             with checkpoints.Saver(run, keep=1) as saver:
                 saver.save(0, weights.variables)

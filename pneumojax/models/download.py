@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from pneumojax.errors import UsageError
 from pneumojax.models import weight_files
+from pneumojax.system import compilation
 
 
 class Source(NamedTuple):
@@ -69,20 +70,12 @@ def resolve(name_or_path: str, sources: Sequence[Source] = IMAGENET) -> pathlib.
                 'the path of a file of weights'
             )
         return path
-    folder = cache_folder()
+    folder = compilation.cache_folder()
     readable = [s for s in sources if _readable(s)]
     for source in readable:
         if (folder / source.name).exists():
             return _verified(folder / source.name, source)
     return download(readable[0], folder)
-
-
-def cache_folder() -> pathlib.Path:
-    """$PNEUMOJAX_CACHE, else $XDG_CACHE_HOME/pneumojax, else ~/.cache/pneumojax."""
-    if own := os.environ.get('PNEUMOJAX_CACHE'):
-        return pathlib.Path(own).expanduser()
-    shared = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    return pathlib.Path(shared).expanduser() / 'pneumojax'
 
 
 def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pathlib.Path:

@@ -1,11 +1,11 @@
 """From grey values to what the network was trained on."""
 
+from pneumojax.config import NORMALIZATIONS
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green, blue in 0 to 1, as torchvision uses them
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GREY_MEAN = sum(IMAGENET_MEAN) / 3
 GREY_STD = sum(IMAGENET_STD) / 3
-
-KINDS = ('unit', 'imagenet', 'imagenet_grey')
 
 
 def normalize(images, kind: str, channels: int):
@@ -27,7 +27,7 @@ def normalize(images, kind: str, channels: int):
 
     Args:
       images: [B, H, W, 1], uint8 in 0 to 255 or floats in 0 to 1.
-      kind: one of `KINDS`.
+      kind: one of `config.NORMALIZATIONS`.
       channels: 1 or 3.
 
     Returns:
@@ -41,8 +41,8 @@ def normalize(images, kind: str, channels: int):
     images = jnp.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 1:
         raise ValueError(f'images have shape {images.shape}: expected [B, H, W, 1]')
-    if kind not in KINDS:
-        raise ValueError(f'normalisation {kind!r}: expected one of {KINDS}')
+    if kind not in NORMALIZATIONS:
+        raise ValueError(f'normalisation {kind!r}: expected one of {NORMALIZATIONS}')
     if channels not in (1, 3):
         raise ValueError(f'{channels} channels: expected 1 or 3')
     if images.dtype == jnp.uint8:

@@ -14,7 +14,7 @@ import numpy as np
 from pneumojax.errors import UsageError
 from pneumojax.models import download, torch_names, weight_files
 from pneumojax.models.torch_names import Name
-from pneumojax.run import Run
+from pneumojax.runs.run import Run
 
 
 class Weights(NamedTuple):

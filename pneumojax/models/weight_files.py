@@ -10,8 +10,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from pneumojax import limits
 from pneumojax.errors import UsageError, first_line
+from pneumojax.system import limits
 
 SAFETENSORS = '.safetensors'
 PICKLED = ('.pth', '.pt', '.bin')

@@ -12,17 +12,18 @@ import numpy as np
 from tqdm import tqdm
 
 from pneumojax import config as config_lib
-from pneumojax import hosts, interrupts, lock
-from pneumojax.checkpoints import Saver
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.data import pipeline, sampling
 from pneumojax.data.dataset import Dataset
-from pneumojax.devices import Devices
 from pneumojax.errors import UsageError
 from pneumojax.models import build
-from pneumojax.progress import log
-from pneumojax.run import Run
-from pneumojax.training import averaging, feed, initial, optimizer, state, steps
+from pneumojax.runs import lock
+from pneumojax.runs.checkpoints import Saver
+from pneumojax.runs.run import Run
+from pneumojax.system import processes, signals
+from pneumojax.system.devices import Devices
+from pneumojax.system.progress import log
+from pneumojax.training import averaging, initialization, optimizer, placement, state, steps
 from pneumojax.training.metrics_log import MetricsLog
 from pneumojax.training.profile import Profile
 
@@ -47,14 +48,16 @@ def train(config, run: Run, *, profile: int = 0) -> None:
     devices.check_batch_size('batch_size', config.batch_size)
     with contextlib.ExitStack() as owner:
         owned = False
-        if run.exists and hosts.first():  # another config's, or in use: said before hours of work
+        if (
+            run.exists and processes.first()
+        ):  # another config's, or in use: said before hours of work
             run.start(config)
             owner.enter_context(lock.owned(run.path))
             owned = True
         if config.init_from and run.latest_step() is None:
-            initial.require_checkpoint(Run(config.init_from))
-        dataset = hosts.lead(lambda: dataset_lib.load(config))
-        if hosts.first() and not owned:
+            initialization.require_checkpoint(Run(config.init_from))
+        dataset = processes.lead(lambda: dataset_lib.load(config))
+        if processes.first() and not owned:
             run.start(config)
             owner.enter_context(lock.owned(run.path))
             run.start(config)  # meanwhile another process may have
@@ -62,18 +65,18 @@ def train(config, run: Run, *, profile: int = 0) -> None:
 
 
 def _train(config, run: Run, devices: Devices, dataset: Dataset, profile: int) -> None:
-    if hosts.first():
+    if processes.first():
         keep_split(run, dataset)
     plan = make_plan(config, dataset)
     tx = optimizer.make_optimizer(config, plan)
-    restored, ended = hosts.lead(lambda: initial.resume(run, config, tx)), True
-    hosts.require_same(
+    restored, ended = processes.lead(lambda: initialization.resume(run, config, tx)), True
+    processes.require_same(
         configuration=zlib.crc32(config_lib.to_json(config).encode()),
         images=zlib.crc32(plan.order.tobytes()),
         checkpoint=-1 if restored is None else int(restored.step),
     )
     if restored is None:
-        variables = initial.variables(config, dataset.split_ids()['validation'])
+        variables = initialization.variables(config, dataset.split_ids()['validation'])
         restored = jax.device_get(state.create_state(variables, tx))
     else:
         step = int(restored.step)
@@ -117,12 +120,12 @@ class Stage:
     def __init__(self, config, run: Run, devices: Devices, dataset: Dataset, plan, tx):
         self.config, self.run, self.devices = config, run, devices
         self.dataset, self.plan = dataset, plan
-        self.feed = feed.make_feed(config, devices, dataset.records)
+        self.feed = placement.make_feed(config, devices, dataset.records)
         axis = devices.axis_name
         step = steps.make_train_step(config, tx, axis)
-        if hosts.count() > 1:
+        if processes.count() > 1:
             assert axis is not None  # several processes have several devices
-            step = interrupts.vote(step, axis)
+            step = signals.vote(step, axis)
         self.train_step = devices.compile(step, 'the training step', donate=(0,))
         self.eval_step = devices.compile(steps.make_eval_step(config, axis), 'the validation step')
         self.statistics_step = devices.compile(
@@ -146,20 +149,20 @@ class Stage:
             start_step=first_step, workers=config.data.workers,
         )  # fmt: skip
         saved_step = first_step if first_step else None
-        if hosts.first():
+        if processes.first():
             self.run.forget_metrics_after(first_step, validated=ended)
         if first_step == plan.total_steps:  # its place is needed, for the same with averages
-            hosts.alone(lambda: self.run.replace(first_step))
+            processes.alone(lambda: self.run.replace(first_step))
             saved_step = None
         with (
             MetricsLog(self.run) as self.log,
             Saver(self.run, config.checkpoint.keep) as self.saver,
             tqdm(
                 total=plan.total_steps, initial=first_step, unit='step', mininterval=0.5,
-                desc=f'{config.name} {config.image_size} px', disable=not hosts.first(),
+                desc=f'{config.name} {config.image_size} px', disable=not processes.first(),
             ) as self.progress,
-            interrupts.Held() as self.signal,
-            Profile(self.run / 'profile', profile if hosts.first() else 0) as traced,
+            signals.Held() as self.signal,
+            Profile(self.run / 'profile', profile if processes.first() else 0) as traced,
         ):  # fmt: skip
             self.saver.step = saved_step
             self.waiting: deque = deque()
@@ -170,10 +173,10 @@ class Stage:
             batch = self.feed.place(next(batches)) if first_step < plan.total_steps else None
             for step in range(first_step, plan.total_steps):
                 self._stop_if_asked(step, train_state)
-                if hosts.count() > 1:
+                if processes.count() > 1:
                     assert batch is not None  # there is one for every step
                     own = np.full((self.devices.count, 1), self.signal.received or 0, np.int32)
-                    batch[interrupts.VOTE] = own
+                    batch[signals.VOTE] = own
                 train_state, metrics = traced.step(self.train_step, train_state, batch)
                 self.waiting.append((step + 1, metrics))
                 # The next batch travels while the device computes; metrics are read two steps
@@ -184,7 +187,7 @@ class Stage:
                     self._report(*self.waiting.popleft())
                 if step + 1 == plan.epoch_ends[plan.epoch(step)]:
                     self._end_epoch(plan.epoch(step) + 1, step + 1, train_state)
-        if hosts.first():
+        if processes.first():
             self.run.put_back()
 
     def _next(self, batches, step: int, train_state) -> pipeline.Batch | None:
@@ -192,7 +195,7 @@ class Stage:
         try:
             return next(batches, None)
         except UsageError:
-            if hosts.count() == 1:  # the others know nothing of it
+            if processes.count() == 1:  # the others know nothing of it
                 self._report_waiting()
                 self._save(step, train_state, {}, ended=step not in self.plan.epoch_ends)
             raise
@@ -204,11 +207,11 @@ class Stage:
         self._report_waiting()
         if step and step != self.saver.step:
             self._save(step, train_state, {}, ended=ended)
-        raise interrupts.Interrupted(self.signal.received or self.agreed)
+        raise signals.Interrupted(self.signal.received or self.agreed)
 
     def _asked(self, between_steps: bool) -> bool:
         """Whether to stop. Several processes stop at the same step: see `interrupts.vote`."""
-        if hosts.count() == 1:
+        if processes.count() == 1:
             return self.signal.received is not None
         return between_steps and self.agreed > 0
 
@@ -219,7 +222,7 @@ class Stage:
     def _report(self, step: int, metrics: Any) -> None:
         """Reads the metrics of a finished step; writes a line now and then."""
         values = {k: float(v) for k, v in self.devices.first(metrics).items()}
-        self.agreed = max(self.agreed, int(values.pop(interrupts.VOTE, 0)))
+        self.agreed = max(self.agreed, int(values.pop(signals.VOTE, 0)))
         self.progress.update()
         if not np.isfinite(list(values.values())).all():
             raise self._not_finite(step, ', '.join(f'{k} {v:g}' for k, v in values.items()))
@@ -273,7 +276,9 @@ class Stage:
 
     def _save(self, step: int, train_state, more: dict[str, Any], *, ended: bool = True) -> None:
         """Starts to write a checkpoint; weights that are not finite never reach the disk."""
-        items = {name: self.devices.first(getattr(train_state, name)) for name in initial.ITEMS}
+        items = {
+            name: self.devices.first(getattr(train_state, name)) for name in initialization.ITEMS
+        }
         items |= more
         for name, tree in items.items():
             leaves = [x for x in jax.tree.leaves(tree) if np.issubdtype(x.dtype, np.inexact)]
@@ -321,7 +326,7 @@ class Stage:
         total, batches = None, 0
         progress = tqdm(
             total=len(chosen) // size, desc='statistics of the average', unit='step',
-            disable=not hosts.first(),
+            disable=not processes.first(),
         )  # fmt: skip
         for batch in self._batches(chosen, size):
             stats = self.statistics_step(params, train_state.batch_stats, self.feed.place(batch))
@@ -342,5 +347,5 @@ class Stage:
         """This process's share of batches of `size` images, padded."""
         return pipeline.evaluation_batches(
             self.feed.records, indices, size,
-            process_index=hosts.index(), process_count=hosts.count(),
+            process_index=processes.index(), process_count=processes.count(),
         )  # fmt: skip

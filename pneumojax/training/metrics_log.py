@@ -8,8 +8,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
-from pneumojax import hosts
-from pneumojax.run import Run
+from pneumojax.runs.run import Run
+from pneumojax.system import processes
 
 
 class MetricsLog:
@@ -23,7 +23,7 @@ class MetricsLog:
         self.run = run
 
     def __enter__(self):
-        if not hosts.first():
+        if not processes.first():
             return self
         self._file = (self.run / 'metrics.jsonl').open('a')
         (self.run / 'tensorboard').mkdir(exist_ok=True)
@@ -31,14 +31,14 @@ class MetricsLog:
         return self
 
     def __exit__(self, *exc):
-        if not hosts.first():
+        if not processes.first():
             return
         self._file.close()
         self._board.close()
 
     def write(self, *, step: int, split: str, **values: Any) -> None:
         """One line, of process 0. Values are finite numbers or None."""
-        if not hosts.first():
+        if not processes.first():
             return
         row = {'step': step, 'split': split, **values}
         self._file.write(json.dumps(row, allow_nan=False) + '\n')

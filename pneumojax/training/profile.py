@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from pneumojax.progress import log
+from pneumojax.system.progress import log
 
 WARM_UP = 3  # steps of a process that are left out: the first one compiles
 

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pneumojax.augment import augment
 from pneumojax.models.build import make_model
 from pneumojax.models.normalize import normalize
 from pneumojax.models.resnet import MOMENTUM
 from pneumojax.models.unet import gate
-from pneumojax.once import once
-from pneumojax.training import augment, losses
+from pneumojax.system.memoize import once
+from pneumojax.training import losses
 from pneumojax.training.state import TrainState
 
 Metrics = dict[str, Any]

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from pneumojax.data import phantom, siim
-from tests.data.own_images import drawing, write
+from pneumojax.data.datasets import siim
+from pneumojax.data.phantoms import phantom
+from tests.data.datasets.folder_images import drawing, write
 
 
 @pytest.fixture

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from configs import base
-from pneumojax.data import dataset, labelled, phantom, siim
+from pneumojax.data import dataset
+from pneumojax.data.datasets import example as example_lib
+from pneumojax.data.datasets import siim
+from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
 
 
@@ -49,7 +52,7 @@ def test_index_i_means_the_same_image_everywhere(config):
     assert data.records.image_ids == [e.image_id for e in data.examples]
     assert data.positive.sum() == round(0.4 * 24)
     for i, positive in enumerate(data.positive):
-        assert labelled.load(data.examples[i])[1].any() == positive
+        assert example_lib.load(data.examples[i])[1].any() == positive
 
 
 def test_patients_beside_the_images_are_found(config, root):

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumojax.data import phantom, pipeline, records, sampling, siim
+from pneumojax.data import pipeline, sampling
+from pneumojax.data.cache import records
+from pneumojax.data.datasets import siim
+from pneumojax.data.phantoms import phantom
 
 SIZE = 16
 

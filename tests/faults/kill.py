@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from pneumojax.run import Run
+from pneumojax.runs.run import Run
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 STAGES = ('stage1', 'stage2')

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from pneumojax import checkpoints, lock
 from pneumojax.data import dataset as dataset_lib
-from pneumojax.data import records
+from pneumojax.data.cache import records
 from pneumojax.errors import UsageError
-from pneumojax.run import Run
-from pneumojax.training import initial, loop
+from pneumojax.runs import checkpoints, lock
+from pneumojax.runs.run import Run
+from pneumojax.training import initialization, loop
 from tests.training.test_loop import assert_same_bits, final_items
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -56,7 +56,7 @@ DAMAGE = {
 def test_a_damaged_checkpoint_is_passed_over_and_kept(trained, copy, damage, caplog, monkeypatch):
     config, expected = trained
     DAMAGE[damage](copy / 'checkpoints' / '9')
-    monkeypatch.setattr(initial.log, 'propagate', True)
+    monkeypatch.setattr(initialization.log, 'propagate', True)
     caplog.set_level(logging.INFO, 'pneumojax')
     loop.train(config, copy)
     assert f'{copy.path}/checkpoints/9' in caplog.text
@@ -88,7 +88,7 @@ def test_another_network_is_no_damage(trained, copy):
     (copy / 'config.json').unlink()
     shutil.rmtree(copy / 'tensorboard')
     with pytest.raises(UsageError, match='does not fit this model'):
-        initial.resume(copy, config, loop.optimizer.make_optimizer(
+        initialization.resume(copy, config, loop.optimizer.make_optimizer(
             config, loop.make_plan(config, dataset_lib.load(config))))  # fmt: skip
     assert copy.steps() == [6, 9]
 
@@ -210,7 +210,7 @@ def test_what_is_not_finite_is_never_saved(config, tmp_path, monkeypatch, where)
     ids = [dataset.examples[dataset.train[i]].image_id for i in order]
     assert f'images {", ".join(ids)};' in str(e.value)
     monkeypatch.undo()
-    state = initial.resume(run, config, loop.optimizer.make_optimizer(
+    state = initialization.resume(run, config, loop.optimizer.make_optimizer(
         config, loop.make_plan(config, dataset)))  # fmt: skip
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
@@ -247,7 +247,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_is_whole(trained, disk):
     step = run.latest_step()
     subprocess.run(['mount', '-o', 'remount,size=50m', str(disk)], check=True)
     if step is not None:
-        tree = initial.build.variable_shapes(config)
+        tree = initialization.build.variable_shapes(config)
         run.load_variables(step, tree, averaged=False)
     loop.train(config, run)
     assert_same_bits(final_items(run, config), final_items(expected, config))

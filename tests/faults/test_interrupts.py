@@ -10,8 +10,8 @@ import time
 import pytest
 
 from pneumojax import config as config_lib
-from pneumojax import interrupts
-from pneumojax.run import Run
+from pneumojax.runs.run import Run
+from pneumojax.system import signals
 from pneumojax.training import loop
 from tests.conftest import tiny_config
 from tests.training.test_loop import assert_same_bits, final_items
@@ -80,7 +80,7 @@ def test_a_signal_stops_with_a_checkpoint_from_which_the_same_bits_come(
     config, expected = wholes(kind)
     run = Run(tmp_path / 'run')
     interrupt(monkeypatch, method, at)
-    with pytest.raises(interrupts.Interrupted) as e:
+    with pytest.raises(signals.Interrupted) as e:
         loop.train(config, run)
     assert e.value.status == 143
     assert (run.latest_step(), run.about(step)['ended']) == (step, ended)
@@ -99,7 +99,7 @@ def test_interrupted_again_and_again(wholes, tmp_path, monkeypatch):
     stops = []
     for method, at in [('_stop_if_asked', 4)] * 5 + [('_averaged', 1)] * 2:
         interrupt(monkeypatch, method, at)
-        with pytest.raises(interrupts.Interrupted):
+        with pytest.raises(signals.Interrupted):
             loop.train(config, run)
         stops.append(run.latest_step())
         monkeypatch.undo()
@@ -117,7 +117,7 @@ def test_killed_while_the_last_checkpoint_is_replaced(wholes, tmp_path, monkeypa
     config.checkpoint.keep = 1
     run = Run(tmp_path / 'run')
     interrupt(monkeypatch, '_averaged', 1)
-    with pytest.raises(interrupts.Interrupted):
+    with pytest.raises(signals.Interrupted):
         loop.train(config, run)
     monkeypatch.undo()
     run.replace(9)  # and then the process is gone, with the only checkpoint
@@ -129,7 +129,7 @@ def test_killed_while_the_last_checkpoint_is_replaced(wholes, tmp_path, monkeypa
 PROGRAM = """
 import sys
 from pneumojax import config as config_lib, launch
-from pneumojax.run import Run
+from pneumojax.runs.run import Run
 from pneumojax.training import loop
 from absl import flags
 def main(argv):
@@ -181,8 +181,8 @@ def test_a_second_signal_ends_at_once():
 
 
 def test_signals_are_the_programs_own_again_afterwards():
-    before = [signal.getsignal(s) for s in interrupts.SIGNALS]
-    with interrupts.Held() as held:
+    before = [signal.getsignal(s) for s in signals.SIGNALS]
+    with signals.Held() as held:
         assert held.received is None
-        assert [signal.getsignal(s) for s in interrupts.SIGNALS] != before
-    assert [signal.getsignal(s) for s in interrupts.SIGNALS] == before
+        assert [signal.getsignal(s) for s in signals.SIGNALS] != before
+    assert [signal.getsignal(s) for s in signals.SIGNALS] == before

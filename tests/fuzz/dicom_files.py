@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 from pydicom import uid
 
-from pneumojax.data import dicom, inputs
+from pneumojax.data.files import dicom, inputs
 from tests.fuzz import dicom_seeds, mutate
 from tests.fuzz.worker import Wrong, refused
 

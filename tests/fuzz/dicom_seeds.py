@@ -13,7 +13,7 @@ import pydicom.data
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
-from pneumojax.data import phantom
+from pneumojax.data.phantoms import phantom
 
 NAME = 'ZZName^Patient'  # must appear in no message
 _LARGEST = 120_000  # bytes of a seed: larger ones only make the search slower
@@ -70,7 +70,7 @@ def bundled() -> dict[str, bytes]:
 
 def segmentations() -> dict[str, bytes]:
     """What this package writes."""
-    from pneumojax.outputs import seg
+    from pneumojax.prediction import seg
 
     header = dataset(np.zeros((40, 30), np.uint8), 8, uid.ExplicitVRLittleEndian)
     algorithm = seg.Algorithm('0', 'fuzz@1', {})

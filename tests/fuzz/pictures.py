@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from pneumojax.data import inputs, phantom
+from pneumojax.data.files import inputs
+from pneumojax.data.phantoms import phantom
 from tests.fuzz import mutate
 from tests.fuzz.worker import Wrong, refused
 

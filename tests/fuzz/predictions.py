@@ -7,10 +7,11 @@ import shutil
 import cv2
 import numpy as np
 
-from pneumojax.data import phantom
+from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
-from pneumojax.inference import predict, thresholds
-from pneumojax.run import Run
+from pneumojax.evaluation import thresholds
+from pneumojax.prediction import predict
+from pneumojax.runs.run import Run
 from tests.fuzz import mutate
 from tests.fuzz.runs import small_config
 from tests.fuzz.worker import Wrong, refused

@@ -10,12 +10,12 @@ import shutil
 import numpy as np
 
 from configs import base
-from pneumojax import checkpoints
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
-from pneumojax.inference import member, thresholds
-from pneumojax.outputs import model_card, run_report
-from pneumojax.run import Run
+from pneumojax.evaluation import model_card, run_report, thresholds
+from pneumojax.runs import checkpoints
+from pneumojax.runs.run import Run
+from pneumojax.runtimes import member
 from tests.fuzz import mutate
 from tests.fuzz.worker import Wrong, refused
 

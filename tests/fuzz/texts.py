@@ -5,7 +5,8 @@ import pathlib
 
 import numpy as np
 
-from pneumojax.data import rle, siim
+from pneumojax.data import rle
+from pneumojax.data.datasets import siim
 from pneumojax.errors import UsageError
 from tests.fuzz import mutate
 from tests.fuzz.worker import Wrong, refused

@@ -126,16 +126,6 @@ def test_without_torch_the_safetensors_file_is_taken(server, cache, monkeypatch)
     assert requests == ['/whole']
 
 
-def test_where_the_cache_is(monkeypatch):
-    monkeypatch.delenv('PNEUMOJAX_CACHE', raising=False)
-    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    assert download.cache_folder() == pathlib.Path.home() / '.cache' / 'pneumojax'
-    monkeypatch.setenv('XDG_CACHE_HOME', '/elsewhere')
-    assert download.cache_folder() == pathlib.Path('/elsewhere/pneumojax')
-    monkeypatch.setenv('PNEUMOJAX_CACHE', '/mine')
-    assert download.cache_folder() == pathlib.Path('/mine')
-
-
 def test_paths(tmp_path):
     assert download.resolve(str(tmp_path)) == tmp_path
     with pytest.raises(UsageError, match=r"no such file; give 'imagenet' or"):

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from pneumojax.config import NORMALIZATIONS
 from pneumojax.models import pretrained
-from pneumojax.models.normalize import KINDS, normalize
+from pneumojax.models.normalize import normalize
 from pneumojax.models.resnet import ResNet34
 from tests.models import made_up
 
@@ -29,7 +30,7 @@ def test_one_pair_for_grey():
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', NORMALIZATIONS)
 def test_shape_type_and_bytes(kind, channels):
     x = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     out = normalize(x, kind, channels)

@@ -15,7 +15,7 @@ from pneumojax.errors import UsageError
 from pneumojax.models import pretrained, torch_names, weight_files
 from pneumojax.models.convert import convert
 from pneumojax.models.unet import UNet
-from pneumojax.run import Run
+from pneumojax.runs.run import Run
 from tests.models import made_up
 
 TINY = {'width': 4, 'stage_sizes': (1, 1, 1, 1)}

@@ -9,9 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from pneumojax import limits
 from pneumojax.errors import UsageError
 from pneumojax.models import weight_files
+from pneumojax.system import limits
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 

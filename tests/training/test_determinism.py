@@ -2,7 +2,7 @@
 
 import pytest
 
-from pneumojax.run import Run
+from pneumojax.runs.run import Run
 from pneumojax.training import loop
 from tests.training.test_loop import assert_same_bits, final_items
 

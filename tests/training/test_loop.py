@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from pneumojax.data import dataset as dataset_lib
-from pneumojax.data import labelled
-from pneumojax.devices import Devices
+from pneumojax.data.datasets import example as example_lib
 from pneumojax.errors import UsageError
+from pneumojax.experiments import stages
 from pneumojax.models import build
-from pneumojax.run import FILES, Run
-from pneumojax.training import averaging, initial, loop, optimizer, stages, steps
+from pneumojax.runs.run import FILES, Run
+from pneumojax.system.devices import Devices
+from pneumojax.training import averaging, initialization, loop, optimizer, steps
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -28,7 +29,7 @@ def final_items(run, config):
     shapes = build.variable_shapes(config)
     step = run.latest_step()
     plan = loop.make_plan(config, dataset_lib.load(config))
-    state = initial.resume(run, config, optimizer.make_optimizer(config, plan))
+    state = initialization.resume(run, config, optimizer.make_optimizer(config, plan))
     average = run.load_variables(step, shapes, averaged=True)
     return step, {'last': state.variables, 'opt_state': state.opt_state, 'average': average}
 
@@ -118,7 +119,7 @@ def test_a_killed_run_ends_with_the_same_bits(trained, tmp_path):
     script.write_text(
         'import sys\n'
         'from pneumojax import config as config_lib\n'
-        'from pneumojax.run import Run\n'
+        'from pneumojax.runs.run import Run\n'
         'from pneumojax.training import loop\n'
         'config = config_lib.from_json(open(sys.argv[1]).read())\n'
         'loop.train(config, Run(sys.argv[2]))\n'
@@ -172,13 +173,13 @@ def test_an_interrupted_run_resumes_to_the_same_bits(trained, tmp_path, monkeypa
 def test_stage_2_starts_from_all_of_stage_1(trained, config):
     _, stage1 = trained
     config.name, config.image_size, config.init_from = 'stage2', 48, str(stage1.path)
-    start = initial.variables(config, held_out=[])
+    start = initialization.variables(config, held_out=[])
     shapes = build.variable_shapes(config)
     average = stage1.load_variables(stage1.latest_step(), shapes, averaged=True)
     assert_same_bits(start, average)
     config.init_weights = 'last'
     last = stage1.load_variables(stage1.latest_step(), shapes, averaged=False)
-    assert_same_bits(initial.variables(config, held_out=[]), last)
+    assert_same_bits(initialization.variables(config, held_out=[]), last)
 
 
 @pytest.mark.slow
@@ -204,17 +205,17 @@ def test_an_image_head_is_in_both_stages_or_in_none(trained, config, tmp_path):
     config.init_from = str(first.path)
     config.model.image_head, config.loss.image = 'gate', 0.1
     with pytest.raises(UsageError, match='no image head, which'):
-        initial.variables(config, [])
+        initialization.variables(config, [])
     headed = Run(tmp_path / 'headed')
     headed.start(config)
     fresh = jax.device_get(build.initial_variables(config))
     with headed.checkpointer(keep=1) as checkpointer:
         checkpointer.save_checkpointables(0, fresh)
     config.init_from = str(headed.path)
-    assert_same_bits(initial.variables(config, []), fresh)
+    assert_same_bits(initialization.variables(config, []), fresh)
     config.model.image_head, config.loss.image = 'none', 0.0
     with pytest.raises(UsageError, match='has an image head; give this stage the same one'):
-        initial.variables(config, [])
+        initialization.variables(config, [])
 
 
 def test_an_unfinished_stage_is_said_to_be_one(config, tmp_path, caplog, monkeypatch):
@@ -228,8 +229,8 @@ def test_an_unfinished_stage_is_said_to_be_one(config, tmp_path, caplog, monkeyp
     with pytest.raises(AssertionError, match='not reached'):
         loop.train(config, run)
     config.init_from = str(run.path)
-    monkeypatch.setattr(initial.log, 'propagate', True)
-    initial.variables(config, held_out=[])
+    monkeypatch.setattr(initialization.log, 'propagate', True)
+    initialization.variables(config, held_out=[])
     assert f'after epoch 2 of {config.num_epochs}' in caplog.text
     assert 'no averaged weights' in caplog.text
 
@@ -239,7 +240,7 @@ def test_another_network_is_refused_with_both_key_lists(trained, config):
     config.init_from = str(stage1.path)
     config.model.stage_sizes = (1, 2, 1, 1)
     with pytest.raises(UsageError) as e:
-        initial.variables(config, held_out=[])
+        initialization.variables(config, held_out=[])
     assert str(stage1.path) in str(e.value)
     assert f'/{stage1.latest_step()}' in str(e.value)
     assert 'only in the model: encoder/layer2_1/bn1/' in str(e.value)
@@ -247,7 +248,7 @@ def test_another_network_is_refused_with_both_key_lists(trained, config):
     with pytest.raises(
         UsageError, match=r'block0/bn1/bias \(\(16,\), .float32.\) instead of \(\(32,\)'
     ):
-        initial.variables(config, held_out=[])
+        initialization.variables(config, held_out=[])
 
 
 def test_without_stage_1_it_says_the_command_that_makes_one(config, tmp_path):
@@ -267,8 +268,8 @@ def test_a_stage_that_saw_the_held_out_images_is_refused(trained, config):
         with pytest.raises(
             UsageError, match=rf'config\..*{key}: .* was trained on 1 of the images'
         ):
-            initial.variables(config, held_out=[*unseen, seen])
-        initial.variables(config, held_out=unseen)
+            initialization.variables(config, held_out=[*unseen, seen])
+        initialization.variables(config, held_out=unseen)
         group[key] = ''
 
 
@@ -313,7 +314,7 @@ def test_freezing_and_accumulation_by_config(config, tmp_path):
     )  # fmt: skip
     assert all(v for k, v in jax.tree.leaves_with_path(changed) if 'kernel' in str(k))
     plan = loop.make_plan(config, dataset_lib.load(config))
-    state = initial.resume(run, config, optimizer.make_optimizer(config, plan))
+    state = initialization.resume(run, config, optimizer.make_optimizer(config, plan))
     assert averaging.find_average(state.opt_state).count == plan.total_steps // 2
 
 
@@ -388,8 +389,8 @@ def test_images_on_the_device_give_the_same_bits_and_steps_wait_for_nothing(
 
 
 def test_prepare_decodes_once_for_all_stages(config, tmp_path, monkeypatch):
-    loads, read = [], labelled.read
-    monkeypatch.setattr(labelled, 'read', lambda e: (loads.append(e.image_id), read(e))[1])
+    loads, read = [], example_lib.read
+    monkeypatch.setattr(example_lib, 'read', lambda e: (loads.append(e.image_id), read(e))[1])
     config.data.cache = str(tmp_path / 'cache')
     config.stages = {'one': {'image_size': 16}, 'two': {'image_size': 24}}
     stages.prepare(config, tmp_path / 'run')

@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from configs import base
 from pneumojax.data.sampling import Plan
-from pneumojax.inference import metrics
+from pneumojax.evaluation import metrics
 from pneumojax.models import build
 from pneumojax.training import averaging, steps
 from pneumojax.training.optimizer import make_optimizer

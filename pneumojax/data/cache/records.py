@@ -1,0 +1,199 @@
+"""The cache: every image decoded and fitted once, as ArrayRecord shards.
+
+A cache folder is named by what went into it (the list of files, the annotations, the size) and is
+renamed into place when it is complete, so neither a stale nor a half-written one is ever read.
+What a record is, and who writes the shards, is told in `shards`.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+
+import cv2
+import grain.python as grain
+import numpy as np
+
+from pneumojax.data.cache import shards
+from pneumojax.data.datasets.example import Example
+from pneumojax.errors import UsageError
+from pneumojax.system.progress import log
+
+FORMAT = 1  # raise it when the bytes of a record or the way to them change
+_ANEW = 'delete the folder, the next run makes it anew'
+_LOCK = 'owner.lock'  # in a folder being written, locked as long as its process lives
+
+
+class Records:
+    """Random access to a complete cache folder. Picklable: worker processes open files themselves.
+
+    Args:
+      folder: as `prepare` returned it.
+    """
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        try:
+            manifest = json.loads((self.folder / 'manifest.json').read_text())
+            self.size = manifest['image_size']
+            self.image_ids = manifest['image_ids']
+            self.shapes = [tuple(s) for s in manifest['shapes']]  # of the original images, (H, W)
+            paths = [str(self.folder / name) for name in manifest['shards']]
+            self._source = grain.ArrayRecordDataSource(paths)
+            count = len(self._source)
+        except Exception as error:  # ArrayRecord raises several kinds
+            raise UsageError(
+                f'{self.folder} is damaged ({type(error).__name__}); {_ANEW}'
+            ) from None
+        if count != len(self.image_ids):
+            raise UsageError(
+                f'{self.folder} holds {count} records instead of {len(self.image_ids)}; {_ANEW}'
+            )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and mask, uint8 [size, size] each; the mask is 0 or 1.
+
+        Raises:
+          UsageError: the record's bytes are not those written; ArrayRecord keeps a hash of each.
+        """
+        with self._damage_named(index):
+            return shards.decode(self._source[int(index)], self.size)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all records together."""
+        return len(self) * shards.record_bytes(self.size)
+
+    def everything(self) -> np.ndarray:
+        """All records as they are stored: uint8 [N, bytes of a record], see `shards.encode`."""
+        stored = np.empty((len(self), shards.record_bytes(self.size)), np.uint8)
+        for index in range(len(self)):
+            with self._damage_named(index):
+                stored[index] = np.frombuffer(self._source[index], np.uint8)
+        return stored
+
+    @contextlib.contextmanager
+    def _damage_named(self, index: int):
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(
+                f'{self.folder}: the record of ImageId {self.image_ids[int(index)]} is damaged '
+                f'({" ".join(str(error).split())[:120]}); {_ANEW}'
+            ) from None
+
+
+def cache_key(examples: Sequence[Example], size: int) -> str:
+    """Changes with the files (path, length, time), the annotations, the size and the format."""
+    digest = hashlib.sha256(f'{FORMAT} {size} {cv2.__version__}'.encode())
+    for example in examples:
+        try:
+            stat = os.stat(example.path)
+        except OSError as error:
+            raise UsageError(
+                f'ImageId {example.image_id}: {example.path} cannot be read: {error.strerror}; '
+                'mend or remove it'
+            ) from None
+        digest.update(
+            f'\n{example.image_id}\t{os.path.abspath(example.path)}\t{stat.st_size}\t{stat.st_mtime_ns}'
+            f'\t{"|".join(example.rles)}'.encode()
+        )
+    return digest.hexdigest()[:16]
+
+
+def cache_folder(cache, examples: Sequence[Example], size: int) -> pathlib.Path:
+    """Where `prepare` keeps these examples at this size."""
+    return pathlib.Path(cache) / f'{size}px-{cache_key(examples, size)}'
+
+
+def prepare(cache, examples: Sequence[Example], size: int, also: Sequence[int] = ()) -> Records:
+    """Returns the cache of these examples, made first if it is missing or stale.
+
+    Args:
+      cache: folder that holds one folder per data set and size.
+      examples: in the order of the records.
+      size: side of the fitted squares, pixels.
+      also: more sizes to make while the images are decoded.
+
+    Raises:
+      UsageError: a file cannot be read, a mask does not fit its image, the disk is full ...
+    """
+    folders = {s: cache_folder(cache, examples, s) for s in dict.fromkeys((size, *also))}
+    missing = {s: f for s, f in folders.items() if not (f / 'manifest.json').is_file()}
+    for s in folders.keys() - missing.keys():
+        log.info('%d images at %d px are in %s', len(examples), s, folders[s])
+    if missing:
+        _make(missing, examples)
+    return Records(folders[size])
+
+
+def _make(folders: dict[int, pathlib.Path], examples: Sequence[Example]) -> None:
+    """Writes the folder of each size under another name, and names them when all are whole."""
+    parent, partials = next(iter(folders.values())).parent, {}
+    try:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(parent)
+            for size, folder in folders.items():
+                partials[size] = pathlib.Path(
+                    tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=parent)
+                )
+        except OSError as error:
+            raise UsageError(f'config.data.cache: cannot write in {parent}: {error}') from None
+        with contextlib.ExitStack() as owned:
+            for partial in partials.values():
+                owned.enter_context(_owned(partial))
+            _write(partials, examples)
+        for size, folder in folders.items():
+            partials[size].chmod(0o755)  # made for its owner alone
+            try:
+                os.rename(partials[size], folder)
+            except OSError:
+                if not (folder / 'manifest.json').is_file():  # else another process was faster
+                    raise
+    except OSError as error:
+        raise UsageError(f'config.data.cache: cannot write in {parent}: {error}') from None
+    finally:
+        for partial in partials.values():
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _owned(folder: pathlib.Path):
+    """Marks a folder as being written; the mark's lock goes when the process ends, however."""
+    new = folder / 'new.lock'
+    with new.open('w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        new.rename(folder / _LOCK)  # never seen under this name without its lock
+        yield
+        (folder / _LOCK).unlink()
+
+
+def _remove_leftovers(cache: pathlib.Path) -> None:
+    """Removes half-written folders whose process was killed, not those of running ones."""
+    for lock in cache.glob(f'.*px-*/{_LOCK}'):
+        with contextlib.suppress(OSError), lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            log.info('removing %s, left by a run that was killed', lock.parent)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+def _write(folders: dict[int, pathlib.Path], examples: Sequence[Example]) -> None:
+    names, shapes = shards.write(folders, examples)
+    for size, folder in folders.items():
+        manifest = {
+            'format': FORMAT,
+            'image_size': size,
+            'shards': names,
+            'image_ids': [e.image_id for e in examples],
+            'shapes': shapes,
+        }
+        (folder / 'manifest.json').write_text(json.dumps(manifest))

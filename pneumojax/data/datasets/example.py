@@ -1,0 +1,87 @@
+"""One labelled image, of whatever data set: where it is, whose it is, what its mask is."""
+
+import dataclasses
+
+import numpy as np
+
+from pneumojax.data import rle
+from pneumojax.data.files import dicom, inputs, picture_files
+from pneumojax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One labelled image.
+
+    Attributes:
+      image_id: its name, the stem of its file.
+      path: its file, DICOM, PNG or JPEG.
+      rles: run-length texts whose union is the mask; none of them for an image without a mask.
+      patient_id: who it shows; the ImageId where that is not known.
+      mask_shape: height and width of what the runs were read from, in pixels; None where that is
+        not known, as in Kaggle's CSV.
+      side: 'train' or 'validation' where the data set itself says so, else ''.
+    """
+
+    image_id: str
+    path: str
+    rles: tuple[str, ...]
+    patient_id: str
+    mask_shape: tuple[int, int] | None = None
+    side: str = ''
+
+    @property
+    def positive(self) -> bool:
+        """Whether the image has a mask."""
+        return any(text.strip() != rle.EMPTY for text in self.rles)
+
+
+def load(example: Example) -> tuple[np.ndarray, np.ndarray]:
+    """Reads an image and draws its mask: what `read` and `draw` return, and raise."""
+    image = read(example)
+    return image, draw(example, image.shape)
+
+
+def read(example: Example) -> np.ndarray:
+    """Reads an image: uint8 [H, W], 0..255, larger is brighter.
+
+    Raises:
+      UsageError: the file gives no image, or the mask was made for one of another shape.
+    """
+    image = _read(example)
+    if example.mask_shape not in (None, image.shape):
+        (height, width), (mask_height, mask_width) = image.shape, example.mask_shape
+        raise UsageError(
+            f'ImageId {example.image_id}: the image {example.path} has {height} x {width} pixels '
+            f'(height x width), its mask {mask_height} x {mask_width}; give the mask at the size '
+            'of the image'
+        )
+    return image
+
+
+def draw(example: Example, shape: tuple[int, int]) -> np.ndarray:
+    """Draws the mask of an image of `shape` (H, W): uint8 [H, W], 0 or 1.
+
+    Raises:
+      UsageError: the mask does not fit into it.
+    """
+    try:
+        return rle.decode_all(example.rles, shape)
+    except ValueError as error:
+        raise UsageError(
+            f'ImageId {example.image_id}: {error}; {example.path} and its rows in the CSV do not '
+            'belong together: mend or remove one of them'
+        ) from error
+
+
+def _read(example: Example) -> np.ndarray:
+    try:
+        if inputs.kind(example.path) == 'picture':
+            return picture_files.read(example.path, max_pixels=dicom.MAX_PIXELS)
+        # Masks are drawn, and counted, on the pixels as they are stored. Prediction, which has no
+        # mask to keep in step, squares such pixels itself.
+        return dicom.to_uint8(dicom.read(example.path, square=True))
+    except dicom.DicomError as error:
+        raise UsageError(f'ImageId {example.image_id}: {error}') from error
+    except ValueError as error:
+        raise UsageError(f'ImageId {example.image_id}: {example.path}: {error}') from error

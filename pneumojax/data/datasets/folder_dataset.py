@@ -1,0 +1,331 @@
+"""One's own images and masks in a folder, without a line of code.
+
+Images (DICOM, PNG or JPEG, known by content) lie anywhere below the root. An image's mask is
+`masks/NAME.png` of the same name, or a DICOM Segmentation that refers to it, anywhere. An image is
+a negative only where somebody says so: by an all-black or empty mask, or by 0 in the table's column
+Pneumothorax. An image of which nothing is known is left out and counted, never taken for a
+negative.
+
+The table is a CSV `ImageId[,PatientId][,Pneumothorax][,split][,fold]`; where there is one, it lists
+the images that are used.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from pneumojax.data import rle
+from pneumojax.data.datasets import folder_table, mask_files, siim
+from pneumojax.data.datasets.example import Example
+from pneumojax.data.datasets.folder_table import Row
+from pneumojax.data.files import headers, inputs
+from pneumojax.errors import UsageError
+from pneumojax.system.parallel import ordered_map
+from pneumojax.system.progress import log
+
+MASKS = 'masks'  # below the root, unless data.masks says otherwise
+EXPECTED = (
+    "expected images with masks (docs/how-to/own_images.md), or Kaggle's layout, which is DICOM "
+    f'files and {" or ".join(reversed(siim.ANNOTATIONS))}; {siim.DEMO}'
+)
+
+
+class Image(NamedTuple):
+    """A file that shows a radiograph."""
+
+    path: str
+    uid: str  # SOPInstanceUID of a DICOM file
+    patient: str  # PatientID of a DICOM file
+
+
+class Mask(NamedTuple):
+    """Where an image's mask is."""
+
+    path: str
+    uid: str  # of the image, in a Segmentation; '' for a PNG file
+
+
+class Files(NamedTuple):
+    """What lies in the folders."""
+
+    images: dict[str, Image]  # by ImageId
+    pngs: dict[str, str]  # name to path, below the folder of masks
+    segmentations: list[str]
+
+
+def find(
+    root: str, masks: str = '', table: str = '', patients: str = '', *, fold: int = 0,
+    num_folds: int = 5,
+) -> tuple[Example, ...]:  # fmt: skip
+    """Lists the labelled images below a folder; reads headers and masks, but no image.
+
+    Args:
+      root: the folder.
+      masks: folder of the PNG masks; '': `masks` below the root.
+      table: the CSV; '': `table.csv` below the root, if it is there.
+      patients: CSV with the columns ImageId and PatientId; '': none. Else the table's PatientId
+        counts, then that of the DICOM files; an image without any is a patient of its own.
+      fold: of the table's column `fold`, the one held out; 0 where it has a column `split`.
+      num_folds: how many folds that column holds.
+
+    Returns:
+      The examples, sorted by ImageId.
+
+    Raises:
+      UsageError: nothing usable, or two statements that contradict each other.
+    """
+    rows = folder_table.read(root, table, fold, num_folds)
+    files = _list(root, masks)
+    if not files.images:
+        raise UsageError(
+            f'config.data.root: no DICOM, PNG or JPEG image below {root!r}; {EXPECTED}'
+        )
+    found = _pair(files)
+    if not found and not any(row.positive is False for row in (rows or {}).values()):
+        raise UsageError(
+            f'config.data.root: {len(files.images)} images below {root!r}, but no mask of any of '
+            f'them{_example_names(files)}; {EXPECTED}'
+        )
+    names = _chosen(files.images, found, rows)
+    owners = _owners(names, files.images, rows, patients)
+    drawn = _read_masks({name: found[name] for name in names if name in found})
+    examples = tuple(
+        Example(
+            name,
+            files.images[name].path,
+            drawn[name].rles if name in drawn else (),
+            owners[name],
+            drawn[name].shape if name in drawn else None,
+            '' if rows is None else rows[name].side,
+        )
+        for name in names
+    )
+    for example in examples:
+        _check_row(example, None if rows is None else rows[example.image_id])
+    log.info(
+        "%d of one's own images in %s, %d of them with a mask that is not empty",
+        len(examples), root, sum(e.positive for e in examples),
+    )  # fmt: skip
+    return examples
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def _list(root: str, masks: str) -> Files:
+    if not os.path.isdir(root):
+        raise UsageError(f'config.data.root: there is no folder {root!r}; {EXPECTED}')
+    folder = masks or os.path.join(root, MASKS)
+    if masks and not os.path.isdir(masks):
+        raise UsageError(
+            f'config.data.masks: there is no folder {masks!r}; name that of the PNG masks'
+        )
+    images: dict[str, Image] = {}
+    known: dict[str, str] = {}  # SOPInstanceUID to path
+    segmentations, others = [], []
+    paths = [os.path.join(root, name) for name in inputs.find(root, folder, 'config.data.root')]
+    for path, look in _each(_look, paths, 'look at images'):
+        name = inputs.stem(path)
+        if look == 'segmentation':
+            segmentations.append(path)
+        elif isinstance(look, str):
+            others += [(path, look)] * bool(look)
+        elif name in images:
+            raise UsageError(
+                f'ImageId {name} is found twice: {images[name].path} and {path}; names tell images '
+                'apart, so rename or remove one of them'
+            )
+        elif look.uid and known.setdefault(look.uid, path) != path:
+            raise UsageError(
+                f'{known[look.uid]} and {path} are the same image (SOPInstanceUID); remove one'
+            )
+        else:
+            images[name] = look
+    _warn(others, '%d DICOM files below the root are no radiographs and left out')
+    pngs: dict[str, str] = {}
+    unknown = []
+    inside = inputs.find(folder, None, 'config.data.masks') if os.path.isdir(folder) else []
+    for path, look in _each(
+        _look, [os.path.join(folder, name) for name in inside], 'look at masks'
+    ):
+        name = inputs.stem(path)
+        if look == 'segmentation':
+            segmentations.append(path)
+        elif not isinstance(look, Image) or look.uid:
+            unknown.append((path, look if isinstance(look, str) else 'a DICOM image, no mask'))
+        elif name in pngs:
+            raise UsageError(f'two masks are called {name}: {pngs[name]} and {path}; remove one')
+        else:
+            pngs[name] = path
+    _warn(unknown, '%d files in the folder of masks are no masks and left out')
+    return Files(images, pngs, segmentations)
+
+
+def _look(path: str) -> Image | str:
+    """An image; or 'segmentation'; or what else the file is, '' where nobody would ask."""
+    kind = inputs.kind(path)
+    if kind != 'dicom':
+        return Image(path, '', '') if kind else ''
+    # Foreign input: whatever pydicom raises means that the file is damaged.
+    try:
+        header = headers.read(path)
+        if mask_files.is_segmentation(header):
+            return 'segmentation'
+        other = headers.other_kind(header)
+    except Exception as error:
+        return f'damaged or unusual ({type(error).__name__})'
+    uid, patient = headers.text(header, 'SOPInstanceUID'), headers.text(header, 'PatientID')
+    return other or Image(path, uid, patient)
+
+
+def _pair(files: Files) -> dict[str, Mask]:
+    """ImageId to its mask, for the images that have one."""
+    found = {name: Mask(path, '') for name, path in files.pngs.items() if name in files.images}
+    lost = [(path, '') for name, path in files.pngs.items() if name not in files.images]
+    _warn(lost, '%d masks have no image of the same name and are left out')
+    by_uid = {image.uid: name for name, image in files.images.items() if image.uid}
+    strangers = []
+    for path, uids in _each(_sources, files.segmentations, 'look at segmentations'):
+        known = sorted(uids & by_uid.keys())
+        if not known:
+            strangers.append((path, 'no SOPInstanceUID that it names is among them'))
+        for uid in known:
+            mask, name = Mask(path, uid), by_uid[uid]
+            if found.setdefault(name, mask) != mask:
+                raise UsageError(
+                    f'ImageId {name} has two masks: {found[name].path} and {path}; keep the one '
+                    'that counts'
+                )
+    _warn(strangers, '%d DICOM Segmentations belong to none of the images and are left out')
+    return found
+
+
+def _sources(path: str) -> set[str]:
+    try:
+        return mask_files.sources(path)
+    except mask_files.BadMask as error:
+        raise UsageError(f'{path}: {error}') from error
+
+
+class Drawn(NamedTuple):
+    """A mask that was read."""
+
+    rles: tuple[str, ...]
+    shape: tuple[int, int]
+    share: float  # of the pixels that are inside
+    sure: bool  # False for a single segment that does not say pneumothorax
+
+
+def _read_masks(masks: Mapping[str, Mask]) -> dict[str, Drawn]:
+    drawn = dict(_each(lambda name: _draw(name, masks[name]), masks, 'read masks'))
+    full = [(masks[n].path, f'{d.share:.0%}') for n, d in drawn.items() if d.share > 0.5]
+    _warn(full, '%d masks cover more than half of their image (black and white exchanged?)')
+    unsure = [(masks[name].path, '') for name, d in drawn.items() if not d.sure]
+    _warn(unsure, '%d DICOM Segmentations have a single segment that does not say pneumothorax; '
+          'it is taken for one')  # fmt: skip
+    return drawn
+
+
+def _draw(name: str, mask: Mask) -> Drawn:
+    try:
+        if mask.uid:
+            pixels, sure = mask_files.read_segmentation(mask.path, mask.uid)
+        else:
+            pixels, sure = mask_files.read_png(mask.path), True
+    except mask_files.BadMask as error:
+        raise UsageError(f'ImageId {name}: the mask {mask.path}: {error}') from error
+    text = rle.encode(pixels)
+    rles = () if text == rle.EMPTY else (text,)
+    return Drawn(rles, pixels.shape, float(pixels.mean()), sure)
+
+
+# --- which of them count ----------------------------------------------------------------------
+
+
+def _chosen(
+    images: Mapping[str, Image], found: Mapping[str, Mask], rows: Mapping[str, Row] | None
+) -> list[str]:
+    """ImageIds that are used; what is left out is counted."""
+    listed = images.keys() if rows is None else images.keys() & rows.keys()
+    if rows is not None:
+        _warn([(n, '') for n in images if n not in rows], '%d images have no row in the table and '
+              'are left out')  # fmt: skip
+        _warn([(n, '') for n in rows if n not in images], '%d ImageIds of the table have no image '
+              'and are left out')  # fmt: skip
+        tested = [(n, '') for n in sorted(listed) if rows[n].side == 'test']
+        _warn(tested, "%d images are left out, as the table's column split says test")
+        listed = listed - {name for name, _ in tested}
+    said = {name for name in listed if rows is not None and rows[name].positive is False}
+    lacking = [(name, '') for name in sorted(listed - found.keys() - said)]
+    _warn(lacking, '%d images have no mask and are left out; where one shows no pneumothorax, say '
+          'so by an all-black mask, or 0 in the column Pneumothorax of the table')  # fmt: skip
+    names = sorted(name for name in listed if name in found or name in said)
+    if not names:
+        raise UsageError(
+            f'config.data.root: none of {len(images)} images can be used; see what was left out, '
+            'and why, above'
+        )
+    return names
+
+
+def _owners(
+    names: list[str], images: Mapping[str, Image], rows: Mapping[str, Row] | None, patients: str
+) -> dict[str, str]:
+    """ImageId to patient."""
+    by_table = {} if rows is None else {name: rows[name].patient for name in names}
+    if any(by_table.values()):
+        if patients:
+            raise UsageError(
+                f'config.data.patients: both {patients!r} and the column PatientId of the table '
+                'say whose an image is; keep one of them'
+            )
+        return by_table
+    if patients:
+        return siim.read_patients(patients, names)
+    headed = [images[name].patient for name in names if images[name].patient]
+    if len(headed) > 1 and len(set(headed)) == 1:
+        raise UsageError(
+            f'all {len(headed)} DICOM files have the same PatientID, so nothing can be held out; '
+            'if it was replaced, say whose each image is in the column PatientId of '
+            'config.data.table'
+        )
+    return {name: images[name].patient or name for name in names}
+
+
+def _check_row(example: Example, row: Row | None) -> None:
+    if row is not None and row.positive not in (None, example.positive):
+        raise UsageError(
+            f'ImageId {example.image_id}: the table says Pneumothorax {int(bool(row.positive))}, '
+            f'but the mask is {"not " if example.positive else ""}empty; mend one of them'
+        )
+
+
+# --- helpers -----------------------------------------------------------------------------------
+
+
+def _each(function: Callable, items: Iterable, label: str):
+    """Yields (item, result) in the order of the items, worked on in threads."""
+    items, threads = list(items), os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        results = ordered_map(pool, function, items, 4 * threads)
+        progress = tqdm(results, label, len(items), disable=None if items else True, unit='file')
+        yield from zip(items, progress, strict=True)
+
+
+def _warn(items: list[tuple[str, str]], message: str) -> None:
+    """One line for all: how many, and the first with its reason. Those without a name are none."""
+    if items:
+        path, reason = items[0]
+        log.warning(
+            message + '; the first is %s%s', len(items), path, f' ({reason})' * bool(reason)
+        )
+
+
+def _example_names(files: Files) -> str:
+    image = next(iter(files.images))
+    if not files.pngs:
+        return ''
+    return f' ({next(iter(files.pngs))}.png is none: the first image is called {image})'

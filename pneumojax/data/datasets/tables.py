@@ -1,0 +1,91 @@
+"""CSV tables of people's own, read without guessing: a row that cannot be meant is an error."""
+
+import csv
+from collections.abc import Iterator, Sequence
+
+from pneumojax.errors import UsageError
+from pneumojax.system import limits
+
+
+def read(
+    path: str, needed: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields line number and cells of each row.
+
+    Nothing is passed over: a cell too many may be half a mask, and an open quotation mark hides the
+    rows after it.
+
+    Args:
+      path: UTF-8 text, separated by commas; the first line names the columns. Upper and lower case,
+        spaces and underscores make no difference there (`patient_id` is PatientId).
+      needed: names of columns that must be there; no cell of the first of them may be empty.
+      optional: names of columns that may be there. All others are ignored.
+
+    Yields:
+      The line, and column name to cell without surrounding spaces.
+
+    Raises:
+      UsageError: not such a file, with the line; no cell is repeated, as it may name a patient.
+    """
+    expected = f'expected {",".join(needed)}{"".join(f"[,{name}]" for name in optional)}'
+    names = {_plain(name): name for name in (*needed, *optional)}
+    rows = 0
+    try:
+        limits.check_file(path, limits.MAX_TABLE_BYTES)
+        # utf-8-sig drops the mark that Excel puts in front of the header.
+        with open(path, newline='', encoding='utf-8-sig') as file:
+            reader = csv.reader(file, skipinitialspace=True, strict=True)
+            first = next(reader, [])
+            header = [names.get(_plain(name), '') for name in first]
+            if any(map(str.strip, first)):
+                _check_header(path, header, needed, expected)
+            for row in reader:
+                if any(map(str.strip, row)):
+                    where = f'{path}, line {reader.line_num}'
+                    yield reader.line_num, _cells(where, header, row, needed[0], expected)
+                    rows += 1
+                if rows > limits.MAX_TABLE_ROWS:
+                    raise limits.TooLarge(f'more than {limits.MAX_TABLE_ROWS} rows')
+    except limits.TooLarge as error:
+        raise UsageError(f'{path}: {error}; {expected}') from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f'{path}: cannot be read as a CSV in UTF-8 ({type(error).__name__}); {expected}'
+        ) from error
+    if not rows:
+        raise UsageError(f'{path}: holds no rows; {expected}')
+
+
+def _check_header(path: str, header: list[str], needed: Sequence[str], expected: str) -> None:
+    missing = [name for name in needed if name not in header]
+    if missing:
+        # Without a header the first line is a row, which may name a patient.
+        raise UsageError(
+            f'{path}: the column {" and ".join(missing)} is missing from the first line; {expected}'
+        )
+    twice = [name for name in header if name and header.count(name) > 1]
+    if twice:
+        raise UsageError(f'{path}: the column {twice[0]} is there twice; remove one of them')
+
+
+def _cells(
+    where: str, header: list[str], row: list[str], key: str, expected: str
+) -> dict[str, str]:
+    row = [cell.strip() for cell in row]
+    cells = {name: cell for name, cell in zip(header, row, strict=False) if name}
+    missing = [name for name in header if name and name not in cells]
+    if not cells.get(key) or missing:
+        lacking = missing[0] if cells.get(key) else key
+        raise UsageError(f'{where}: the row has no {lacking}; {expected}')
+    if any(row[len(header) :]):
+        raise UsageError(f'{where}: {len(row)} cells under a header of {len(header)}; {expected}')
+    if not ''.join(cells.values()).replace('\t', ' ').isprintable():
+        raise UsageError(
+            f'{where}: a cell holds line breaks or other control characters (an open quotation '
+            f'mark?); {expected}'
+        )
+    return cells
+
+
+def _plain(name: str) -> str:
+    return ''.join(filter(str.isalnum, name.casefold()))

@@ -1,0 +1,69 @@
+"""The helper process of `sandbox`: frames in, pixels out, until its caller goes."""
+
+import contextlib
+import json
+import os
+import pathlib
+import sys
+
+import numpy as np
+import pydicom
+from pydicom import uid
+from pydicom.encaps import encapsulate
+from pydicom.pixels import pixel_array
+
+from pneumojax.data.files import jpeg12
+
+
+def main() -> None:
+    """Answers each request on the standard input with one on the standard output."""
+    requests = os.fdopen(os.dup(0), 'rb')
+    answers = os.fdopen(os.dup(1), 'wb')
+    os.dup2(2, 1)  # whatever decoders print must not come between
+    while line := requests.readline():
+        tags = json.loads(line)
+        frame = requests.read(tags['bytes'])
+        try:
+            _limit(tags['memory'])
+            pixels = np.ascontiguousarray(decode(frame, tags))
+        except MemoryError:
+            answer, content = {'error': 'needs too much memory'}, b''
+        # Messages may quote the file, so only the type is passed on.
+        except Exception as error:
+            answer, content = {'error': type(error).__name__}, b''
+        else:
+            content = pixels.tobytes()
+            answer = {'dtype': pixels.dtype.str, 'shape': pixels.shape}
+        answers.write(json.dumps({**answer, 'bytes': len(content)}).encode() + b'\n' + content)
+        answers.flush()
+
+
+def decode(frame: bytes, tags: dict) -> np.ndarray:
+    """One frame by pydicom's plugin of the name given, or 12-bit JPEG by GDCM itself."""
+    if tags['Plugin'] == jpeg12.NAME:
+        return jpeg12.decode(frame, tags['Rows'], tags['Columns'])
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = uid.UID(tags['TransferSyntaxUID'])
+    for keyword in ('Rows', 'Columns', 'BitsAllocated', 'BitsStored', 'PixelRepresentation'):
+        setattr(dataset, keyword, tags[keyword])
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, 'MONOCHROME2'
+    dataset.PixelData = encapsulate([frame])
+    dataset['PixelData'].VR = 'OB'
+    return pixel_array(dataset, decoding_plugin=tags['Plugin'])
+
+
+def _limit(more: int) -> None:
+    """Lets the address space grow by so many bytes from what it is (POSIX)."""
+    with contextlib.suppress(ImportError, OSError, ValueError, IndexError):
+        import resource
+
+        pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, hard))
+
+
+if __name__ == '__main__':
+    main()
+    sys.exit()

@@ -1,0 +1,248 @@
+"""A data set of synthetic chest radiographs in Kaggle's layout, as real DICOM files.
+
+It holds what the real one does and what real ones elsewhere add: JPEG Baseline mostly, some
+MONOCHROME1, some 12-bit files with a window, positives in one row or two, patients with several
+images under DICOM PatientIDs that differ.
+"""
+
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    generate_uid,
+)
+from tqdm import tqdm
+
+from pneumojax.data import rle
+from pneumojax.data.phantoms.phantom_drawing import Phantom, draw
+from pneumojax.errors import UsageError
+
+__all__ = ['Phantom', 'draw', 'write_dataset']
+
+MARKER = 'phantoms.json'
+VERSION = 2  # of the drawing: raise it when the same seed gives other pictures
+JPEG_QUALITY = 95
+WINDOW_CENTER, WINDOW_WIDTH = 1048.5, 2041  # of the 12-bit files: 8 values to a grey step
+RESCALE_INTERCEPT = -1000
+
+
+class Plan(NamedTuple):
+    """One image of the data set before it is drawn."""
+
+    number: int
+    patient: int
+    positive: bool
+
+
+def write_dataset(
+    root, *, num_images: int, size: int, seed: int, positive_share: float = 0.22
+) -> Path:
+    """Writes `dicom-images-train/`, `train-rle.csv`, `patients.csv` and, at last, `phantoms.json`.
+
+    Everything appears at once, when it is whole. Image i depends on the seed, the size and the
+    share only, so a larger set begins with the images of a smaller one.
+
+    Args:
+      root: folder to make. One made with the same arguments is left as it is.
+      num_images: 1 or more.
+      size: side of the images in pixels, 32 or more.
+      seed: 0 or more.
+      positive_share: in [0, 1]; round(positive_share * num_images) images are positive.
+
+    Returns:
+      The root.
+
+    Raises:
+      UsageError: an argument out of range, or a root that holds something else.
+    """
+    root = Path(root).resolve()
+    check(num_images, size, seed, positive_share)
+    wanted = {
+        'version': VERSION,
+        'num_images': num_images,
+        'size': size,
+        'seed': seed,
+        'positive_share': positive_share,
+    }
+    if is_there(root, wanted):
+        return root
+    part = root.with_name(f'.{root.name}.part')
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    plans = make_plans(num_images, seed, positive_share)
+
+    def write(plan: Plan):
+        return write_image(part, plan, size, seed)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        drawn = threads.map(write, plans)
+        runs = list(tqdm(drawn, 'phantoms', len(plans), disable=None, unit='image'))
+    write_tables(part, plans, seed, runs)
+    (part / MARKER).write_text(json.dumps(wanted, indent=2) + '\n')
+    if root.exists():
+        root.rmdir()  # empty: `is_there` has looked
+    part.rename(root)
+    return root
+
+
+def check(num_images: int, size: int, seed: int, positive_share: float) -> None:
+    """Raises UsageError for an argument of `write_dataset` that is out of range."""
+    if num_images < 1:
+        raise UsageError(f'phantoms: the number of images is {num_images}; it must be 1 or more')
+    if size < 32:
+        raise UsageError(f'phantoms: the image size is {size}; it must be 32 or more')
+    if seed < 0:
+        raise UsageError(f'phantoms: the seed is {seed}; it must be 0 or more')
+    if not 0 <= positive_share <= 1:
+        raise UsageError(f'phantoms: the positive share is {positive_share}; it must be 0 to 1')
+
+
+def is_there(root: Path, wanted: dict) -> bool:
+    """Whether the root holds exactly these phantoms; False when nothing is in the way."""
+    if root.exists() and not root.is_dir():
+        raise UsageError(f'{root} is a file; name a new folder for the phantoms')
+    if not root.is_dir() or not any(root.iterdir()):
+        return False
+    marker = root / MARKER
+    if not marker.is_file():
+        raise UsageError(
+            f'{root} holds files but no {MARKER}, so phantoms are not written there; '
+            'name a new or empty folder'
+        )
+    try:
+        found = json.loads(marker.read_text())
+    except ValueError:
+        found = None
+    if found == wanted:
+        return True
+    raise UsageError(
+        f'{marker} says {found}, but {wanted} is wanted; delete {root} or name another folder'
+    )
+
+
+def make_plans(num_images: int, seed: int, positive_share: float) -> list[Plan]:
+    """Whose image each is, about two a patient as in SIIM, and exactly so many positives."""
+    # Any first n images hold round(share * n) positives.
+    so_far = [round(positive_share * i) for i in range(num_images + 1)]
+    # SIIM's 12,047 images are of 6,171 people.
+    draws = np.random.default_rng([seed, *b'patients']).random(num_images)
+    patient = np.cumsum(draws < 6171 / 12047)
+    return [Plan(i, int(patient[i]), so_far[i + 1] > so_far[i]) for i in range(num_images)]
+
+
+def image_id(seed: int, number: int) -> str:
+    """The SOPInstanceUID, which is also the file's stem."""
+    return generate_uid(entropy_srcs=['pneumojax phantom', str(seed), 'image', str(number)])
+
+
+def write_image(root: Path, plan: Plan, size: int, seed: int) -> list[str]:
+    """Draws one image, writes its file and returns the runs of its rows in the CSV."""
+    phantom = draw(np.random.default_rng([seed, plan.number]), size, plan.positive)
+    header = np.random.default_rng([seed, plan.number, 1])
+    file = to_dicom(phantom.image, plan, seed, header)
+    folder = root / 'dicom-images-train' / file.StudyInstanceUID / file.SeriesInstanceUID
+    folder.mkdir(parents=True)
+    file.save_as(folder / f'{file.SOPInstanceUID}.dcm', enforce_file_format=True)
+
+    middle = int(np.median(np.nonzero(phantom.mask)[0])) + 1 if plan.positive else size
+    upper, lower = phantom.mask.copy(), phantom.mask.copy()
+    upper[middle:], lower[:middle] = 0, 0
+    if header.random() < 0.2 and upper.any() and lower.any():
+        return [rle.encode(upper), rle.encode(lower)]
+    return [rle.encode(phantom.mask)]
+
+
+def to_dicom(image: np.ndarray, plan: Plan, seed: int, header: np.random.Generator) -> Dataset:
+    """A file that shows `image` (uint8 [S, S], MONOCHROME2 sense), encoded in one of three ways."""
+
+    def uid(kind: str) -> str:
+        return generate_uid(entropy_srcs=['pneumojax phantom', str(seed), kind, str(plan.number)])
+
+    digital, view = header.random() < 0.5, 'PA' if header.random() < 0.6 else 'AP'
+    spacing = float(np.round(header.choice([0.139, 0.143, 0.168, 0.171]) * 1024 / len(image), 4))
+    ds = Dataset()
+    ds.SpecificCharacterSet = 'ISO_IR 100'
+    ds.SOPClassUID = (
+        DigitalXRayImageStorageForPresentation if digital else ComputedRadiographyImageStorage
+    )
+    ds.SOPInstanceUID = image_id(seed, plan.number)
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = uid('study'), uid('series')
+    ds.StudyDate = ds.StudyTime = ds.AccessionNumber = ds.ReferringPhysicianName = ''
+    ds.StudyID, ds.SeriesNumber, ds.InstanceNumber = '', '1', '1'
+    ds.Modality, ds.Manufacturer, ds.BodyPartExamined = 'DX' if digital else 'CR', '', 'CHEST'
+    ds.ViewPosition, ds.PatientOrientation = view, ['L', 'F']
+    ds.ConversionType = 'SYN'
+    ds.PatientName = f'Phantom^{plan.number + 1:04d}'
+    ds.PatientID = uid('patient').rsplit('.', 1)[1]  # SIIM's differ between images of one person
+    ds.PatientBirthDate, ds.PatientSex = '', 'FM'[header.integers(2)]
+    ds.PatientAge = f'{header.integers(18, 90):03d}Y'
+    ds.ImagerPixelSpacing = ds.PixelSpacing = [spacing, spacing]
+    ds.SamplesPerPixel, ds.PixelRepresentation = 1, 0
+    ds.Rows, ds.Columns = image.shape
+    ds.PresentationLUTShape, ds.PhotometricInterpretation = 'IDENTITY', 'MONOCHROME2'
+
+    kind = header.random()
+    if kind < 0.1:
+        set_12_bit(ds, image)
+    else:
+        if kind < 0.2:
+            ds.PhotometricInterpretation, ds.PresentationLUTShape = 'MONOCHROME1', 'INVERSE'
+            image = 255 - image
+        set_jpeg(ds, image)
+    return ds
+
+
+def set_jpeg(ds: Dataset, image: np.ndarray) -> None:
+    """The picture as JPEG Baseline, as most of SIIM's files are."""
+    ok, code = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert ok
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
+    ds.LossyImageCompression, ds.LossyImageCompressionMethod = '01', 'ISO_10918_1'
+    ds.LossyImageCompressionRatio = round(image.size / code.size, 2)
+    ds.PixelData = encapsulate([code.tobytes()])
+    ds['PixelData'].VR, ds['PixelData'].is_undefined_length = 'OB', True
+    set_syntax(ds, JPEGBaseline8Bit)
+
+
+def set_12_bit(ds: Dataset, image: np.ndarray) -> None:
+    """Stored values that rescaling and window map back to the picture (PS3.3 C.11.2.1.2.1)."""
+    low = WINDOW_CENTER - 0.5 - (WINDOW_WIDTH - 1) / 2
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
+    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = RESCALE_INTERCEPT, 1, 'US'
+    ds.WindowCenter, ds.WindowWidth = WINDOW_CENTER, WINDOW_WIDTH
+    stored = np.rint(low + image * ((WINDOW_WIDTH - 1) / 255)) - RESCALE_INTERCEPT
+    ds.PixelData = stored.astype('<u2').tobytes()
+    ds['PixelData'].VR = 'OW'
+    set_syntax(ds, ExplicitVRLittleEndian)
+
+
+def set_syntax(ds: Dataset, syntax: UID) -> None:
+    """The file header, which says how the pixels are encoded."""
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    ds.file_meta.TransferSyntaxUID = syntax
+
+
+def write_tables(root: Path, plans: list[Plan], seed: int, runs: list[list[str]]) -> None:
+    """Kaggle's CSV, with its spaces, and whose image each is."""
+    masks, patients = ['ImageId, EncodedPixels'], ['ImageId,PatientId']
+    for plan, texts in zip(plans, runs, strict=True):
+        name = image_id(seed, plan.number)
+        masks += [f'{name}, {text}' for text in texts]
+        patients.append(f'{name},phantom-{plan.patient:05d}')
+    (root / 'train-rle.csv').write_text('\n'.join(masks) + '\n')
+    (root / 'patients.csv').write_text('\n'.join(patients) + '\n')

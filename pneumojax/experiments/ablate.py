@@ -1,0 +1,238 @@
+"""What each part of the method is worth: two stages, averaging, its statistics, flips, area rule.
+
+    two stages      the configuration's own stages
+    single stage    the last stage alone, from the weights that the first one starts from, for as
+                    many epochs as make the same cost
+
+Both are trained under several seeds on the same images and judged on the same held-out ones. The
+other parts are taken away from the two-stage networks one at a time; no training is repeated for
+that. Cost is counted in training pixels (images x side x side): the work of a fully convolutional
+network is proportional to them. Seconds stand beside it, as they were measured.
+"""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pneumojax.data.datasets import splits
+from pneumojax.drawing import ablation as outputs
+from pneumojax.errors import UsageError
+from pneumojax.evaluation import metrics, scores, thresholds
+from pneumojax.evaluation.comparison import Judgement, difference
+from pneumojax.evaluation.evaluate import PARTS, held_out
+from pneumojax.evaluation.scores import Variant
+from pneumojax.runs import layout
+from pneumojax.runs.run import Run
+from pneumojax.training import loop
+
+TWO, SINGLE, FILE = 'two stages', 'single stage', 'ablation.npz'
+
+
+class Arm(NamedTuple):
+    """One way to train and judge."""
+
+    name: str  # the row of the table
+    training: str  # TWO or SINGLE
+    variant: Variant
+    area_rule: bool = True
+
+
+def ablate(config, workdir: pathlib.Path) -> dict[str, Any]:
+    """Trains, or continues to, and writes ablation.json, .md, .csv and .png.
+
+    Args:
+      config: two or more `stages`; `evaluation.ablation_seeds` trainings of both kinds.
+      workdir: the run directory.
+
+    Returns:
+      The content of ablation.json.
+
+    Raises:
+      UsageError: the configuration has no stages to compare with, or cannot be trained.
+    """
+    if len(config.stages) < 2 or config.data.fold < 0:
+        raise UsageError(
+            '--mode=ablate compares stages on one fold: give a config with two stages and without '
+            ':folds, such as configs/ablation.py'
+        )
+    whole = Run(workdir)
+    whole.start(config)
+    trained = {}  # (training, seed) -> its stages
+    for seed in seeds(config):
+        for training in (TWO, SINGLE):
+            stages = list(trainings(config, workdir, training, seed))
+            for stage, run in stages:
+                loop.train(stage, run)
+            trained[training, seed] = stages
+    judged, true_px, patients = judge(config, trained)
+    report = summarize(config, judged, true_px, patients)
+    report['training'] = {
+        training: cost(config, [trained[training, seed] for seed in seeds(config)])
+        for training in (TWO, SINGLE)
+    }
+    curves = {
+        training: [learning_curve(trained[training, seed]) for seed in seeds(config)]
+        for training in (TWO, SINGLE)
+    }
+    whole.write_json('ablation.json', {**report, 'curves': curves})
+    whole.write_text('ablation.md', outputs.markdown(report))
+    whole.write_text('ablation.csv', outputs.table(report))
+    outputs.write_picture(whole / 'ablation.png', report, curves, config.name)
+    print(outputs.markdown(report))
+    return report
+
+
+def seeds(config) -> range:
+    """Of initial weights, order and augmentation, the same for both trainings."""
+    return range(config.seed, config.seed + config.evaluation.ablation_seeds)
+
+
+def trainings(config, workdir: pathlib.Path, training: str, seed: int):
+    """Yields (configuration, run) of each stage of one training."""
+    with_seed = config.copy_and_resolve_references()
+    with with_seed.unlocked():
+        with_seed.seed = seed
+    folder = workdir / f'seed{seed}'
+    if training == TWO:
+        yield from layout.runs(with_seed, folder / 'two')
+        return
+    stages = [stage for stage, _ in layout.runs(with_seed, folder / 'two')]
+    single = stages[-1].copy_and_resolve_references()
+    pixels = sum(stage.num_epochs * stage.image_size**2 for stage in stages)
+    with single.unlocked():
+        single.name = 'single'
+        averaged = single.num_epochs - single.swa.start
+        single.num_epochs = max(1, round(pixels / single.image_size**2))
+        single.swa.start = max(0, single.num_epochs - averaged)  # as many epochs are averaged
+        # It begins where the first stage begins, so it learns at that stage's rate.
+        single.init_from, single.optimizer = stages[0].init_from, stages[0].optimizer
+    yield single, Run(folder / 'single')
+
+
+def arms(config) -> list[Arm]:
+    """The rows of the table; every other one lacks one part of the first."""
+    flips = tuple(config.tta.flips)
+    full = Variant('all', True, flips)
+    found = [Arm('all parts', TWO, full), Arm('single stage, equal cost', SINGLE, full)]
+    if config.swa.kind != 'none':
+        last = Variant('last', False, flips)
+        borrowed = Variant('borrowed statistics', True, flips, own_statistics=False)
+        found.append(Arm('without averaging (SWA)', TWO, last))
+        if config.swa.bn_examples >= 0 and not config.model.frozen_batch_norm:
+            found.append(Arm('averaged, statistics not re-estimated', TWO, borrowed))
+    else:
+        found = [arm._replace(variant=full._replace(averaged=False)) for arm in found]
+    if flips:
+        found.append(Arm('without flips (TTA)', TWO, found[0].variant._replace(flips=())))
+    found.append(found[0]._replace(name='without the area rule', area_rule=False))
+    return found
+
+
+def judge(config, trained) -> tuple[dict[str, Judgement], np.ndarray, list[str]]:
+    """Every arm on the held-out images: [seeds, N] each, the true sizes, and the patients."""
+    rows: dict[str, list[Judgement]] = {}
+    for seed in seeds(config):
+        for training in (TWO, SINGLE):
+            stage, run = trained[training, seed][-1]
+            dataset, step = held_out(stage, run)
+            mine = [arm for arm in arms(config) if arm.training == training]
+            wanted = list(dict.fromkeys(arm.variant for arm in mine))
+            scored = scores.of_run(stage, run, dataset, step, keep=True, wanted=wanted, file=FILE)
+            patients = [dataset.examples[i].patient_id for i in dataset.validation]
+            for arm in mine:
+                one = scored[arm.variant]
+                rows.setdefault(arm.name, []).append(_judged(config, one, patients, arm.area_rule))
+                true_px = one.true_px
+    order = [arm.name for arm in arms(config)]
+    return (
+        {name: Judgement(*map(np.stack, zip(*rows[name], strict=True))) for name in order},
+        true_px,
+        patients,
+    )
+
+
+def _judged(config, scored: scores.Scores, patients, area_rule: bool) -> Judgement:
+    """Each part of the held-out patients under the rule that the other parts choose."""
+    count = min(PARTS, len(set(patients)))
+    part = splits.assign_folds(scored.true_px > 0, patients, count, config.data.split_seed)
+    grid = {} if area_rule else {'areas': (0,)}
+    fitted = thresholds.cross_fit(
+        scored.histograms, scored.pixels, part, scored.regions if area_rule else None,
+        kind=config.evaluation.rule, **grid,
+    )  # fmt: skip
+    return Judgement(fitted.dice, fitted.predicted_px, scored.probability)
+
+
+def summarize(config, judged: dict[str, Judgement], true_px, patients) -> dict[str, Any]:
+    """The table: each arm's figures, and what the first one has more, with intervals."""
+    names = list(judged)
+    rows = []
+    for name in names:
+        found = difference(
+            judged[names[0]], judged[name], true_px, seed=config.seed, patients=patients,
+            samples=config.evaluation.bootstrap,
+        )  # fmt: skip
+        per_seed = [
+            metrics.figures(np.ones((1, len(true_px))), dice, true_px > 0, marked > 0, probability)[
+                0
+            ].tolist()
+            for dice, marked, probability in zip(*judged[name], strict=True)
+        ]
+        rows.append({
+            'name': name,
+            'figures': {figure: found[figure]['second'] for figure in metrics.NAMES},
+            'lost': None if name == names[0] else {
+                figure: {key: found[figure][key] for key in ('difference', 'low', 'high')}
+                for figure in metrics.NAMES
+            },
+            'seeds': [dict(zip(metrics.NAMES, values, strict=True)) for values in per_seed],
+        })  # fmt: skip
+    return {
+        'rows': rows,
+        'n': len(true_px),
+        'n_positive': int((true_px > 0).sum()),
+        'seeds': list(seeds(config)),
+        'intervals': '95 %, paired bootstrap over patients and over seeds, each drawn anew',
+    }
+
+
+def cost(config, trainings: list[list[tuple[Any, Run]]]) -> dict[str, float]:
+    """Training pixels (images x side x side) and measured seconds, means over the seeds."""
+    pixels, seconds = [], []
+    for stages in trainings:
+        pixels.append(sum(_steps(run) * _step_pixels(stage) for stage, run in stages))
+        seconds.append(
+            sum(r.get('seconds', 0) for _, run in stages for r in run.metrics()
+                if r['split'] == 'train')
+        )  # fmt: skip
+    return {'pixels': float(np.mean(pixels)), 'seconds': float(np.mean(seconds))}
+
+
+def _steps(run: Run) -> int:
+    return run.latest_step() or 0
+
+
+def learning_curve(stages: list[tuple[Any, Run]]) -> list[dict[str, float]]:
+    """Validation Dice against pixels trained on so far.
+
+    As training measures it: the last weights, at the stage's own size, at threshold 0.5. A network
+    whose probabilities are all low shows 0 there and may still do well under a rule of its own.
+    """
+    points: list[dict[str, float]] = []
+    before = 0
+    for number, (stage, run) in enumerate(stages):
+        for row in run.metrics():
+            if row['split'] == 'validation':
+                points.append({
+                    'pixels': before + row['step'] * _step_pixels(stage),
+                    'stage': number,
+                    'dice': row['dice'],
+                    'positive_dice': row['positive_dice'],
+                })  # fmt: skip
+        before += _steps(run) * _step_pixels(stage)
+    return points
+
+
+def _step_pixels(stage) -> int:
+    return stage.batch_size * stage.image_size**2

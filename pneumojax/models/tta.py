@@ -1,0 +1,68 @@
+"""Probabilities from a network, averaged over flips of the image."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pneumojax.models.normalize import normalize
+from pneumojax.system.memoize import once
+
+
+def flip_axes(flips: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Axes of [B, S, S, C] to reverse for each view: the image itself, then each flip.
+
+    Args:
+      flips: any of 'horizontal' and 'vertical'.
+    """
+    axis = {'horizontal': 2, 'vertical': 1}
+    return ((), *((axis[flip],) for flip in flips))
+
+
+def predict(
+    apply: Callable[[Any], Any], images: Any, flips: Sequence[str] = ('horizontal',)
+) -> Any:
+    """Mean of the probabilities of the image and its flips, each flipped back (A).
+
+    Args:
+      apply: images [B, S, S, C] -> logits [B, S, S, 1].
+      images: [B, S, S, C], normalised.
+      flips: as in `flip_axes`; empty for the image alone.
+
+    Returns:
+      Probabilities [B, S, S, 1], float32.
+    """
+    views = flip_axes(flips)
+    stack = jnp.stack([jnp.flip(images, axes) for axes in views])
+    probabilities = jax.nn.sigmoid(jax.vmap(apply)(stack))
+    return jnp.mean(
+        jnp.stack([jnp.flip(p, axes) for p, axes in zip(probabilities, views, strict=True)]), axis=0
+    )
+
+
+def describe(config, flips: Sequence[str]) -> str:
+    """What is compiled, for the user who waits: 'the prediction (512 px, flipped too)'."""
+    return f'the prediction ({config.image_size} px{", flipped too" * bool(flips)})'
+
+
+@once('model')
+def make_predict(config, model, flips: Sequence[str]) -> Callable[[Any, Any], Any]:
+    """Builds `predict(variables, images) -> probabilities`, a pure function.
+
+    Args:
+      config: `model.normalization` and `model.channels` are read.
+      model: the network, a Flax module.
+      flips: as in `flip_axes`.
+
+    Returns:
+      From variables and uint8 [B, S, S] to float32 [B, S, S].
+    """
+    normalization, channels = config.model.normalization, config.model.channels
+
+    def predict_uint8(variables, images):
+        inputs = images[..., None].astype(jnp.float32) / 255.0
+        inputs = normalize(inputs, normalization, channels)
+        return predict(lambda x: model.apply(variables, x, train=False), inputs, flips)[..., 0]
+
+    return predict_uint8

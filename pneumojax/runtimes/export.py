@@ -1,0 +1,237 @@
+"""A trained run's network in the formats of other programs, each compared with JAX on the spot.
+
+torch       unet.safetensors (and unet.pth): smp loads it, strict=True
+onnx        unet.onnx: grey uint8 to probabilities, for OpenVINO, ONNX Runtime and others
+stablehlo   unet.stablehlo: the same function for `jax.export.deserialize`, on CPU, GPU or TPU
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pneumojax import config as config_lib
+from pneumojax.errors import UsageError
+from pneumojax.models import build, tta
+from pneumojax.runs import layout
+from pneumojax.runs.run import Run
+from pneumojax.runtimes import export_torch, exported, runtimes
+from pneumojax.runtimes import member as members
+from pneumojax.runtimes.cpu_runtimes import OnnxRuntime
+from pneumojax.runtimes.exported import CannotExport
+from pneumojax.runtimes.member import Member
+from pneumojax.system.new_file import refuse_existing, write_new
+from pneumojax.system.progress import log, waiting
+
+FORMATS = ('torch', 'onnx', 'stablehlo')
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+ANY = 'any'
+LARGEST_LOGIT_ERROR = 0.02  # between two float32 programs; 0.005 of a probability at most
+ODD = (1, 61, 87)  # batch, height and width that no halving divides
+
+
+def export(config, run: Run, output: str, format: str = 'torch', shape: str = '') -> None:
+    """Writes a run's network into a folder, unless the file exists.
+
+    Args:
+      config: the run's configuration.
+      run: a trained run; of one with stages, the last. For 'onnx' and 'stablehlo' the weights and
+        flips are those that it was evaluated with, else those that `evaluation.weights` and
+        `tta.flips` name.
+      output: the folder.
+      format: one of `FORMATS`.
+      shape: 'BATCH,HEIGHT,WIDTH' of the input, each a number or 'any'; the default is any batch of
+        the run's `image_size`. Not for 'torch'.
+
+    Raises:
+      UsageError: nothing trained, a file that exists already, a folder that cannot be written, a
+        package that is missing, or a network that would differ from JAX.
+    """
+    config, run = _one_run(config, run)
+    step = run.latest_step()
+    if step is None:
+        raise UsageError(f'{run.path} has no checkpoint to export; train it first')
+    if format == 'torch':
+        if shape:
+            raise UsageError(f'--shape={shape} is of no use: a state dict fits every size')
+        averaged = config.evaluation.weights == 'average' and run.has_average(step)
+        variables = run.load_variables(step, build.variable_shapes(config), averaged=averaged)
+        for path in export_torch.export_torch_all(variables, output):
+            log.info(
+                'wrote %s (%s weights, step %d)', path, 'averaged' if averaged else 'last', step
+            )
+        return
+    member = members.to_export(run, config)
+    path = pathlib.Path(output) / f'unet.{format}'
+    described = path.with_name(path.name + '.json')
+    refuse_existing(path, described)
+    dimensions = parse_shape(shape, member.image_size)
+    with waiting(f'exporting {run.path}'):
+        make = onnx_and_description if format == 'onnx' else stablehlo_and_description
+        content, description = make(member, dimensions)
+    write_new(path, content)
+    try:
+        write_new(described, (json.dumps(description, indent=2) + '\n').encode())
+    except UsageError:
+        path.unlink()
+        raise
+    identity, agreement = member.identity, description['checked']
+    log.info(
+        'wrote %s (%s weights, step %d); the largest difference from JAX is %.1g',
+        path, identity['weights'], identity['step'], agreement['largest_difference'],
+    )  # fmt: skip
+
+
+def _one_run(config, run: Run):
+    """The last stage of a run with stages; UsageError for one with folds."""
+    if not run.exists:
+        return config, run
+    if run.config().data.fold == config_lib.ALL_FOLDS:
+        raise UsageError(f'{run.path} holds folds; export each: --workdir={run / "fold0"}')
+    _, (last,) = layout.predicting(run)
+    return (config, run) if last.path == run.path else (last.config(), last)
+
+
+def parse_shape(text: str, image_size: int) -> tuple[int | str, int | str, int | str]:
+    """(batch, height, width) from the flag; names stand where any number will do."""
+    parts = text.split(',') if text else [ANY, str(image_size), str(image_size)]
+    ok = len(parts) == 3 and all(p == ANY or (p.isdecimal() and int(p) > 0) for p in parts)
+    if not ok:
+        raise UsageError(
+            f"--shape={text}: expected BATCH,HEIGHT,WIDTH, each a number or '{ANY}', such as "
+            f'{ANY},{image_size},{image_size}'
+        )
+    names = ('batch', 'height', 'width')
+    batch, height, width = (n if p == ANY else int(p) for n, p in zip(names, parts, strict=True))
+    return batch, height, width
+
+
+def onnx_and_description(member: Member, shape) -> tuple[bytes, dict[str, Any]]:
+    """An ONNX file's content and its description, compared with JAX.
+
+    Raises:
+      CannotExport: the onnx package or ONNX Runtime is missing, the network has layers that the
+        graph does not know, or the result differs from JAX.
+    """
+    for package in ('onnx', 'onnxruntime'):
+        if not runtimes.is_installed(package):
+            raise CannotExport(
+                f"exporting ONNX needs the package {package}; pip install 'pneumojax[cpu]'"
+            )
+    from pneumojax.runtimes import onnx_builder, onnx_graph  # late: the package is an extra
+
+    description, variables = _describe(member, shape), member.variables()
+    try:
+        model = onnx_graph.make(
+            variables,
+            normalization=member.config.model.normalization,
+            flips=member.flips,
+            shape=shape,
+            gated=member.config.model.image_head == 'gate',
+            metadata={
+                k: v if isinstance(v, str) else json.dumps(v) for k, v in description.items()
+            },
+        )
+    except onnx_builder.Unknown as error:
+        raise CannotExport(
+            f'{member.identity["run"]} cannot be exported as ONNX: {error}'
+        ) from None
+    content = model.SerializeToString()
+    start = OnnxRuntime().network(content)
+    description['checked'] = _check(member, variables, lambda x: start(x)(), shape, 'ONNX')
+    return content, description | {'sha256': hashlib.sha256(content).hexdigest()}
+
+
+def stablehlo_and_description(member: Member, shape) -> tuple[bytes, dict[str, Any]]:
+    """The serialised `jax.export.Exported` and its description, compared with JAX.
+
+    Heights and widths that may be any are multiples of 32: JAX cannot prove that maps of other
+    sizes, halved and doubled, fit their skips.
+    """
+    import jax
+    from jax import export as jax_export
+
+    description, variables = _describe(member, shape), member.variables()
+    predict = jax.jit(lambda images: _reference(member)(variables, images))
+    names = {'batch': 'batch', 'height': '32*height', 'width': '32*width'}
+    symbols = jax_export.symbolic_shape(', '.join(names.get(d, str(d)) for d in shape))
+    made = jax_export.export(predict, platforms=PLATFORMS)(jax.ShapeDtypeStruct(symbols, np.uint8))
+    content = bytes(made.serialize(vjp_order=0))
+    back = jax_export.deserialize(bytearray(content))
+    run = jax.jit(back.call)
+    description['checked'] = _check(
+        member, variables, lambda x: np.asarray(run(x)), shape, 'StableHLO', multiple=32
+    )
+    description['platforms'] = list(PLATFORMS)
+    return content, description | {'sha256': hashlib.sha256(content).hexdigest()}
+
+
+def _describe(member, shape) -> dict[str, Any]:
+    """What the file is, for people and for `inference.ensemble`."""
+    return {
+        'input': 'image: uint8 [batch, height, width], 0 to 255, MONOCHROME2 sense, fitted into '
+        'a black square',
+        'output': 'probability: float32 [batch, height, width], in [0, 1]',
+        'shape': list(shape),
+        'identity': {k: v for k, v in member.identity.items() if k != 'run'},  # a path is private
+        'image_size': member.image_size,
+        'batch_size': member.batch_size,
+        'normalization': f'{member.config.model.normalization} (inside the network)',
+        'rule': dataclasses.asdict(member.rule) if member.rule else None,
+        'evaluation': member.evaluation,
+        'version': exported.VERSION,
+    }
+
+
+def _reference(member) -> Callable[[Any, Any], Any]:
+    """JAX's own prediction, in float32."""
+    config = member.config.copy_and_resolve_references()
+    config.model.dtype = 'float32'
+    return tta.make_predict(config, build.make_model(config), member.flips)
+
+
+def _check(member, variables, candidate, shape, format, multiple=1) -> dict[str, Any]:
+    """Compares with JAX on images of the shape, and of an odd one where any will do.
+
+    Raises:
+      CannotExport: they differ, at a pixel of any image, by more than rounding explains.
+    """
+    import jax
+
+    reference = jax.jit(_reference(member))
+    sizes = [(2, member.image_size, member.image_size), ODD]
+    worst = 0.0
+    for size in sizes[: 1 + any(isinstance(d, str) for d in shape[1:])]:
+        size = tuple(
+            given if isinstance(given, int) else max(1, -(-d // m)) * m
+            for given, d, m in zip(shape, size, (1, multiple, multiple), strict=True)
+        )
+        for images in odd_images(*size):
+            expected = np.asarray(reference(variables, images))
+            actual = candidate(images)
+            difference = np.abs(actual - expected)
+            # An error e of a logit changes the probability p by e p (1 - p).
+            allowed = LARGEST_LOGIT_ERROR * expected * (1 - expected) + 1e-6
+            if actual.shape != expected.shape or not (difference <= allowed).all():
+                raise CannotExport(
+                    f'{member.run.path}: its {format} network differs from JAX by up to '
+                    f'{float(np.nanmax(difference)):.2g} at {size}; nothing was written'
+                )
+            worst = max(worst, float(difference.max()))
+    return {'against': 'JAX, float32', 'largest_difference': worst}
+
+
+def odd_images(batch: int, height: int, width: int) -> Sequence[np.ndarray]:
+    """Batches of noise, ramps, a bright edge and flat images: uint8 [batch, height, width]."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (batch, height, width), dtype=np.uint8)
+    ramp = np.linspace(0, 255, height)[:, None] * np.linspace(0, 1, width)[None]
+    mixed = [ramp, 255 - ramp, np.zeros((height, width)), np.full((height, width), 255)]
+    mixed[2][:, -1:] = 255
+    flat = np.stack([mixed[i % len(mixed)] for i in range(max(batch, len(mixed)))])
+    whole = np.ascontiguousarray(flat.astype(np.uint8))
+    return [noise, *(whole[i : i + batch] for i in range(0, len(whole) - batch + 1, batch))]

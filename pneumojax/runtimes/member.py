@@ -1,0 +1,177 @@
+"""One trained network of an ensemble: which weights, how they predict, and where they are."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from pneumojax import config as config_lib
+from pneumojax.errors import UsageError
+from pneumojax.evaluation import thresholds
+from pneumojax.runs.run import Run
+from pneumojax.runtimes import exported
+from pneumojax.system.progress import log
+
+FLIPS = ('horizontal', 'vertical')
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A run as its thresholds.json says it was judged, or an exported network.
+
+    Attributes:
+      identity: JSON; which weights these are.
+      rule: from probabilities to masks; None where a run was not evaluated.
+      evaluation: content of its evaluation.json, or None.
+      image_size: side of the squares, pixels.
+      batch_size: images per prediction step.
+      flips: see `inference.tta.flip_axes`.
+      run, config: the run; None of an exported network.
+      folder: of an exported network; None of a run.
+    """
+
+    identity: dict[str, Any]
+    rule: thresholds.Rule | None
+    evaluation: dict[str, Any] | None
+    image_size: int
+    batch_size: int
+    flips: tuple[str, ...]
+    run: Run | None = None
+    config: Any = None
+    folder: pathlib.Path | None = None
+
+    def variables(self) -> dict[str, Any]:
+        """Loads the weights. UsageError where there is no checkpoint."""
+        if self.run is None:
+            raise UsageError(
+                f'{self.folder} is an exported network, which JAX cannot run; give the run it was '
+                'exported from, or --runtime=openvino or onnxruntime'
+            )
+        from pneumojax.models import build  # late: exported networks predict without JAX
+
+        step, averaged = self.identity['step'], self.identity['weights'] == 'average'
+        shapes = build.variable_shapes(self.config)
+        return self.run.load_variables(step, shapes, averaged=averaged)
+
+
+def read_rule(run: Run) -> thresholds.Rule:
+    """The rule of a run's thresholds.json. UsageError when it is missing or broken."""
+    try:
+        return _rule(run.read_json('thresholds.json'))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f'{run / "thresholds.json"} holds no usable rule ({error}); run --mode=evaluate again'
+        ) from None
+
+
+def read_evaluation(run: Run) -> dict[str, Any] | None:
+    """Content of a run's evaluation.json; None where there is none."""
+    name = 'evaluation.json'
+    return run.read_json(name) if (run / name).is_file() else None
+
+
+def stated_weights(run: Run) -> tuple[int, str, tuple[str, ...], int]:
+    """Step, weights, flips and image size that a run's thresholds.json is for.
+
+    Raises:
+      UsageError: it is missing or broken.
+    """
+    stated = run.read_json('thresholds.json')
+    flips = tuple(stated['flips'])
+    if not set(flips) <= set(FLIPS):
+        raise UsageError(
+            f'{run / "thresholds.json"} does not say which weights it is for (flips {flips}); '
+            'run --mode=evaluate again'
+        )
+    return stated['step'], stated['weights'], flips, stated['image_size']
+
+
+def of_run(run: Run) -> Member:
+    """An evaluated run.
+
+    Raises:
+      UsageError: it is not trained, not evaluated, or not with these weights any more.
+    """
+    config = run.config()
+    config_lib.check(config)
+    step, weights, flips, size = stated_weights(run)
+    latest = _latest(run)
+    if size != config.image_size or not (run / 'checkpoints' / str(step)).is_dir():
+        raise UsageError(
+            f'{run / "thresholds.json"} is of step {step} at {size} px, the run is at step '
+            f'{latest} and {config.image_size} px; run --mode=evaluate on it again'
+        )
+    if latest != step:
+        log.warning('%s: using step %d, which was evaluated, not %d', run.path, step, latest)
+    return _member(run, config, step, weights, flips, read_rule(run))
+
+
+def _latest(run: Run) -> int:
+    step = run.latest_step()
+    if step is None:
+        raise UsageError(f'{run.path} has no checkpoint; train it first')
+    return step
+
+
+def to_export(run: Run, config) -> Member:
+    """A trained run as it predicts; as its config says where it was not evaluated."""
+    if (run / 'thresholds.json').is_file():
+        return of_run(run)
+    step = _latest(run)
+    averaged = config.evaluation.weights == 'average' and run.has_average(step)
+    weights = 'average' if averaged else 'last'
+    return _member(run, config, step, weights, tuple(config.tta.flips), None)
+
+
+def of_export(folder: pathlib.Path) -> Member:
+    """A folder that `--mode=export --format=onnx` wrote.
+
+    Raises:
+      UsageError: it is damaged, cannot take these batches, or was exported before its evaluation.
+    """
+    stated = exported.describe(folder)
+    try:
+        rule = _rule(stated['rule']) if stated['rule'] else None
+        size, shape, flips = int(stated['image_size']), stated['shape'], stated['identity']['flips']
+        fits = isinstance(shape[0], str) and all(isinstance(d, str) or d == size for d in shape[1:])
+        member = Member(
+            stated['identity'] | {'run': str(folder.resolve())},
+            rule, stated['evaluation'], size, int(stated['batch_size']), tuple(flips),
+            folder=folder,
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise UsageError(
+            f'{folder / exported.DESCRIPTION} does not describe an exported network: {error}'
+        ) from None
+    if not fits:
+        raise UsageError(
+            f'{folder}: exported for inputs of {shape}, but predict needs any batch of {size} px; '
+            f'export again with --shape=any,{size},{size}'
+        )
+    if rule is None:
+        raise UsageError(
+            f'{folder}: exported before the run was evaluated, without thresholds; '
+            'run --mode=evaluate, then export again'
+        )
+    return member
+
+
+def _member(run, config, step, weights, flips, rule) -> Member:
+    identity = {
+        'run': str(run.path.resolve()),
+        'name': config.name,
+        'step': step,
+        'weights': weights,
+        'flips': list(flips),
+        'image_size': config.image_size,
+        'phantoms': bool(config.data.phantoms.num_images),
+    }
+    return Member(
+        identity, rule, read_evaluation(run), config.image_size, config.evaluation.batch_size,
+        flips, run=run, config=config,
+    )  # fmt: skip
+
+
+def _rule(stated) -> thresholds.Rule:
+    stated = {'region': 0} | stated  # which older runs and exports do not state
+    names = [field.name for field in dataclasses.fields(thresholds.Rule)]
+    return thresholds.Rule(*(stated[name] for name in names))

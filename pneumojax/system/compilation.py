@@ -1,0 +1,73 @@
+"""Compiled programs outlive the process: the second run of a command starts without compiling."""
+
+import hashlib
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+
+from pneumojax.system.progress import log
+
+VARIABLE = 'JAX_COMPILATION_CACHE_DIR'  # JAX's own; one that is set already counts
+
+
+def keep(folder: str | None) -> pathlib.Path | None:
+    """Tells JAX where to keep what takes it more than a second to compile.
+
+    The key of an entry holds the program, the compiler's version and the kind of device, so a stale
+    one is never read; but not which instructions a processor has, so each kind of processor gets a
+    folder of its own (a home directory may serve several). Where nothing can be written the
+    run goes on without.
+
+    Args:
+      folder: where; None for `$JAX_COMPILATION_CACHE_DIR`, else `compiled` in `cache_folder()`;
+        empty for nowhere.
+
+    Returns:
+      The folder in use, or None.
+    """
+    if folder is None and os.environ.get(VARIABLE):
+        return pathlib.Path(os.environ[VARIABLE])
+    if folder == '':
+        _tell(None)
+        return None
+    parent = cache_folder() / 'compiled' if folder is None else pathlib.Path(folder)
+    path = parent.expanduser().absolute() / _processor()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        log.info('compiled programs are not kept: %s cannot be written (%s)', path, error.strerror)
+        _tell(None)
+        return None
+    _tell(path)
+    return path
+
+
+def cache_folder() -> pathlib.Path:
+    """$PNEUMOJAX_CACHE, else $XDG_CACHE_HOME/pneumojax, else ~/.cache/pneumojax."""
+    if own := os.environ.get('PNEUMOJAX_CACHE'):
+        return pathlib.Path(own).expanduser()
+    shared = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    return pathlib.Path(shared).expanduser() / 'pneumojax'
+
+
+def _tell(path: pathlib.Path | None) -> None:
+    if path is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = str(path)
+    if 'jax' in sys.modules:  # which reads the variable when it is imported
+        sys.modules['jax'].config.update('jax_compilation_cache_dir', path and str(path))
+
+
+def _processor() -> str:
+    """Differs between processors with different instructions."""
+    told = {platform.machine(), platform.processor()}
+    path = pathlib.Path('/proc/cpuinfo')
+    if path.exists():
+        lines = path.read_text().splitlines()
+        told |= {line for line in lines if line.startswith(('flags', 'Features', 'model name'))}
+    return hashlib.sha256('\n'.join(sorted(told)).encode()).hexdigest()[:12]

@@ -1,0 +1,124 @@
+"""The one seam between one device and several: `jax.jit` there, `jax.pmap` here.
+
+Nothing else in the package knows how many devices there are, or on how many hosts.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from pneumojax.errors import UsageError
+from pneumojax.system.progress import waiting
+
+AXIS = 'batch'
+
+
+class Devices:
+    """The devices that share every batch.
+
+    Args:
+      count: how many local devices to use; None for all.
+      all_hosts: use those of all processes (all their local ones); each process then calls the
+        compiled functions at the same time, with its share of the batch.
+    """
+
+    def __init__(self, count: int | None = None, *, all_hosts: bool = False):
+        self.devices = jax.local_devices()[:count]
+        self.hosts = jax.process_count() if all_hosts else 1
+
+    @property
+    def count(self) -> int:
+        """Devices of this process."""
+        return len(self.devices)
+
+    @property
+    def total(self) -> int:
+        """Devices of all processes that take part."""
+        return self.count * self.hosts
+
+    @property
+    def _mapped(self) -> list | None:
+        """What `pmap` is told: with several processes None, for all devices of all of them."""
+        return self.devices if self.hosts == 1 else None
+
+    @property
+    def axis_name(self) -> str | None:
+        """What to name in `lax.pmean` and BatchNorm: None on a single device."""
+        return AXIS if self.total > 1 else None
+
+    def check_batch_size(self, key: str, batch_size: int) -> None:
+        """Raises UsageError when a batch cannot be shared equally by all devices of all hosts."""
+        if batch_size % self.total:
+            raise UsageError(
+                f'config.{key} is {batch_size}: expected a multiple of the {self.total} devices'
+            )
+
+    def padded(self, batch_size: int) -> int:
+        """The next batch size that all devices can share equally."""
+        return -(-batch_size // self.total) * self.total
+
+    def compile(self, function: Callable, name: str, donate: tuple[int, ...] = ()) -> Callable:
+        """Compiles a pure function of (replicated ..., sharded batch), at its first call.
+
+        Args:
+          function: made for this `axis_name`.
+          name: what the user is told meanwhile.
+          donate: positions of arguments whose buffers may be reused.
+        """
+        if self.axis_name is None:
+            compiled = jax.jit(function, donate_argnums=donate)
+        else:
+            compiled = jax.pmap(function, AXIS, devices=self._mapped, donate_argnums=donate)
+        called = False
+
+        def call(*args):
+            nonlocal called
+            if called:
+                return compiled(*args)
+            with waiting(f'compiling {name}'):
+                called = True
+                return compiled(*args)
+
+        return call
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts a copy of a pytree on every device (as a leading axis where there are several)."""
+        if self.axis_name is None:  # a real copy: it may be donated, the original must live on
+            return jax.device_put(tree, self.devices[0], may_alias=False)
+        return jax.pmap(lambda x: x, devices=self._mapped)(
+            jax.tree.map(lambda x: np.broadcast_to(x, (self.count, *np.shape(x))), tree)
+        )
+
+    def first(self, tree: Any) -> Any:
+        """One copy of a replicated pytree, as numpy arrays."""
+        if self.axis_name is None:
+            return jax.device_get(tree)
+        # Of a number an array too, not a numpy scalar: Orbax saves no scalars.
+        return jax.tree.map(lambda x: np.asarray(np.asarray(x.addressable_data(0))[0]), tree)
+
+    def shard(self, batch: Any) -> Any:
+        """Shares a batch [B, ...] out over the devices. It travels at once, in the background."""
+        if self.axis_name is None:
+            return jax.device_put(batch, self.devices[0])
+        batch = jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
+        if self._mapped is None:  # each process has a part only, which `pmap` puts in place
+            return batch
+        # pmap would wait for the transfer before it starts anything.
+        mesh = jax.sharding.Mesh(np.array(self.devices), (AXIS,))
+        return jax.device_put(
+            batch, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+        )
+
+    def memory(self) -> int | None:
+        """Bytes of the smallest device's memory; None where it does not say, as on a CPU."""
+        limits = [(d.memory_stats() or {}).get('bytes_limit', 0) for d in self.devices]
+        return min(limits) or None
+
+    def gather(self, tree: Any) -> Any:
+        """The inverse of `shard` for results: numpy arrays [B, ...] in the batch's order."""
+        tree = jax.device_get(tree)
+        if self.axis_name is None:
+            return tree
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)

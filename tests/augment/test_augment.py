@@ -1,0 +1,280 @@
+"""The operations and the pipeline: keys, probabilities, ranges, order."""
+
+import inspect
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from scipy import ndimage
+
+from pneumojax.augment import augment as augmentation
+from pneumojax.augment import geometric, intensity, warp
+from pneumojax.augment.augment import OPERATIONS, augment, augment_batch
+
+SIZE, BATCH = 32, 8
+PROBABILITIES = ('flip', 'vertical_flip', 'tone', 'warp', 'affine', 'crop')
+
+
+def documented_config(**changes):
+    """The example in the docstring of `augment`: if it were wrong, every test below would fail."""
+    lines = re.findall(r'^ {8}(\w+)=(.+),\s+# .*\(?', augment.__doc__, re.MULTILINE)
+    values = {name: ConfigDict() for name, _ in lines}
+    for name, text in lines:
+        numbers = [float(part) for part in re.findall(r'[\d.]+', text)]
+        values[name] = tuple(numbers) if '(' in text else (numbers or [text.strip("'")])[0]
+    for name in ('grid_steps', 'window'):
+        values[name] = int(values[name])
+    return ConfigDict({**values, **changes})
+
+
+def only(**changes):
+    return documented_config(**{**dict.fromkeys(PROBABILITIES, 0.0), **changes})
+
+
+def example(size=SIZE, seed=0, channels=1):
+    noise = np.random.default_rng(seed).random((size, size, channels))
+    image = ndimage.gaussian_filter(noise, (3, 3, 0))
+    image = ((image - image.min()) / np.ptp(image)).astype(np.float32)
+    return jnp.asarray(image), jnp.asarray(image[..., :1] > 0.5, jnp.float32)
+
+
+def batch(size=SIZE):
+    pairs = [example(size, seed) for seed in range(BATCH)]
+    return tuple(jnp.stack(part) for part in zip(*pairs, strict=True))
+
+
+@pytest.fixture(scope='module')
+def full():
+    """The whole pipeline compiled once: every operation on, with the documented limits."""
+    config = documented_config(**dict.fromkeys(PROBABILITIES, 0.5))
+    return jax.jit(lambda key, ids, images, masks: augment_batch(key, ids, images, masks, config))
+
+
+@pytest.mark.parametrize('operation', OPERATIONS)
+def test_operations_take_the_key_first_and_limits_by_keyword_with_defaults(operation):
+    parameters = list(inspect.signature(operation).parameters.values())
+    assert [p.name for p in parameters[:3]] == ['key', 'image', 'mask']
+    assert all(p.default is p.empty for p in parameters[:3])
+    assert len(parameters) > 3
+    for parameter in parameters[3:]:
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.default is not parameter.empty
+
+
+def test_every_public_random_function_is_listed_as_an_operation_or_takes_the_key_first():
+    for module in (intensity, geometric):
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__ and not name.startswith(('_', 'adjust_')):
+                assert next(iter(inspect.signature(function).parameters)) == 'key', name
+                assert name.startswith(('draw_', 'perhaps')) or function in OPERATIONS, name
+
+
+@pytest.mark.parametrize('operation', OPERATIONS)
+def test_operations_keep_shape_range_and_type_and_follow_their_key(operation):
+    image, mask = example(channels=3)
+    image = jnp.clip(2 * image - 0.5, 0, 1)  # reaches both ends of the range
+    run = jax.jit(jax.vmap(operation, in_axes=(0, None, None)))
+    keys = jax.random.split(jax.random.key(0), 8)
+    images, masks = run(keys, image, mask)
+    assert images.shape == (8, *image.shape)
+    assert masks.shape == (8, *mask.shape)
+    assert images.dtype == masks.dtype == jnp.float32
+    assert 0 <= float(images.min()) <= float(images.max()) <= 1
+    assert set(np.unique(masks)) <= {0, 1}
+    again = run(keys, image, mask)[0]
+    np.testing.assert_array_equal(images, again)
+    assert len({np.asarray(one).tobytes() for one in images}) > 1
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+def test_flipping_twice_is_the_identity(axis):
+    image, mask = example()
+    flip = partial(augmentation.random_flip, jax.random.key(0), probability=1.0, axis=axis)
+    once = flip(image, mask)
+    twice = flip(*once)
+    np.testing.assert_array_equal(once[0], np.flip(image, axis))
+    np.testing.assert_array_equal(twice[0], image)
+    np.testing.assert_array_equal(twice[1], mask)
+
+
+def test_all_probabilities_zero_give_back_the_input_bit_for_bit():
+    images, masks = batch()
+    result = augment_batch(jax.random.key(0), jnp.arange(BATCH), images, masks, only())
+    np.testing.assert_array_equal(result[0], images)
+    np.testing.assert_array_equal(result[1], masks)
+
+
+def test_examples_for_which_nothing_is_drawn_come_back_bit_for_bit():
+    # Tiny, not 0: everything is computed and then not selected.
+    config = documented_config(**dict.fromkeys(PROBABILITIES, 1e-30))
+    images, masks = batch()
+    run = jax.jit(lambda *arrays: augment_batch(*arrays, config))
+    result = run(jax.random.key(0), jnp.arange(BATCH), images, masks)
+    np.testing.assert_array_equal(result[0], images)
+    np.testing.assert_array_equal(result[1], masks)
+
+
+@pytest.mark.slow
+def test_batch_is_a_loop_over_examples_and_jit_changes_nothing(full):
+    config = documented_config(**dict.fromkeys(PROBABILITIES, 0.5))
+    images, masks = batch()
+    key, ids = jax.random.key(5), jnp.arange(BATCH) + 100
+    together = full(key, ids, images, masks)
+    for i in (0, 3):
+        one_key = jax.random.fold_in(key, ids[i])
+        image, mask = augment(one_key, images[i], masks[i], config)
+        np.testing.assert_allclose(together[0][i], image, atol=2e-3)
+        assert (together[1][i] != mask).mean() < 0.01
+
+
+def test_the_example_index_decides_not_the_place_in_the_batch(full):
+    images, masks = batch()
+    key, ids = jax.random.key(1), jnp.arange(BATCH) * 7
+    order = jnp.array(np.random.default_rng(0).permutation(BATCH))
+    straight = full(key, ids, images, masks)
+    permuted = full(key, ids[order], images[order], masks[order])
+    np.testing.assert_array_equal(permuted[0], straight[0][order])
+    np.testing.assert_array_equal(permuted[1], straight[1][order])
+
+
+def test_same_key_same_output_other_step_or_example_another(full):
+    image, mask = example()
+    images, masks = jnp.stack([image] * BATCH), jnp.stack([mask] * BATCH)
+    ids = jnp.arange(BATCH)
+    step = [jax.random.fold_in(jax.random.key(0), i) for i in (1, 1, 2)]
+    first, again, later = (np.asarray(full(key, ids, images, masks)[0]) for key in step)
+    np.testing.assert_array_equal(first, again)
+    assert len({one.tobytes() for one in first}) == BATCH
+    assert all((a != b).any() for a, b in zip(first, later, strict=True))
+    same_id = full(step[0], ids * 0 + 3, images, masks)[0]
+    assert len({np.asarray(one).tobytes() for one in same_id}) == 1
+
+
+@pytest.mark.parametrize('name', PROBABILITIES)
+def test_probabilities_hold_over_many_keys(name):
+    image, mask = example(16)
+    config, count = only(**{name: 0.3}), 600
+    run = jax.jit(jax.vmap(lambda key: augment(key, image, mask, config)[0]))
+    changed = np.asarray((run(jax.random.split(jax.random.key(2), count)) != image).any((1, 2, 3)))
+    # Four standard deviations of a binomial share.
+    assert abs(changed.mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / count)
+
+
+@pytest.mark.slow
+def test_mask_moves_with_the_image(full):
+    # The image is the mask: where both are sampled alike, half-way grey separates them the same.
+    disc = np.hypot(*(np.indices((SIZE, SIZE)) - SIZE / 2 + 3)) < 9
+    config = documented_config(**{**dict.fromkeys(PROBABILITIES, 0.7), 'tone': 0.0})
+    masks = jnp.asarray(np.stack([disc] * 32)[..., None], jnp.float32)
+    run = jax.jit(lambda *arrays: augment_batch(*arrays, config))
+    images, moved = run(jax.random.key(0), jnp.arange(32), masks, masks)
+    differs = np.asarray((images > 0.5) != (moved > 0.5))[..., 0]
+    edge = np.asarray((images > 0.02) & (images < 0.98))[..., 0]
+    assert not (differs & ~edge).any()
+    assert differs.mean() < 0.05
+
+
+@pytest.mark.slow
+def test_one_sampling_equals_the_operations_one_after_the_other():
+    size, config = 64, documented_config(**{**dict.fromkeys(PROBABILITIES, 1.0), 'tone': 0.0})
+    images, masks = example(size, 1)
+    images = jnp.asarray(ndimage.gaussian_filter(np.asarray(images), (4, 4, 0)))
+
+    def sequence(key):
+        image, mask, keys = images, masks, jax.random.split(key, 6)
+        drawn = [jax.random.split(one)[1] for one in keys]  # the other half decides whether
+        flip = partial(augmentation.random_flip, key, probability=1.0)
+        image, mask = flip(image, mask, axis=1)
+        image, mask = flip(image, mask, axis=0)
+        image, mask = augmentation.random_distortion(drawn[3], image, mask)
+        image, mask = augmentation.shift_scale_rotate(drawn[2], image, mask)
+        return augmentation.random_sized_crop(drawn[1], image, mask)
+
+    keys = jax.random.split(jax.random.key(0), 24)
+    expected_images, expected_masks = jax.jit(jax.vmap(sequence))(keys)
+    actual = jax.jit(jax.vmap(lambda key: augment(key, images, masks, config)))(keys)
+    difference = np.abs(actual[0] - expected_images)
+    assert difference.mean() < 0.005
+    assert (difference > 0.05).mean() < 0.02
+    # Every sampling in sequence moves the mask's edge by up to half a pixel, and there are five.
+    assert (actual[1] != expected_masks).mean() < 0.06
+    # and the three distortions differ enough for this to mean something
+    assert np.abs(actual[0][1:] - actual[0][:-1]).mean() > 0.05
+
+
+CHANGES = {
+    **{name: {name: 1.0} for name in PROBABILITIES},
+    'contrast': {'tone': 1.0, 'contrast': 0.9},
+    'gamma': {'tone': 1.0, 'gamma': (300, 301)},
+    'brightness': {'tone': 1.0, 'brightness': 0.9},
+    'elastic_alpha': {'warp': 1.0, 'elastic_alpha': 900.0},
+    'elastic_sigma': {'warp': 1.0, 'elastic_sigma': 30.0},
+    'elastic_affine': {'warp': 1.0, 'elastic_affine': 90.0},
+    'grid_steps': {'warp': 1.0, 'grid_steps': 3},
+    'grid_distort': {'warp': 1.0, 'grid_distort': 0.9},
+    'optical_distort': {'warp': 1.0, 'optical_distort': 0.1},
+    'optical_shift': {'warp': 1.0, 'optical_shift': 90.0},
+    'shift': {'affine': 1.0, 'shift': 0.6},
+    'scale': {'affine': 1.0, 'scale': 0.6},
+    'rotate': {'affine': 1.0, 'rotate': 90.0},
+    'border': {'affine': 1.0, 'border': 'reflect'},
+    'crop_min': {'crop': 1.0, 'crop_min': 0.4},
+    'window': {'window': 16},
+    'window_on_lesion': {'window': 16, 'window_on_lesion': 1.0},
+}
+
+
+def test_every_key_is_tested_to_change_something():
+    assert set(CHANGES) == set(documented_config())
+
+
+@pytest.mark.parametrize('name', CHANGES)
+def test_every_key_reaches_the_traced_program(name):
+    def program(config):
+        return jax.make_jaxpr(lambda key, *pair: augment(key, *pair, config))(
+            jax.random.key(0), *example(16)
+        )
+
+    before, after = (program(config) for config in configs_for(name))
+    same_constants = all(map(np.array_equal, before.consts, after.consts))
+    assert str(before) != str(after) or not same_constants
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CHANGES)
+def test_every_key_changes_the_result(name):
+    keys = jax.random.split(jax.random.key(0), 16)
+
+    def run(config):
+        return np.asarray(jax.jit(jax.vmap(lambda k: augment(k, *example(24), config)[0]))(keys))
+
+    before, after = (run(config) for config in configs_for(name))
+    assert before.shape != after.shape or (before != after).any()
+
+
+def configs_for(name):
+    """Without and with the change of one key, the operation that it belongs to being on."""
+    if name == 'window_on_lesion':
+        return only(window=16), only(**CHANGES[name])
+    switch = {} if name in PROBABILITIES else dict.fromkeys(
+        set(CHANGES[name]) & set(PROBABILITIES), 1.0
+    )  # fmt: skip
+    return only(**switch), only(**CHANGES[name])
+
+
+def test_pixel_sizes_grow_with_the_image():
+    # The same displacement as a share of the image: its spread is alike at both sizes.
+    def spread(size):
+        points = geometric.draw_elastic(
+            jax.random.key(0), warp.pixels(size, size), alpha=120.0, sigma=6.0, affine=0.0
+        )
+        inner = np.s_[size // 4 : -size // 4, size // 4 : -size // 4]
+        return float(jnp.std((points.x - warp.pixels(size, size).x)[inner])) / size
+
+    assert spread(256) == pytest.approx(spread(512), rel=0.1)
+    # White noise of variance 1/3 smoothed with sigma 6 and multiplied by 120, over 512.
+    assert spread(512) == pytest.approx(120 / np.sqrt(3) / (2 * np.sqrt(np.pi) * 6) / 512, rel=0.1)

@@ -1,0 +1,342 @@
+"""Rules from histograms against the same rules on pixels, and search against loops."""
+
+import itertools
+import time
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from pneumojax.data.datasets.splits import assign_folds
+from pneumojax.evaluation import thresholds
+from pneumojax.evaluation.metrics import dice
+from pneumojax.evaluation.thresholds import REFERENCE_PIXELS, Rule
+
+GRID = {'tops': (0.3, 0.5, 0.7, 0.9), 'areas': (0, 3000, 20_000), 'bottoms': (0.2, 0.5, 0.7)}
+
+
+def image(rng, shape=(40, 56), share=0.5):
+    """A blob of probability that roughly agrees with a blob of truth, or noise without one."""
+    field = cv2.GaussianBlur(rng.standard_normal(shape), (0, 0), 5)
+    mask = (field > np.quantile(field, 0.9)).astype(np.uint8) * (rng.random() < share)
+    logits = 60 * (cv2.GaussianBlur(field + 0.03 * rng.standard_normal(shape), (0, 0), 1) - 0.1)
+    probability = 1 / (1 + np.exp(-logits - 3 * mask + rng.normal()))
+    return probability.astype(np.float32), mask
+
+
+def images(seed, n):
+    rng = np.random.default_rng(seed)
+    shapes = [(40, 56), (32, 32), (64, 48)]
+    pairs = [image(rng, shapes[i % 3]) for i in range(n)]
+    histograms = np.stack([thresholds.pixel_histogram(*pair) for pair in pairs])
+    return pairs, histograms, np.array([mask.size for _, mask in pairs])
+
+
+def test_histogram_equals_numpy_and_counts_every_pixel():
+    rng = np.random.default_rng(0)
+    probability = (rng.integers(0, 1000, (64, 48)) / 1000 + 0.0005).astype(np.float32)
+    mask = rng.random((64, 48)) < 0.2
+    histogram = thresholds.pixel_histogram(probability, mask * np.uint8(255))
+    edges = np.arange(thresholds.BINS + 1) / thresholds.BINS
+    for row, inside in zip(histogram, (~mask, mask), strict=True):
+        np.testing.assert_array_equal(row, np.histogram(probability[inside], edges)[0])
+    assert histogram.dtype == np.int32
+    assert histogram.sum() == mask.size
+
+
+def test_every_threshold_is_reached_by_its_own_float32_and_not_from_a_bin_below():
+    edges = (np.arange(thresholds.BINS) / thresholds.BINS).astype(np.float32)
+    assert any(edges[k] * 1000 < k for k in range(1000))  # what a plain floor gets wrong
+    np.testing.assert_array_equal(thresholds.quantize(edges), np.arange(thresholds.BINS))
+    below = thresholds.quantize(edges[1:] - np.float32(1e-6))
+    np.testing.assert_array_equal(below, np.arange(thresholds.BINS - 1))
+    assert thresholds.quantize(1.0) == thresholds.BINS - 1
+    assert thresholds.quantize(np.float32(1 + 1e-6)) == thresholds.BINS - 1
+
+
+@pytest.mark.parametrize('bad', [-0.1, 1.1, np.nan, np.inf])
+def test_logits_and_nan_are_refused(bad):
+    with pytest.raises(ValueError, match='probabilities'):
+        thresholds.quantize(np.array([0.5, bad], np.float32))
+
+
+def test_histogram_refuses_another_shape():
+    with pytest.raises(ValueError, match='differ'):
+        thresholds.pixel_histogram(np.zeros((4, 4)), np.zeros((4, 5)))
+
+
+def test_apply_is_the_triplet_rule_at_the_reference_size():
+    probability = np.zeros((1024, 1024), np.float32)
+    probability[0, :700] = 0.8  # 700 px reach the top
+    probability[1, :500] = 0.4  # and 500 more the bottom
+    expected = (probability >= 0.3).astype(np.uint8)
+    np.testing.assert_array_equal(thresholds.apply(Rule(0.8, 700, 0.3), probability), expected)
+    assert not thresholds.apply(Rule(0.8, 701, 0.3), probability).any()
+    assert thresholds.apply(Rule(0.4, 1200, 0.4), probability).sum() == 1200
+    assert not thresholds.apply(Rule(0.4, 1201, 0.4), probability).any()
+
+
+def test_area_scales_with_the_image():
+    rule = Rule(0.5, 2048, 0.5)
+    for side, just_enough in ((1024, 2048), (512, 512), (256, 128), (2048, 8192)):
+        probability = np.zeros(side * side, np.float32)
+        probability[:just_enough] = 0.9
+        assert thresholds.apply(rule, probability.reshape(side, side)).sum() == just_enough
+        probability[0] = 0
+        assert not thresholds.apply(rule, probability.reshape(side, side)).any()
+    halves = Rule(0.5, 512, 0.5, reference_pixels=512 * 512)  # the same rule said at 512
+    probability = np.zeros((1024, 1024), np.float32)
+    probability.flat[:2048] = 0.9
+    assert thresholds.apply(halves, probability).sum() == 2048
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    edges=st.tuples(st.integers(1, 999), st.integers(1, 999)),
+    area=st.integers(0, REFERENCE_PIXELS // 4),
+)
+def test_histograms_give_exactly_what_pixels_give(seed, edges, area):
+    rule = Rule(max(edges) / 1000, area, min(edges) / 1000)
+    pairs, histograms, pixels = images(seed, 4)
+    masks = [thresholds.apply(rule, probability) for probability, _ in pairs]
+    score, area_px = thresholds.dice_per_image(histograms, pixels, rule)
+    assert score.tolist() == [dice(m, true) for m, (_, true) in zip(masks, pairs, strict=True)]
+    assert area_px.tolist() == [int(m.sum()) for m in masks]
+
+
+@pytest.mark.parametrize('kind', ['single', 'triplet'])
+def test_search_equals_a_loop_over_pixels(kind):
+    pairs, histograms, pixels = images(7, 12)
+    if kind == 'single':
+        rules = [Rule(t, a, t) for t, a in itertools.product(GRID['tops'], GRID['areas'])]
+    else:
+        rules = [Rule(t, a, b) for t, a, b in itertools.product(*GRID.values()) if b <= t]
+    means = {
+        rule: np.mean([dice(thresholds.apply(rule, p), true) for p, true in pairs])
+        for rule in rules
+    }
+    rule, mean = thresholds.search(histograms, pixels, kind=kind, **GRID)
+    assert mean == pytest.approx(max(means.values()), abs=1e-12)
+    assert means[rule] == pytest.approx(mean, abs=1e-12)
+    assert len({round(value, 9) for value in means.values()}) > 5  # not all alike
+
+
+def test_half_chooses_nothing():
+    pairs, histograms, pixels = images(7, 12)
+    rule, mean = thresholds.search(histograms, pixels, kind='half', **GRID)
+    assert mean == pytest.approx(np.mean([dice(p >= 0.5, true) for p, true in pairs]), abs=1e-12)
+    best = thresholds.search(histograms, pixels, kind='single', **GRID)[1]
+    assert mean < best  # which these images would have chosen
+    fitted = thresholds.cross_fit(histograms, pixels, np.arange(12) % 2, kind='half')
+    assert fitted.rules == (rule, rule)
+    assert fitted.dice.mean() == pytest.approx(mean, abs=1e-12)
+
+
+HERE = 40 * 56  # reference pixels at which REGIONS are small parts of these images
+
+
+def keep_large(mask, region, reference_pixels):
+    """Drops small regions, by another library."""
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    for label in range(1, count + 1):
+        if (labels == label).sum() * reference_pixels < region * mask.size:
+            mask = mask & (labels != label)
+    return mask
+
+
+def speckled(seed, n):
+    """Images with regions of many sizes, inside the truth and outside."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for probability, mask in images(seed, n)[0]:
+        spots = cv2.GaussianBlur(rng.standard_normal(mask.shape), (0, 0), 1.5)
+        noisy = np.clip(probability + 3 * np.maximum(spots - 0.12, 0), 0, 1)
+        pairs.append((noisy.astype(np.float32), mask))
+    kept = [thresholds.pixel_histogram(*pair) for pair in pairs]
+    tables = [thresholds.region_table(*pair, reference_pixels=HERE) for pair in pairs]
+    return pairs, np.stack(kept), np.array([m.size for _, m in pairs]), np.stack(tables)
+
+
+def test_region_table_equals_labels_of_another_library():
+    pairs, _, _, tables = speckled(21, 5)
+    for (probability, true), table in zip(pairs, tables, strict=True):
+        bins = thresholds.quantize(probability)
+        for b, bottom in enumerate(thresholds.REGION_BOTTOMS):
+            for r, region in enumerate(thresholds.REGIONS):
+                mask = keep_large(bins >= round(bottom * 1000), region, HERE)
+                counts = [(mask & (true == 0)).sum(), (mask & (true == 1)).sum()]
+                assert table[b, r].tolist() == counts
+                rule = Rule(bottom, 0, bottom, HERE, region)
+                np.testing.assert_array_equal(thresholds.apply(rule, probability), mask)
+    assert len(np.unique(tables)) > 50
+
+
+@pytest.mark.parametrize('kind', ['single', 'triplet'])
+def test_search_with_regions_equals_a_loop_over_pixels(kind):
+    pairs, histograms, pixels, tables = speckled(22, 12)
+    grid = {'tops': (0.3, 0.5, 0.55, 0.7), 'areas': (0, 60, 300), 'bottoms': (0.2, 0.25, 0.5)}
+    edges = [(t, t) for t in grid['tops']]
+    if kind == 'triplet':
+        edges = [(t, b) for t in grid['tops'] for b in grid['bottoms'] if b <= t]
+    rules = [
+        Rule(t, a, b, HERE, r)
+        for (t, b), a, r in itertools.product(edges, grid['areas'], (0, *thresholds.REGIONS))
+        if r == 0 or b in thresholds.REGION_BOTTOMS
+    ]
+    means = {
+        rule: np.mean([dice(thresholds.apply(rule, p), true) for p, true in pairs])
+        for rule in rules
+    }
+    rule, mean = thresholds.search(
+        histograms, pixels, tables, kind=kind, reference_pixels=HERE, **grid
+    )
+    assert mean == pytest.approx(max(means.values()), abs=1e-12)
+    assert means[rule] == pytest.approx(mean, abs=1e-12)
+    assert rule.region  # dropping regions is what helps here
+    assert mean > max(value for r, value in means.items() if not r.region)
+    score, area = thresholds.dice_per_image(histograms, pixels, rule, tables)
+    masks = [thresholds.apply(rule, p) for p, _ in pairs]
+    assert score.tolist() == [dice(m, true) for m, (_, true) in zip(masks, pairs, strict=True)]
+    assert area.tolist() == [int(m.sum()) for m in masks]
+
+
+def test_regions_are_judged_by_rules_of_other_images():
+    _, histograms, pixels, tables = speckled(23, 12)
+    part = np.arange(12) % 3
+    grid = {'kind': 'triplet', 'reference_pixels': HERE, **GRID}
+    fitted = thresholds.cross_fit(histograms, pixels, part, tables, **grid)
+    for p in range(3):
+        rule, _ = thresholds.search(
+            histograms[part != p], pixels[part != p], tables[part != p], **grid
+        )
+        assert fitted.rules[p] == rule
+        score, _ = thresholds.dice_per_image(histograms, pixels, rule, tables)
+        np.testing.assert_array_equal(fitted.dice[part == p], score[part == p])
+    assert any(rule.region for rule in fitted.rules)
+
+
+def test_ties_end_in_the_middle_of_the_plateau():
+    # One lesion of 10,000 px with p = 0.905, one false alarm of 1,000 px with p = 0.605.
+    histograms = np.zeros((2, 2, thresholds.BINS), np.int32)
+    histograms[0, 1, 905], histograms[0, 0, 5] = 10_000, REFERENCE_PIXELS - 10_000
+    histograms[1, 0, 605], histograms[1, 0, 5] = 1_000, REFERENCE_PIXELS - 1_000
+    pixels = np.full(2, REFERENCE_PIXELS)
+    grid = {'tops': (0.5,), 'areas': (0, 1000, 2000, 4000, 6000, 10_000, 20_000)}
+    rule, mean = thresholds.search(histograms, pixels, kind='single', **grid)
+    assert mean == 1
+    assert rule.area == 6000  # 2,000 to 10,000 all do it; of the two middle ones the larger
+
+
+def test_search_finds_a_planted_rule_on_the_default_grid():
+    rng = np.random.default_rng(2)
+    histograms = np.zeros((40, 2, thresholds.BINS), np.int32)
+    for i, histogram in enumerate(histograms):
+        histogram[0, 5] = REFERENCE_PIXELS - 10_000
+        if i % 2:  # lesions: a sure core in an unsure rim that belongs to them
+            histogram[1, 850], histogram[1, 320] = 4_000, 5_000
+            histogram[0, 220] = 1_000
+        else:  # false alarms: less sure, or sure but small
+            histogram[0, 720], histogram[0, 900] = 9_500, rng.integers(100, 500)
+    rule, mean = thresholds.search(histograms, np.full(40, REFERENCE_PIXELS))
+    assert mean == 1
+    assert 0.72 < rule.top <= 0.85
+    assert 500 < rule.area <= 4_000
+    assert 0.22 < rule.bottom <= 0.32
+
+
+def test_default_grid_has_the_published_rules():
+    for rule in (thresholds.AUTHORS, Rule(0.75, 2000, 0.3), Rule(0.7, 600, 0.3), thresholds.SNEDDY):
+        assert rule.top in thresholds.TOPS
+        assert rule.area in thresholds.AREAS
+        assert rule.bottom in (rule.top, *thresholds.BOTTOMS)
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        (0.3, 100, 0.5),  # bottom above top
+        (1.0, 100, 0.5),
+        (0.5, 100, 0.0),
+        (0.5, -1, 0.5),
+        (0.5, 1.5, 0.5),
+        (0.5, 100, 0.5, 0),
+        (0.5, 100, 0.5, 1024, -1),
+        (0.5, 100, 0.5, 1024, 0.5),
+        (0.5005, 100, 0.5),  # between two bins
+        (float('nan'), 100, 0.5),
+    ],
+)
+def test_impossible_rules_are_refused(arguments):
+    with pytest.raises(ValueError, match=r'bottom <= top|area|multiple|NaN'):
+        Rule(*arguments)
+
+
+def test_search_refuses_nothing_to_search():
+    _, histograms, pixels = images(0, 2)
+    with pytest.raises(ValueError, match='no images'):
+        thresholds.search(histograms[:0], pixels[:0])
+    with pytest.raises(ValueError, match='no rule'):
+        thresholds.search(histograms, pixels, tops=(0.3,), areas=(0,), bottoms=(0.5,))
+    with pytest.raises(ValueError, match='kind'):
+        thresholds.search(histograms, pixels, kind='double')
+
+
+def test_cross_fit_measures_no_image_with_a_rule_chosen_on_its_patient():
+    pairs, histograms, pixels = images(11, 24)
+    patients = np.array([f'p{i // 2}' for i in range(24)])
+    parts = assign_folds(histograms[:, 1].any(axis=1), patients, 2, 3)
+    fitted = thresholds.cross_fit(histograms, pixels, parts, **GRID)
+    assert set(fitted.part) == {0, 1}
+    for patient in set(patients):
+        assert len(set(fitted.part[patients == patient])) == 1
+    for i, (probability, true) in enumerate(pairs):
+        others = fitted.part != fitted.part[i]
+        rule, _ = thresholds.search(histograms[others], pixels[others], **GRID)
+        mask = thresholds.apply(rule, probability)
+        assert fitted.rules[fitted.part[i]] == rule
+        assert (fitted.dice[i], fitted.predicted_px[i]) == (dice(mask, true), mask.sum())
+
+
+def test_cross_fit_is_less_optimistic_than_the_search_it_replaces():
+    optimism = []
+    for seed in range(8):
+        _, histograms, pixels = images(seed, 12)
+        chosen = thresholds.search(histograms, pixels)[1]
+        positive = histograms[:, 1].any(axis=1)
+        parts = assign_folds(positive, np.arange(12).astype(str), 2, seed)
+        optimism.append(chosen - thresholds.cross_fit(histograms, pixels, parts).dice.mean())
+    assert np.mean(optimism) > 0
+
+
+def test_cross_fit_needs_two_parts():
+    _, histograms, pixels = images(0, 3)
+    with pytest.raises(ValueError, match='only one'):
+        thresholds.cross_fit(histograms, pixels, [1, 1, 1])
+
+
+def test_sweep_equals_single_rules_one_by_one():
+    _, histograms, pixels = images(5, 9)
+    curve = thresholds.sweep(histograms, pixels, area=3000, tops=(0.2, 0.5, 0.8))
+    positive = histograms[:, 1].any(axis=1)
+    for t, mean, on_positives in zip(*curve, strict=True):
+        score, _ = thresholds.dice_per_image(histograms, pixels, Rule(t, 3000, t))
+        assert mean == pytest.approx(score.mean())
+        assert on_positives == pytest.approx(score[positive].mean())
+    assert thresholds.sweep(histograms[~positive], pixels[~positive]).positive_dice is None
+
+
+def test_ten_thousand_rules_on_a_thousand_images_take_seconds():
+    rng = np.random.default_rng(0)
+    histograms = rng.integers(0, 200, (1000, 2, thresholds.BINS), np.int32)
+    grid = {
+        'tops': [k / 100 for k in range(50, 70)],
+        'areas': range(0, 5000, 200),
+        'bottoms': [k / 100 for k in range(30, 50)],
+    }
+    start = time.process_time()
+    thresholds.search(histograms, histograms.sum(axis=(1, 2)), **grid)
+    assert time.process_time() - start < 10

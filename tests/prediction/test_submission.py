@@ -1,0 +1,88 @@
+"""The tables and the journal behind them."""
+
+import csv
+import io
+
+import pytest
+
+from pneumojax.prediction import submission
+from pneumojax.prediction.journal import Journal
+
+OK = {
+    'file': 'a/x.dcm', 'ImageId': 'x', 'status': 'ok', 'reason': 'odd, "quoted"\nnote',
+    'probability': 0.25, 'area_px': 3, 'area_mm2': 0.126, 'rle': '0 3', 'notes': [],
+}  # fmt: skip
+BAD = {
+    'file': 'b.dcm', 'ImageId': 'b', 'status': 'error', 'reason': 'cut short',
+    'probability': None, 'area_px': None, 'area_mm2': None,
+}  # fmt: skip
+
+
+def test_results_hold_a_row_for_every_file(tmp_path):
+    path = tmp_path / 'results.csv'
+    submission.write_results(path, [OK, BAD, BAD | {'file': 'c\udcff'}])
+    text = path.read_text(encoding='utf-8')
+    header, first, second, third = csv.reader(io.StringIO(text, newline=''))
+    assert header == ['file', 'ImageId', 'status', 'reason', 'probability', 'area_px', 'area_mm2']
+    assert first == ['a/x.dcm', 'x', 'ok', OK['reason'], '0.250000', '3', '0.1']
+    assert second == ['b.dcm', 'b', 'error', 'cut short', '', '', '']
+    assert third[0] == 'c\\xff'
+
+
+def test_rows_are_on_the_disk_at_once(tmp_path):
+    with submission.Results(tmp_path / 'r.csv') as results:
+        results.add(OK)
+        assert '0.250000' in (tmp_path / 'r.csv').read_text()
+
+
+def test_a_submission_claims_nothing_about_unread_images(tmp_path):
+    path = tmp_path / 'submission.csv'
+    empty = OK | {'ImageId': 'y', 'rle': '-1'}
+    assert submission.write_submission(path, iter([OK, BAD, empty])) == 2
+    assert path.read_text() == 'ImageId,EncodedPixels\nx,0 3\ny,-1\n'
+
+
+def test_a_failure_keeps_the_old_table(tmp_path):
+    path = tmp_path / 'submission.csv'
+    path.write_text('old')
+    with pytest.raises(KeyError):
+        submission.write_submission(path, [OK, {'status': 'ok'}])
+    assert path.read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_journal_comes_back_without_its_broken_end(tmp_path):
+    path = tmp_path / 'j'
+    with Journal(path) as journal:
+        for i in range(5):
+            journal.add({'file': f'{i}', 'ImageId': 'x', 'value': i})
+        journal.add({'file': '2', 'ImageId': 'x', 'value': 'again'})
+    whole = path.read_bytes()
+    for end in (len(whole) - 1, len(whole) - 9):
+        path.write_bytes(whole[:end])
+        with Journal(path) as journal:
+            assert journal['2'] == {'file': '2', 'ImageId': 'x', 'value': 2}
+            journal.add({'file': 'new\udcff', 'ImageId': 'x', 'value': 1})
+        with Journal(path) as journal:
+            assert [row['file'] for row in journal.rows(['new\udcff', '9', '0'])] == [
+                'new\udcff', '0',
+            ]  # fmt: skip
+            assert '9' not in journal
+
+
+def test_a_journal_line_that_was_changed_is_done_again(tmp_path):
+    path = tmp_path / 'j'
+    with Journal(path) as journal:
+        for i in range(5):
+            journal.add({'file': f'{i}', 'ImageId': f'im{i}', 'rle': '1 2'})
+    path.write_bytes(path.read_bytes().replace(b'"im3", "rle": "1 2"', b'"im3", "rle": "1 3"'))
+    with Journal(path) as journal:
+        assert [row['file'] for row in journal.rows('01234')] == ['0', '1', '2']
+
+
+@pytest.mark.parametrize('name', ['../x', '/etc/x', '..', '', 'a/b', 'a\0', None, 7, 'a' * 300])
+def test_a_journal_names_no_files_elsewhere(tmp_path, name):
+    with Journal(tmp_path / 'j') as journal:
+        journal.add({'file': 'f', 'ImageId': name})
+    with Journal(tmp_path / 'j') as journal:
+        assert 'f' not in journal
