@@ -54,7 +54,7 @@ def launch(main: Callable[[list[str]], int]) -> None:
             print(f'pneumojax: {error}', file=sys.stderr)
             _fail(1)
         except Exception as error:
-            if processes.count() == 1:
+            if processes.process_count() == 1:
                 raise
             traceback.print_exc()
             if type(error).__name__ == 'JaxRuntimeError':  # without importing JAX for it
@@ -66,7 +66,7 @@ def launch(main: Callable[[list[str]], int]) -> None:
 
 def _fail(status: int) -> None:
     """Ends the program. Of several processes each ends by itself: waiting would be for ever."""
-    if processes.count() > 1:
+    if processes.process_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

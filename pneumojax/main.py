@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
         if mode == 'train':  # by all processes
             stages.train(config, workdir, flags.PROFILE.value)
         else:
-            processes.alone(lambda: modes[mode](config, workdir))
+            processes.on_main(lambda: modes[mode](config, workdir))
     return 0
 
 

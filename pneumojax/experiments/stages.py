@@ -55,7 +55,7 @@ def train(config, workdir: pathlib.Path, profile: int = 0) -> None:
             folds.evaluate(config, Run(workdir))
         print(table(config, workdir))
 
-    processes.alone(conclude)
+    processes.on_main(conclude)
 
 
 def _train_parts(config, workdir: pathlib.Path, profile: int) -> None:
@@ -63,9 +63,9 @@ def _train_parts(config, workdir: pathlib.Path, profile: int) -> None:
     parts = list(layout.children(config, workdir))
     if not parts:
         loop.train(config, Run(workdir), profile=profile)
-        processes.alone(lambda: folds.evaluate_one(config, Run(workdir)))
+        processes.on_main(lambda: folds.evaluate_one(config, Run(workdir)))
         return
-    processes.alone(lambda: Run(workdir).start(config))
+    processes.on_main(lambda: Run(workdir).start(config))
     for part, folder in parts:
         _train_parts(part, folder, profile)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from pneumojax.errors import UsageError
 from pneumojax.models.unet import UNet
-from pneumojax.system.memoize import once
+from pneumojax.system.memoize import memoize
 
 
 def make_model(config, axis_name: str | None = None) -> UNet:
@@ -65,7 +65,7 @@ def variable_shapes(config) -> dict[str, Any]:
     return jax.eval_shape(_initializer(config), jax.random.key(config.seed))
 
 
-@once('model')
+@memoize('model')
 def _initializer(config):
     model = make_model(config)
     images = jnp.zeros((1, 32, 32, config.model.channels))  # of any size: no weight depends on it

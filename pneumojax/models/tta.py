@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pneumojax.models.normalize import normalize
-from pneumojax.system.memoize import once
+from pneumojax.system.memoize import memoize
 
 
 def flip_axes(flips: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -46,7 +46,7 @@ def describe(config, flips: Sequence[str]) -> str:
     return f'the prediction ({config.image_size} px{", flipped too" * bool(flips)})'
 
 
-@once('model')
+@memoize('model')
 def make_predict(config, model, flips: Sequence[str]) -> Callable[[Any, Any], Any]:
     """Builds `predict(variables, images) -> probabilities`, a pure function.
 

@@ -37,7 +37,7 @@ class Saver:
         return self
 
     def __exit__(self, kind, error, trace):
-        if processes.count() > 1 and isinstance(error, Exception):
+        if processes.process_count() > 1 and isinstance(error, Exception):
             return  # the others may be gone: to wait for them would be for ever
         try:
             self._checkpointer.close()

@@ -1,6 +1,6 @@
 """The one seam between one device and several: `jax.jit` there, `jax.pmap` here.
 
-Nothing else in the package knows how many devices there are, or on how many hosts.
+Nothing else in the package knows how many devices there are, or in how many processes.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ class Devices:
 
     Args:
       count: how many local devices to use; None for all.
-      all_hosts: use those of all processes (all their local ones); each process then calls the
+      all_processes: use those of all processes (all their local ones); each process then calls the
         compiled functions at the same time, with its share of the batch.
     """
 
-    def __init__(self, count: int | None = None, *, all_hosts: bool = False):
+    def __init__(self, count: int | None = None, *, all_processes: bool = False):
         self.devices = jax.local_devices()[:count]
-        self.hosts = jax.process_count() if all_hosts else 1
+        self.num_processes = jax.process_count() if all_processes else 1
 
     @property
     def count(self) -> int:
@@ -36,12 +36,12 @@ class Devices:
     @property
     def total(self) -> int:
         """Devices of all processes that take part."""
-        return self.count * self.hosts
+        return self.count * self.num_processes
 
     @property
     def _mapped(self) -> list | None:
         """What `pmap` is told: with several processes None, for all devices of all of them."""
-        return self.devices if self.hosts == 1 else None
+        return self.devices if self.num_processes == 1 else None
 
     @property
     def axis_name(self) -> str | None:
@@ -49,7 +49,7 @@ class Devices:
         return AXIS if self.total > 1 else None
 
     def check_batch_size(self, key: str, batch_size: int) -> None:
-        """Raises UsageError when a batch cannot be shared equally by all devices of all hosts."""
+        """Raises UsageError unless the devices of all processes can share a batch equally."""
         if batch_size % self.total:
             raise UsageError(
                 f'config.{key} is {batch_size}: expected a multiple of the {self.total} devices'

@@ -6,7 +6,7 @@ from collections.abc import Callable
 _KEPT = 16  # of one builder; compiled programs stay in memory with their function
 
 
-def once(*groups: str) -> Callable[[Callable], Callable]:
+def memoize(*groups: str) -> Callable[[Callable], Callable]:
     """Makes a builder of pure functions return the same one for the same values.
 
     JAX keeps what it traced and compiled by function. Folds, seeds of an ablation and stages of one

@@ -22,17 +22,17 @@ _index, _count = 0, 1
 _names = itertools.count()
 
 
-def index() -> int:
+def process_index() -> int:
     """Which process this is, from 0."""
     return _index
 
 
-def count() -> int:
+def process_count() -> int:
     """How many processes train together."""
     return _count
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Whether this process writes what is written once."""
     return _index == 0
 
@@ -66,7 +66,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
             'process_id': process_id,
         }
     try:
-        # SIGTERM is ours, see `interrupts`.
+        # SIGTERM is ours, see `signals`.
         jax.config.update('jax_enable_preemption_service', False)
         jax.distributed.initialize(
             **where,
@@ -78,7 +78,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
         reason = ' '.join(str(error).split())[:200]
         raise UsageError(f'--coordinator={coordinator}: no connection: {reason}') from None
     _index, _count = jax.process_index(), jax.process_count()
-    if not first():
+    if not is_main():
         log.setLevel(logging.WARNING)  # once is enough
     log.info('%d processes with %d devices', _count, jax.device_count())
 
@@ -93,9 +93,9 @@ def wait() -> None:
         )
 
 
-def lead(function: Callable[[], Result]) -> Result:
+def main_first(function: Callable[[], Result]) -> Result:
     """Process 0 calls a function first; the others then find on the disk what it made."""
-    if not first():
+    if not is_main():
         wait()
         return function()
     result = function()
@@ -103,9 +103,9 @@ def lead(function: Callable[[], Result]) -> Result:
     return result
 
 
-def alone(function: Callable[[], Result]) -> Result | None:
+def on_main(function: Callable[[], Result]) -> Result | None:
     """Only process 0 calls a function; the others wait, and get None."""
-    result = function() if first() else None
+    result = function() if is_main() else None
     wait()
     return result
 

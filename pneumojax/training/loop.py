@@ -44,20 +44,20 @@ def train(config, run: Run, *, profile: int = 0) -> None:
       FloatingPointError: the loss or the weights are no longer finite.
       Interrupted: a signal came; all that was done is in the newest checkpoint.
     """
-    devices = Devices(all_hosts=True)
+    devices = Devices(all_processes=True)
     devices.check_batch_size('batch_size', config.batch_size)
     with contextlib.ExitStack() as owner:
         owned = False
         if (
-            run.exists and processes.first()
+            run.exists and processes.is_main()
         ):  # another config's, or in use: said before hours of work
             run.start(config)
             owner.enter_context(lock.owned(run.path))
             owned = True
         if config.init_from and run.latest_step() is None:
             initialization.require_checkpoint(Run(config.init_from))
-        dataset = processes.lead(lambda: dataset_lib.load(config))
-        if processes.first() and not owned:
+        dataset = processes.main_first(lambda: dataset_lib.load(config))
+        if processes.is_main() and not owned:
             run.start(config)
             owner.enter_context(lock.owned(run.path))
             run.start(config)  # meanwhile another process may have
@@ -65,11 +65,11 @@ def train(config, run: Run, *, profile: int = 0) -> None:
 
 
 def _train(config, run: Run, devices: Devices, dataset: Dataset, profile: int) -> None:
-    if processes.first():
+    if processes.is_main():
         keep_split(run, dataset)
     plan = make_plan(config, dataset)
     tx = optimizer.make_optimizer(config, plan)
-    restored, ended = processes.lead(lambda: initialization.resume(run, config, tx)), True
+    restored, ended = processes.main_first(lambda: initialization.resume(run, config, tx)), True
     processes.require_same(
         configuration=zlib.crc32(config_lib.to_json(config).encode()),
         images=zlib.crc32(plan.order.tobytes()),
@@ -123,7 +123,7 @@ class Stage:
         self.feed = placement.make_feed(config, devices, dataset.records)
         axis = devices.axis_name
         step = steps.make_train_step(config, tx, axis)
-        if processes.count() > 1:
+        if processes.process_count() > 1:
             assert axis is not None  # several processes have several devices
             step = signals.vote(step, axis)
         self.train_step = devices.compile(step, 'the training step', donate=(0,))
@@ -149,20 +149,20 @@ class Stage:
             start_step=first_step, workers=config.data.workers,
         )  # fmt: skip
         saved_step = first_step if first_step else None
-        if processes.first():
+        if processes.is_main():
             self.run.forget_metrics_after(first_step, validated=ended)
         if first_step == plan.total_steps:  # its place is needed, for the same with averages
-            processes.alone(lambda: self.run.replace(first_step))
+            processes.on_main(lambda: self.run.replace(first_step))
             saved_step = None
         with (
             MetricsLog(self.run) as self.log,
             Saver(self.run, config.checkpoint.keep) as self.saver,
             tqdm(
                 total=plan.total_steps, initial=first_step, unit='step', mininterval=0.5,
-                desc=f'{config.name} {config.image_size} px', disable=not processes.first(),
+                desc=f'{config.name} {config.image_size} px', disable=not processes.is_main(),
             ) as self.progress,
             signals.Held() as self.signal,
-            Profile(self.run / 'profile', profile if processes.first() else 0) as traced,
+            Profile(self.run / 'profile', profile if processes.is_main() else 0) as traced,
         ):  # fmt: skip
             self.saver.step = saved_step
             self.waiting: deque = deque()
@@ -173,7 +173,7 @@ class Stage:
             batch = self.feed.place(next(batches)) if first_step < plan.total_steps else None
             for step in range(first_step, plan.total_steps):
                 self._stop_if_asked(step, train_state)
-                if processes.count() > 1:
+                if processes.process_count() > 1:
                     assert batch is not None  # there is one for every step
                     own = np.full((self.devices.count, 1), self.signal.received or 0, np.int32)
                     batch[signals.VOTE] = own
@@ -187,7 +187,7 @@ class Stage:
                     self._report(*self.waiting.popleft())
                 if step + 1 == plan.epoch_ends[plan.epoch(step)]:
                     self._end_epoch(plan.epoch(step) + 1, step + 1, train_state)
-        if processes.first():
+        if processes.is_main():
             self.run.put_back()
 
     def _next(self, batches, step: int, train_state) -> pipeline.Batch | None:
@@ -195,7 +195,7 @@ class Stage:
         try:
             return next(batches, None)
         except UsageError:
-            if processes.count() == 1:  # the others know nothing of it
+            if processes.process_count() == 1:  # the others know nothing of it
                 self._report_waiting()
                 self._save(step, train_state, {}, ended=step not in self.plan.epoch_ends)
             raise
@@ -210,8 +210,8 @@ class Stage:
         raise signals.Interrupted(self.signal.received or self.agreed)
 
     def _asked(self, between_steps: bool) -> bool:
-        """Whether to stop. Several processes stop at the same step: see `interrupts.vote`."""
-        if processes.count() == 1:
+        """Whether to stop. Several processes stop at the same step: see `signals.vote`."""
+        if processes.process_count() == 1:
             return self.signal.received is not None
         return between_steps and self.agreed > 0
 
@@ -326,7 +326,7 @@ class Stage:
         total, batches = None, 0
         progress = tqdm(
             total=len(chosen) // size, desc='statistics of the average', unit='step',
-            disable=not processes.first(),
+            disable=not processes.is_main(),
         )  # fmt: skip
         for batch in self._batches(chosen, size):
             stats = self.statistics_step(params, train_state.batch_stats, self.feed.place(batch))
@@ -347,5 +347,5 @@ class Stage:
         """This process's share of batches of `size` images, padded."""
         return pipeline.evaluation_batches(
             self.feed.records, indices, size,
-            process_index=processes.index(), process_count=processes.count(),
+            process_index=processes.process_index(), process_count=processes.process_count(),
         )  # fmt: skip

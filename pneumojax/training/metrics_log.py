@@ -23,7 +23,7 @@ class MetricsLog:
         self.run = run
 
     def __enter__(self):
-        if not processes.first():
+        if not processes.is_main():
             return self
         self._file = (self.run / 'metrics.jsonl').open('a')
         (self.run / 'tensorboard').mkdir(exist_ok=True)
@@ -31,14 +31,14 @@ class MetricsLog:
         return self
 
     def __exit__(self, *exc):
-        if not processes.first():
+        if not processes.is_main():
             return
         self._file.close()
         self._board.close()
 
     def write(self, *, step: int, split: str, **values: Any) -> None:
         """One line, of process 0. Values are finite numbers or None."""
-        if not processes.first():
+        if not processes.is_main():
             return
         row = {'step': step, 'split': split, **values}
         self._file.write(json.dumps(row, allow_nan=False) + '\n')

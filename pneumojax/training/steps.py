@@ -12,7 +12,7 @@ from pneumojax.models.build import make_model
 from pneumojax.models.normalize import normalize
 from pneumojax.models.resnet import MOMENTUM
 from pneumojax.models.unet import gate
-from pneumojax.system.memoize import once
+from pneumojax.system.memoize import memoize
 from pneumojax.training import losses
 from pneumojax.training.state import TrainState
 
@@ -82,7 +82,7 @@ def make_train_step(
     return train_step
 
 
-@once('model', 'loss')
+@memoize('model', 'loss')
 def make_eval_step(config, axis_name: str | None = None):
     """Builds `eval_step(variables, batch) -> sums`, for a look at the validation images.
 
@@ -124,7 +124,7 @@ def make_eval_step(config, axis_name: str | None = None):
     return eval_step
 
 
-@once('model')
+@memoize('model')
 def make_statistics_step(config, axis_name: str | None = None):
     """Builds `statistics_step(params, batch) -> batch_stats` of exactly this batch.
 

@@ -165,8 +165,8 @@ def test_the_exit_status_says_so(config, tmp_path, sent, status):
 def test_a_second_signal_ends_at_once():
     program = (
         'import os, signal, time\n'
-        'from pneumojax import interrupts\n'
-        'with interrupts.Held() as held:\n'
+        'from pneumojax.system import signals\n'
+        'with signals.Held() as held:\n'
         '    os.kill(os.getpid(), signal.SIGINT)\n'
         '    assert held.received == signal.SIGINT\n'
         '    os.kill(os.getpid(), signal.SIGINT)\n'

@@ -5,14 +5,14 @@ import pytest
 
 from configs import base
 from pneumojax.models import build
-from pneumojax.system import memoize as once_lib
+from pneumojax.system import memoize as memoize_lib
 from pneumojax.training import steps
 
 
 def test_equal_configurations_share_a_function_that_is_traced_once():
     traced = []
 
-    @once_lib.once('model', 'loss')
+    @memoize_lib.memoize('model', 'loss')
     def make(config, power):
         def function(x):
             traced.append(x)
@@ -33,10 +33,10 @@ def test_equal_configurations_share_a_function_that_is_traced_once():
 
 
 def test_old_functions_are_let_go():
-    built = once_lib.once('seed')(lambda config, number: object())
+    built = memoize_lib.memoize('seed')(lambda config, number: object())
     config = base.get_config()
-    kept = [built(config, number) for number in range(once_lib._KEPT + 1)]
-    assert built(config, once_lib._KEPT) is kept[-1]
+    kept = [built(config, number) for number in range(memoize_lib._KEPT + 1)]
+    assert built(config, memoize_lib._KEPT) is kept[-1]
     assert built(config, 0) is not kept[0]
 
 

@@ -151,9 +151,10 @@ def test_flags_that_cannot_work_are_named(arguments, words):
 
 
 def test_one_process_needs_nobody():
-    assert (processes.index(), processes.count(), processes.first()) == (0, 1, True)
+    assert (processes.process_index(), processes.process_count()) == (0, 1)
+    assert processes.is_main()
     calls = []
-    assert processes.lead(lambda: calls.append(1) or 'x') == 'x'
-    assert processes.alone(lambda: calls.append(2) or 'y') == 'y'
+    assert processes.main_first(lambda: calls.append(1) or 'x') == 'x'
+    assert processes.on_main(lambda: calls.append(2) or 'y') == 'y'
     assert calls == [1, 2]
     processes.require_same(images=3)

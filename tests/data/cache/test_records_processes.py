@@ -25,13 +25,13 @@ def by_processes(monkeypatch):
 
 
 def test_processes_write_the_bytes_that_threads_write(tmp_path, drawn, by_processes, monkeypatch):
-    starts, start = [], shards.child.start
+    starts, start = [], shards.subprocesses.start
 
     def counted(module, *more, **options):
         starts.append(module)
         return start(module, *more, **options)
 
-    monkeypatch.setattr(shards.child, 'start', counted)
+    monkeypatch.setattr(shards.subprocesses, 'start', counted)
     one = records.prepare(tmp_path / 'processes', drawn, SIZE, also=(2 * SIZE,))
     assert len(starts) == 2
     monkeypatch.setattr(shards, 'PROCESSES_FROM', 100)
@@ -59,20 +59,20 @@ def test_a_helper_that_dies_is_no_end_of_waiting(tmp_path, drawn, by_processes, 
     def start(module, environment, **options):
         return subprocess.Popen([sys.executable, '-c', 'raise SystemExit(7)'], **options)
 
-    monkeypatch.setattr(shards.child, 'start', start)
+    monkeypatch.setattr(shards.subprocesses, 'start', start)
     with pytest.raises(UsageError, match=r'ended \(status 7\).*run the same command again'):
         records.prepare(tmp_path, drawn, SIZE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_under_a_helper(tmp_path, drawn, by_processes, monkeypatch):
-    start = shards.child.start
+    start = shards.subprocesses.start
 
     def limited(module, *more, **options):
         full = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # noqa: E731
         return start(module, *more, preexec_fn=full, **options)
 
-    monkeypatch.setattr(shards.child, 'start', limited)
+    monkeypatch.setattr(shards.subprocesses, 'start', limited)
     with pytest.raises(UsageError, match=r'config\.data\.cache: cannot write in'):
         records.prepare(tmp_path, drawn, SIZE)
     assert list(tmp_path.iterdir()) == []
