@@ -1,9 +1,10 @@
-"""The reference pages' tables, made from the code: flags, config keys, files.
+"""Writes the parts of the documentation that are made from the code.
 
-A line `<!-- from the code: NAME -->` in a page stands for what the function of that name in
-`TABLES` returns, as Markdown; `conf.py` puts it there while the site is built. To read one here:
+    python -m docs.from_code            rewrites them; run it after a change of flags, keys or imports
+    python -m docs.from_code --check    only says which pages are stale, and then exits with 1
 
-    python -m docs.from_code flags
+In a page, everything between `<!-- generated: NAME -->` and `<!-- end -->` is what the function of
+that name in `TABLES` returns, as Markdown. `docs/architecture.py` draws the picture of the folders.
 """
 
 import ast
@@ -15,10 +16,11 @@ import sys
 import tokenize
 from typing import Any, NamedTuple
 
+from docs import architecture, docstrings
+
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
-# With the line in italics below it, for those who read the page's source.
-_PLACE = re.compile(r'^<!-- from the code: ([\w ]+) -->(?:\n\*.*\*)?$', re.MULTILINE)
+_PART = re.compile(r'(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)', re.DOTALL)
 
 
 class Key(NamedTuple):
@@ -156,7 +158,32 @@ def result_columns() -> str:
     return ', '.join(map(_code, COLUMNS)) + '\n'
 
 
+def folders() -> str:
+    """Every folder of the package: what it is for, and what it imports from."""
+    graph = architecture.edges()
+    rows = []
+    for name, others in graph.items():
+        path = f'{name}.py' if name in architecture.TOP else f'{name}/'
+        imported = ', '.join(other for other in graph if other in others)
+        rows.append((_code(path), architecture.purpose(name), imported))
+        inner = architecture.DATA[::-1] if name == 'data' else ()
+        rows += [(f'`data/{i}/`', architecture.purpose(f'data/{i}'), '') for i in inner]
+    return _table(('folder', 'what it is for', 'imports from'), rows)
+
+
+def public_names() -> str:
+    """What `import pneumojax` gives."""
+    import pneumojax
+
+    names = sorted(getattr(pneumojax, '__all__', ()), key=str.lower)
+    return '\n'.join(
+        docstrings.describe(f'pneumojax.{name}', getattr(pneumojax, name)) for name in names
+    )
+
+
 TABLES = {
+    'folders': folders,
+    'public names': public_names,
     'flags': flags,
     'config': config,
     'changes': changes,
@@ -168,12 +195,23 @@ TABLES = {
 
 
 def fill(text: str) -> str:
-    """A page's text with every place filled.
+    """A page's text with every generated part written anew.
 
     Raises:
-      KeyError: a place names nothing that there is.
+      KeyError: a part has a name that is not in `TABLES`.
     """
-    return _PLACE.sub(lambda match: TABLES[match[1]](), text)
+    return _PART.sub(lambda match: f'{match[1]}\n{TABLES[match[2]]()}\n{match[3]}', text)
+
+
+def stale() -> dict[pathlib.Path, str]:
+    """The files that are not as the code makes them, each with the text that it should have."""
+    wanted = {path: fill(path.read_text()) for path in sorted(ROOT.glob('docs/**/*.md'))}
+    wanted[architecture.PICTURE] = architecture.draw()
+    return {
+        path: text
+        for path, text in wanted.items()
+        if not path.exists() or path.read_text() != text
+    }
 
 
 def _plain(text: str) -> str:
@@ -193,5 +231,20 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return ''.join(f'| {" | ".join(row)} |\n' for row in cells)
 
 
+def main(arguments: list[str]) -> int:
+    """Rewrites the stale files, or with --check only lists them; the exit status."""
+    if arguments not in ([], ['--check']):
+        print('usage: python -m docs.from_code [--check]', file=sys.stderr)
+        return 2
+    found = stale()
+    for path, text in found.items():
+        if arguments:
+            print(f'{path.relative_to(ROOT)} is stale: run python -m docs.from_code')
+        else:
+            path.write_text(text)
+            print(f'wrote {path.relative_to(ROOT)}')
+    return 1 if arguments and found else 0
+
+
 if __name__ == '__main__':
-    print(TABLES[' '.join(sys.argv[1:])]())
+    sys.exit(main(sys.argv[1:]))

@@ -3,6 +3,7 @@ builds and asks for nothing from elsewhere."""
 
 import ast
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -13,20 +14,23 @@ import sys
 import time
 import tomllib
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 from absl import flags as absl_flags
 
 from configs import base
-from docs import from_code
+from docs import architecture, docstrings, from_code
 from pneumojax import config as config_lib
 from pneumojax import flags
 from pneumojax.data.phantoms import phantom
 from pneumojax.prediction.folder import FILES as PREDICTION_FILES
 from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import FILES as RUN_FILES
+from tests.test_architecture import LAYERS
 from tests.tiny_runs import write_run
 
+SVG = '{http://www.w3.org/2000/svg}'
 REPOSITORY = pathlib.Path(__file__).parents[1]
 PAGES = sorted(
     path
@@ -51,6 +55,15 @@ def test_every_page_is_in_the_sites_list():
     folder = REPOSITORY / 'docs'
     pages = {path.relative_to(folder).with_suffix('').as_posix() for path in folder.rglob('*.md')}
     assert sorted(listed) == sorted(pages - {'index'})
+
+
+def test_every_relative_link_leads_to_a_file():
+    """Also on GitHub, where the pages are read as they are."""
+    pages = [*PAGES, *REPOSITORY.glob('third_party/**/*.md'), *REPOSITORY.glob('.github/**/*.md')]
+    for path in pages:
+        for address in re.findall(r'\]\(([^)\s]+)\)', path.read_text()):
+            if not re.match(r'[a-z]+:|#', address):
+                assert (path.parent / address.split('#')[0]).exists(), (path, address)
 
 
 # --- commands ----------------------------------------------------------------------------------
@@ -252,21 +265,86 @@ def test_files_are_the_codes_own():
     assert rows(from_code.prediction_files()) == [*PREDICTION_FILES]
 
 
-def test_every_place_says_what_stands_there():
-    for path in PAGES:
-        text = path.read_text()
-        for place in re.findall(r'<!-- from the code: (.*?) -->', text):
-            assert place in from_code.TABLES
-            assert (
-                f'{place} -->\n*The site shows here what `python -m docs.from_code {place}`' in text
-            )
-        assert 'from_code ' not in from_code.fill(text) or path.name == 'CONTRIBUTING.md'
+def test_every_folder_is_in_the_table_with_its_purpose():
+    folders = [name.rstrip('/').removesuffix('.py') for name in rows(from_code.folders())]
+    assert [f for f in folders if '/' not in f] == [f for layer in LAYERS for f in layer]
+    assert '| `models/` | ResNet34, UNet' in from_code.folders()
+    assert all(architecture.purpose(name) for name in folders)
 
 
-def test_a_place_is_filled_and_an_unknown_one_refused():
-    assert from_code.fill('a\n<!-- from the code: result columns -->\nb').startswith('a\n`file`, ')
+def test_what_is_generated_is_current():
+    stale = [path.relative_to(REPOSITORY).as_posix() for path in from_code.stale()]
+    assert not stale, 'run: python -m docs.from_code'
+    generated = re.findall(
+        r'<!-- generated: (.*?) -->', '\n'.join(path.read_text() for path in PAGES)
+    )
+    assert set(generated) == set(from_code.TABLES)
+
+
+def test_a_stale_page_is_found_and_rewritten(tmp_path, monkeypatch, capsys):
+    pages = tmp_path / 'docs'
+    pages.mkdir()
+    page, picture = pages / 'files.md', pages / 'architecture.svg'
+    page.write_text('a\n<!-- generated: result columns -->\nold\n<!-- end -->\nb\n')
+    monkeypatch.setattr(from_code, 'ROOT', tmp_path)
+    monkeypatch.setattr(architecture, 'PICTURE', picture)
+    assert from_code.main(['--check']) == 1
+    assert 'docs/files.md is stale' in capsys.readouterr().out
+    assert 'old' in page.read_text()
+    assert from_code.main([]) == 0
+    assert page.read_text().startswith('a\n<!-- generated: result columns -->\n\n`file`, ')
+    assert page.read_text().endswith('<!-- end -->\nb\n')
+    assert picture.read_text().startswith('<svg')
+    assert from_code.main(['--check']) == 0
+    assert from_code.main(['--chek']) == 2
+
+
+def test_a_generated_part_without_a_maker_is_refused():
     with pytest.raises(KeyError):
-        from_code.fill('<!-- from the code: nothing -->')
+        from_code.fill('<!-- generated: nothing -->\n<!-- end -->')
+
+
+def test_the_picture_leaves_out_only_what_a_longer_path_says():
+    graph = {'a': {'b', 'c', 'd'}, 'b': {'c'}, 'c': set(), 'd': {'c'}}
+    assert architecture.reduce(graph) == {'a': {'b', 'd'}, 'b': {'c'}, 'c': set(), 'd': {'c'}}
+
+
+def test_the_picture_shows_every_folder_within_its_frame():
+    root = ElementTree.fromstring(architecture.draw())
+    _, _, width, height = map(float, root.attrib['viewBox'].split())
+    names = {text.text.rstrip('/').removesuffix('.py') for text in root.iter(f'{SVG}text')}
+    assert names >= {name for layer in LAYERS for name in layer}
+    boxes = [box.attrib for box in root.iter(f'{SVG}rect') if box.attrib['class'] == 'box']
+    corners = [[float(b[k]) for k in ('x', 'y', 'width', 'height')] for b in boxes]
+    for x, y, w, h in corners:
+        assert 0 <= x <= width - w
+        assert 0 <= y <= height - h
+    for (x, y, w, h), (left, top, *_) in itertools.combinations(corners, 2):
+        assert abs(x - left) >= w or abs(y - top) >= h, 'two boxes overlap'
+
+
+def test_docstrings_become_markdown():
+    def example(first, *, second=1):
+        """Adds.
+
+        More, and
+        more.
+
+        Args:
+          first: one thing,
+            told at length.
+          second: another.
+
+        Returns:
+          The sum,
+          in pixels.
+        """
+
+    assert docstrings.describe('pneumojax.example', example) == (
+        '### `example`\n\n```py\npneumojax.example(first, *, second=1)\n```\n\nAdds.\n\n'
+        'More, and more.\n\n**Args**\n\n- `first`: one thing, told at length.\n'
+        '- `second`: another.\n\n**Returns**\n\nThe sum, in pixels.\n'
+    )
 
 
 def test_text_of_the_code_is_not_taken_for_markup():
@@ -325,7 +403,7 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(site):
         assert not [a for a in addresses if re.match(r'https?:|//', a)], style
     config_page = (site / 'reference' / 'config.html').read_text()
     assert 'optimizer.clip_norm' in config_page
-    assert 'from the code' not in config_page
+    assert '<td><p>largest global norm of the gradient' in config_page
     index = (site / 'searchindex.js').read_text()
     assert 'pneumothorax' in index
 

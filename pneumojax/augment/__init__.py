@@ -1,0 +1,1 @@
+"""Augmentation of a batch on the device, one random key per image."""

@@ -1,0 +1,1 @@
+"""Pictures and HTML: overlays, heat maps, curves, report pages."""

@@ -1,0 +1,1 @@
+"""Metrics, thresholds, comparisons and the report of a run."""

@@ -1,0 +1,1 @@
+"""Several trainings by one command: stages, folds, ablations."""

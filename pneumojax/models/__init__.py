@@ -1,0 +1,1 @@
+"""ResNet34, UNet, predictions over flips (TTA), PyTorch weights."""

@@ -1,0 +1,1 @@
+"""From a folder of radiographs to masks, DICOM SEG and tables."""

@@ -1,0 +1,1 @@
+"""A trained network in JAX, OpenVINO or ONNX Runtime; exports."""

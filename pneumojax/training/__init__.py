@@ -1,0 +1,1 @@
+"""The loop, its steps, losses, optimizer and weight averaging."""

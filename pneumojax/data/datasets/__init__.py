@@ -1,0 +1,1 @@
+"""Which image has which mask, patient and fold."""

@@ -1,0 +1,1 @@
+"""One image file in, one grey picture out; damaged and hostile files are refused."""

@@ -1,0 +1,1 @@
+"""Drawn radiographs, in the layout of Kaggle's data set."""
