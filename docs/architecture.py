@@ -1,11 +1,12 @@
 """Draws the package's folders and the imports between them: docs/explanation/architecture.svg.
 
-The layers are those that `tests/test_architecture.py` enforces, the arrows are read from the code. An
-arrow is left out where a longer way says the same: `main -> experiments -> training` implies
+The layers are those that `tests/test_architecture.py` enforces; the arrows are read from the code.
+An arrow is left out where a longer path implies it: `main -> experiments -> training` implies
 `main -> training`. `python -m docs.from_code` writes the file.
 """
 
 import ast
+import itertools
 import pathlib
 import textwrap
 
@@ -96,8 +97,8 @@ def _chain(name: str, other: str) -> list[str]:
 def _place(arrows: Edges) -> dict[str, tuple[float, float]]:
     """The middle of every box and every point, px.
 
-    The usual way to draw layers (Sugiyama): each row is sorted by the mean place of its neighbours in
-    the row above, then below, a few times over; then nodes move towards their neighbours.
+    Sugiyama's way to draw layers: each row is sorted by the mean place of its neighbours in the row
+    above, then below, many times over; then nodes move towards their neighbours.
     """
     rows: list[list[str]] = [list(layer) for layer in LAYERS]
     neighbours: dict[str, list[str]] = {name: [] for name in arrows}
@@ -106,7 +107,7 @@ def _place(arrows: Edges) -> dict[str, tuple[float, float]]:
             chain = _chain(name, other)
             for level, point in enumerate(chain[1:-1], _level(name) + 1):
                 rows[level].append(point)
-            for a, b in zip(chain, chain[1:], strict=False):
+            for a, b in itertools.pairwise(chain):
                 neighbours.setdefault(a, []).append(b)
                 neighbours.setdefault(b, []).append(a)
     x = {node: WIDTH * (i + 1) / (len(row) + 1) for row in rows for i, node in enumerate(row)}
@@ -153,7 +154,9 @@ def _path(points: list[tuple[float, float]]) -> str:
     text = f'M{x:.0f} {y + half:.0f}'
     for next_x, next_y in rest:
         top, bend = next_y - half, (next_y - y - BOX[1]) * 0.6
-        text += f'C{x:.0f} {y + half + bend:.0f} {next_x:.0f} {top - bend:.0f} {next_x:.0f} {top:.0f}'
+        text += (
+            f'C{x:.0f} {y + half + bend:.0f} {next_x:.0f} {top - bend:.0f} {next_x:.0f} {top:.0f}'
+        )
         text += f'V{next_y + half:.0f}' if (next_x, next_y) != rest[-1] else ''
         x, y = next_x, next_y
     return text
@@ -179,8 +182,10 @@ font-family="system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif" text-a
 <title>The folders of the package; arrows are imports, and point down</title>
 <style>
 .paper {{ fill: #ffffff }} .box {{ fill: #eef3f9; stroke: #5b7fa8 }}
-.name {{ fill: #14202e; font-size: 15px; font-weight: 600 }} .line {{ fill: #3a4757; font-size: 11px }}
-.arrow {{ fill: none; stroke: #6b7785; stroke-width: 1.4; marker-end: url(#head) }} .head {{ fill: #6b7785 }}
+.name {{ fill: #14202e; font-size: 15px; font-weight: 600 }}
+.line {{ fill: #3a4757; font-size: 11px }}
+.arrow {{ fill: none; stroke: #6b7785; stroke-width: 1.4; marker-end: url(#head) }}
+.head {{ fill: #6b7785 }}
 @media (prefers-color-scheme: dark) {{
 .paper {{ fill: #14181d }} .box {{ fill: #22303f; stroke: #6f96c2 }}
 .name {{ fill: #f0f4f8 }} .line {{ fill: #b9c4d0 }}

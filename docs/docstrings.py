@@ -10,7 +10,9 @@ _ENTRY = re.compile(r'^(\*{0,2}[\w.]+): (.*)', re.DOTALL)
 
 
 def describe(name: str, value: Any, heading: str = '###') -> str:
-    """A name with its signature and its docstring; of a class also `__call__`, of a module its functions.
+    """A name with its signature and its docstring, as Markdown.
+
+    A class is followed by its `__call__`, a module by its functions.
 
     Args:
       name: as users write it, such as 'pneumojax.dice'.
@@ -29,7 +31,9 @@ def describe(name: str, value: Any, heading: str = '###') -> str:
         return '\n'.join(parts)
     if not callable(value):
         return f'{heading} `{short}`\n\n`{value!r}`\n'
-    text = f'{heading} `{short}`\n\n```py\n{_signature(name, value)}\n```\n\n{markdown(value.__doc__)}'
+    text = (
+        f'{heading} `{short}`\n\n```py\n{_signature(name, value)}\n```\n\n{markdown(value.__doc__)}'
+    )
     if inspect.isclass(value):
         call = value.__call__
         text += f'\n```py\n{_signature(short.lower(), call)}\n```\n\n{markdown(call.__doc__)}'
@@ -52,6 +56,10 @@ def markdown(docstring: str | None) -> str:
             lines = [' '.join(lines)]
         parts.append('\n'.join([f'**{match[1]}**', '', *lines]))
     return '\n\n'.join(parts) + '\n'
+
+
+def _called(name: str, value: Any) -> str:
+    return f'```py\n{_signature(name, value)}\n```\n\n{markdown(value.__doc__)}'
 
 
 def _signature(name: str, value: Any) -> str:

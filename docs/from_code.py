@@ -1,7 +1,7 @@
 """Writes the parts of the documentation that are made from the code.
 
-    python -m docs.from_code            rewrites them; run it after a change of flags, keys or imports
-    python -m docs.from_code --check    only says which pages are stale, and then exits with 1
+    python -m docs.from_code            rewrites them: after a change of flags, keys or imports
+    python -m docs.from_code --check    only lists the pages that are stale, and exits with 1
 
 In a page, everything between `<!-- generated: NAME -->` and `<!-- end -->` is what the function of
 that name in `TABLES` returns, as Markdown. `docs/architecture.py` draws the picture of the folders.
@@ -208,9 +208,7 @@ def stale() -> dict[pathlib.Path, str]:
     wanted = {path: fill(path.read_text()) for path in sorted(ROOT.glob('docs/**/*.md'))}
     wanted[architecture.PICTURE] = architecture.draw()
     return {
-        path: text
-        for path, text in wanted.items()
-        if not path.exists() or path.read_text() != text
+        path: text for path, text in wanted.items() if not path.exists() or path.read_text() != text
     }
 
 
