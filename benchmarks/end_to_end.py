@@ -149,7 +149,7 @@ def _measure(options, work: pathlib.Path) -> Report:
 def _config(options, work: pathlib.Path, stage: int):
     config = (stage1, stage2)[stage].get_config()
     config.image_size, config.num_epochs = options.sizes[stage], options.epochs
-    config.swa.start = options.epochs - 1
+    config.averaging.start = options.epochs - 1
     config.model.pretrained, config.model.width = '', options.width
     config.model.dtype, config.data.on_device = options.dtype, options.on_device
     config.data.root, config.data.cache = str(work / 'siim'), str(work / 'cache')

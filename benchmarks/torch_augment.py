@@ -58,7 +58,7 @@ def _albumentations(A, config):
                     A.RandomGamma(tuple(aug.gamma), p=1),
                     A.RandomBrightnessContrast(aug.brightness, 0.0, p=1),
                 ],
-                p=aug.tone,
+                p=aug.intensity,
             ),
             A.OneOf(
                 [
@@ -85,7 +85,7 @@ def _albumentations(A, config):
 def by_hand(rng: np.random.Generator, image, mask, aug):
     """Flip, one of contrast, gamma and brightness, then shift-scale-rotate and crop in one warp."""
     size = image.shape[0]
-    if rng.random() < aug.tone:
+    if rng.random() < aug.intensity:
         grey = image.astype(np.float32) / 255
         kind = rng.integers(3)
         if kind == 0:

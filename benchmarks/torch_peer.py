@@ -54,9 +54,9 @@ from pneumojax.training.metrics_log import MetricsLog
 
 # Values of a configuration that this loop does not have.
 UNKNOWN = {
-    'model.image_head': 'none', 'model.frozen_batch_norm': False, 'augment.window': 0,
-    'loss.focal': 0.0, 'loss.dice_over': 'batch', 'optimizer.accumulate': 1,
-    'optimizer.freeze_encoder_epochs': 0, 'swa.every_steps': 0,
+    'model.classification_head': 'none', 'model.frozen_batch_norm': False, 'augment.window': 0,
+    'loss.focal': 0.0, 'loss.dice_reduction': 'batch', 'optimizer.accumulate': 1,
+    'optimizer.freeze_encoder_epochs': 0, 'averaging.every_steps': 0,
 }  # fmt: skip
 
 
@@ -92,8 +92,8 @@ def refuse(config) -> None:
     for key, value in UNKNOWN.items():
         if config_lib.get(config, key) != value:
             raise UsageError(f'config.{key}: the peer knows only {value!r}')
-    if config.swa.kind == 'ema':
-        raise UsageError("config.swa.kind: the peer knows only 'mean' and 'none'")
+    if config.averaging.kind == 'ema':
+        raise UsageError("config.averaging.kind: the peer knows only 'mean' and 'none'")
 
 
 def train(config, run: Run) -> None:
@@ -122,12 +122,12 @@ def train(config, run: Run) -> None:
             if (step + 1) % config.log_every_steps == 0 or step + 1 == plan.epoch_ends[epoch]:
                 values |= {'learning_rate': float(rates[step])}
                 metrics.write(step=step + 1, epoch=epoch, split='train', **values)
-            if step + 1 == plan.epoch_ends[epoch] and epoch + 1 > config.swa.start:
+            if step + 1 == plan.epoch_ends[epoch] and epoch + 1 > config.averaging.start:
                 members += 1
                 average = running_mean(average, state(network), members)
     seconds = time.monotonic() - since
     states = {'': state(network)}
-    if config.swa.kind != 'none' and members:
+    if config.averaging.kind != 'none' and members:
         states['average_'] = average
     save(config, run, plan.total_steps, states)
     run.write_json('peer.json', {

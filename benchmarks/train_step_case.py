@@ -19,7 +19,7 @@ from pneumojax.models import build
 from pneumojax.system.devices import Devices
 from pneumojax.training import optimizer, state, steps
 
-GEOMETRIC = ('flip', 'tone', 'warp', 'affine', 'crop')
+GEOMETRIC = ('flip', 'intensity', 'warp', 'affine', 'crop')
 
 
 def make_config(case, *, augmented: bool):
@@ -27,7 +27,7 @@ def make_config(case, *, augmented: bool):
     config = base.get_config()
     config.image_size, config.batch_size = case['size'], case['batch']
     config.model.width, config.model.dtype = case['width'], case['dtype']
-    config.swa.kind = 'none'
+    config.averaging.kind = 'none'
     if not augmented:
         for name in GEOMETRIC:
             config.augment[name] = 0.0

@@ -67,9 +67,9 @@ def get_config() -> ml_collections.ConfigDict:
     # W (amirassov): normalise by the statistics it starts with, in training too; they never change.
     model.frozen_batch_norm = False
     # W (amirassov): a second output, whether the image shows any pneumothorax. 'auxiliary': trained
-    # beside (see loss.image), ignored in prediction; 'gate': in prediction its probability also
-    # multiplies that of every pixel (I; he empties masks below a threshold); 'none'.
-    model.image_head = 'none'
+    # beside (see loss.classification), ignored in prediction; 'gate': in prediction its probability
+    # also multiplies that of every pixel (I; he empties masks below a threshold); 'none'.
+    model.classification_head = 'none'
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.name = 'sgd'  # A: the ResNet50 notebook; 'adam' or 'adamw' elsewhere
@@ -85,17 +85,19 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss = loss = ml_collections.ConfigDict()
     loss.bce = 1.0  # A: weight of binary cross-entropy, mean over pixels
     loss.dice = 1.0  # A: weight of soft Dice
-    loss.dice_over = 'batch'  # A: one ratio for the whole batch; 'image': the mean of one per image
+    # A: 'batch', one ratio for the whole batch; 'image': the mean of one per image.
+    loss.dice_reduction = 'batch'
     loss.smooth = 1.0  # A: added to numerator and denominator of soft Dice
     loss.focal = 0.0  # weight of focal loss, mean over pixels (W: sneddy's sums are 1:1:1 to 3:1:4)
     loss.focal_gamma = 2.0  # W: how much less a pixel counts that is right already
-    loss.image = 0.0  # weight of the image head's cross-entropy; needs model.image_head
+    # Weight of the classification head's cross-entropy; needs model.classification_head.
+    loss.classification = 0.0
 
     # On the device, one draw per image and step. L: albumentations' default, left in place by A.
     config.augment = augment = ml_collections.ConfigDict()
     augment.flip = 0.5  # A: probability of a left-right flip
     augment.vertical_flip = 0.0  # probability of upside down; no radiograph is
-    augment.tone = 0.3  # A: probability of one of contrast, gamma, brightness
+    augment.intensity = 0.3  # A: probability of one of contrast, gamma, brightness
     augment.contrast = 0.2  # L: factor from 1 - 0.2 to 1 + 0.2
     augment.gamma = (80, 120)  # L: exponent, per cent
     augment.brightness = 0.2  # L: offset of at most 0.2 of the range
@@ -125,14 +127,15 @@ def get_config() -> ml_collections.ConfigDict:
     # Empty: every image once an epoch (A).
     sampling.positive_share = ()
 
-    config.swa = swa = ml_collections.ConfigDict()
-    swa.kind = 'mean'  # P has SWA. 'mean': equal mean of weights; 'ema': exponential; 'none'
-    swa.start = config.get_ref('num_epochs') - 13  # K: epochs done before averaging starts
-    swa.every_steps = 0  # updates between two members of the mean; 0: the end of each epoch (K)
-    swa.decay = 0.999  # of the EMA, per update
+    config.averaging = averaging = ml_collections.ConfigDict()
+    averaging.kind = 'mean'  # P has SWA. 'mean': equal mean of weights; 'ema': exponential; 'none'
+    averaging.start = config.get_ref('num_epochs') - 13  # K: epochs done before averaging starts
+    # Updates between two members of the mean; 0: the end of each epoch (K).
+    averaging.every_steps = 0
+    averaging.decay = 0.999  # of the EMA, per update
     # Training images for the averaged weights' batch statistics; 0: all; -1: no such step, the last
     # weights' statistics are taken over (A, K).
-    swa.bn_examples = 0
+    averaging.bn_examples = 0
 
     config.tta = tta = ml_collections.ConfigDict()
     tta.flips = ('horizontal',)  # A: probabilities are averaged with those of the flipped image

@@ -34,7 +34,7 @@ def get_config():
     config.evaluation.batch_size = 40
     config.evaluation.every_epochs = 2
     config.stages = {
-        'stage1': {'image_size': 64, 'num_epochs': 16, 'swa': {'start': 12}},
-        'stage2': {'image_size': 128, 'num_epochs': 10, 'swa': {'start': 7}},
+        'stage1': {'image_size': 64, 'num_epochs': 16, 'averaging': {'start': 12}},
+        'stage2': {'image_size': 128, 'num_epochs': 10, 'averaging': {'start': 7}},
     }
     return config

@@ -20,5 +20,5 @@ def get_config():
     config.optimizer.name = 'adam'  # K: at 256
     config.optimizer.learning_rate = 1e-3  # K: Adam from 1e-3 at 256
     config.optimizer.final_learning_rate = 1e-6  # A: where Adam's half-cosines end
-    config.swa.start = config.get_ref('num_epochs') - 13  # K: the last 13 of 80
+    config.averaging.start = config.get_ref('num_epochs') - 13  # K: the last 13 of 80
     return config

@@ -21,5 +21,5 @@ def get_config():
     config.optimizer.name = 'sgd'  # A: the notebook with ResNet34's lines
     config.optimizer.learning_rate = 1e-3  # A
     config.optimizer.final_learning_rate = 1e-5  # A
-    config.swa.start = config.get_ref('num_epochs') - 5  # A: the last 5 of 60
+    config.averaging.start = config.get_ref('num_epochs') - 5  # A: the last 5 of 60
     return config

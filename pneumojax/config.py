@@ -28,17 +28,25 @@ FREE_KEYS = (
 )
 
 
+# Keys that had another name before.
+RENAMED = {
+    'swa': 'averaging',
+    'augment.tone': 'augment.intensity',
+    'loss.dice_over': 'loss.dice_reduction',
+    'loss.image': 'loss.classification',
+    'model.image_head': 'model.classification_head',
+}
 # Keys younger than some runs, with the values at which they change nothing.
 ADDED = {
     'data.on_device': False,
     'data.masks': '',
     'data.table': '',
     'model.frozen_batch_norm': False,
-    'model.image_head': 'none',
-    'loss.dice_over': 'batch',
+    'model.classification_head': 'none',
+    'loss.dice_reduction': 'batch',
     'loss.focal': 0.0,
     'loss.focal_gamma': 2.0,
-    'loss.image': 0.0,
+    'loss.classification': 0.0,
     'augment.window': 0,
     'augment.window_on_lesion': 0.0,
     'evaluation.regions': False,
@@ -52,8 +60,9 @@ _WHOLE = {
     'data.split_seed': 1 << 32, 'data.num_examples': 10**9, 'data.workers': 1000,
     'data.phantoms.num_images': 10**7, 'data.phantoms.size': 8192, 'data.phantoms.seed': 1 << 32,
     'model.channels': 3, 'model.width': 1024, 'optimizer.accumulate': 10**6,
-    'swa.every_steps': 10**9, 'swa.bn_examples': 10**9, 'evaluation.batch_size': 1 << 16,
-    'evaluation.every_epochs': 10**6, 'evaluation.bootstrap': 10**6,
+    'averaging.every_steps': 10**9, 'averaging.bn_examples': 10**9,
+    'evaluation.batch_size': 1 << 16, 'evaluation.every_epochs': 10**6,
+    'evaluation.bootstrap': 10**6,
     'checkpoint.every_epochs': 10**6, 'checkpoint.keep': 10**6,
 }  # fmt: skip
 _MOST_BLOCKS = 100  # of one stage of the encoder
@@ -139,7 +148,7 @@ def _check(config) -> None:
     )
 
     heads = ('none', 'auxiliary', 'gate')
-    require('model.image_head', model.image_head in heads, f'one of {heads}')
+    require('model.classification_head', model.classification_head in heads, f'one of {heads}')
     started = bool(model.pretrained or config.init_from or config.stages)
     require(
         'model.frozen_batch_norm', started or not model.frozen_batch_norm,
@@ -160,12 +169,16 @@ def _check(config) -> None:
     require('optimizer.momentum', 0 <= optimizer.momentum < 1, 'from 0 to below 1')
 
     loss = config.loss
-    for key in ('bce', 'dice', 'focal', 'focal_gamma', 'image', 'smooth'):
+    for key in ('bce', 'dice', 'focal', 'focal_gamma', 'classification', 'smooth'):
         require(f'loss.{key}', loss[key] >= 0, '0 or more')
     require('loss', loss.bce + loss.dice + loss.focal > 0, 'at least one weight above 0')
-    require('loss.dice_over', loss.dice_over in ('batch', 'image'), "'batch' or 'image'")
-    expected = 'above 0 exactly where model.image_head is not none'
-    require('loss.image', (loss.image > 0) == (model.image_head != 'none'), expected)
+    require('loss.dice_reduction', loss.dice_reduction in ('batch', 'image'), "'batch' or 'image'")
+    expected = 'above 0 exactly where model.classification_head is not none'
+    require(
+        'loss.classification',
+        (loss.classification > 0) == (model.classification_head != 'none'),
+        expected,
+    )
 
     _check_augment(config.augment, require, share)
     window = config.augment.window
@@ -175,12 +188,20 @@ def _check(config) -> None:
     for value in config.sampling.positive_share:
         require('sampling.positive_share', 0 < value <= 1, 'shares above 0, up to 1')
 
-    require('swa.kind', config.swa.kind in ('none', 'mean', 'ema'), "'none', 'mean' or 'ema'")
-    require('swa.start', config.swa.start < config.num_epochs, 'an epoch before num_epochs')
-    require('swa.every_steps', config.swa.every_steps >= 0, '0 (once per epoch) or more')
-    require('swa.decay', 0 < config.swa.decay < 1, 'between 0 and 1')
+    require(
+        'averaging.kind',
+        config.averaging.kind in ('none', 'mean', 'ema'),
+        "'none', 'mean' or 'ema'",
+    )
+    require(
+        'averaging.start', config.averaging.start < config.num_epochs, 'an epoch before num_epochs'
+    )
+    require(
+        'averaging.every_steps', config.averaging.every_steps >= 0, '0 (once per epoch) or more'
+    )
+    require('averaging.decay', 0 < config.averaging.decay < 1, 'between 0 and 1')
     expected = '0 (all training images) or more, or -1 for those of the last weights'
-    require('swa.bn_examples', config.swa.bn_examples >= -1, expected)
+    require('averaging.bn_examples', config.averaging.bn_examples >= -1, expected)
 
     known_flips = {'horizontal', 'vertical'}
     require('tta.flips', set(config.tta.flips) <= known_flips, f'names from {sorted(known_flips)}')
@@ -211,7 +232,15 @@ def _check(config) -> None:
 
 
 def _check_augment(augment, require, share) -> None:
-    for name in ('flip', 'vertical_flip', 'tone', 'warp', 'affine', 'crop', 'window_on_lesion'):
+    for name in (
+        'flip',
+        'vertical_flip',
+        'intensity',
+        'warp',
+        'affine',
+        'crop',
+        'window_on_lesion',
+    ):
         share(f'augment.{name}')
     for name in ('contrast', 'brightness', 'grid_distort', 'scale'):
         require(f'augment.{name}', 0 <= augment[name] < 1, 'at least 0 and below 1')
@@ -233,8 +262,21 @@ def folders(config) -> tuple[str, ...]:
     return tuple(config.stages)
 
 
+def _rename(config: ml_collections.ConfigDict) -> None:
+    """Gives keys that had another name before the name of today, in the stages' changes too."""
+    for old, new in RENAMED.items():
+        group, _, name = old.rpartition('.')
+        holder = config.get(group) if group else config
+        if holder is not None and name in holder:
+            holder[new.rpartition('.')[2]] = holder[name]
+            del holder[name]
+    for stage in config.get('stages', {}).values():
+        _rename(stage)
+
+
 def upgrade(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Adds the keys that a run made before them lacks; what such a run did is what they say."""
+    _rename(config)
     for key, value in ADDED.items():
         group, _, name = key.rpartition('.')
         if group in config and name not in config[group]:  # a converted network has few groups

@@ -45,9 +45,9 @@ def tiny_config(root, cache):
     config.model.stage_sizes = (1, 1, 1, 1)
     config.optimizer.name = 'adam'
     config.optimizer.learning_rate = 1e-2
-    for key in ('warp', 'affine', 'crop', 'tone'):  # compiles in a quarter of the time
+    for key in ('warp', 'affine', 'crop', 'intensity'):  # compiles in a quarter of the time
         config.augment[key] = 0.0
-    config.swa.start = 1
+    config.averaging.start = 1
     config.evaluation.batch_size = 8
     config.evaluation.bootstrap = 200
     return config
@@ -112,7 +112,7 @@ def equal_runs_share_a_training_step():
         return argument.epoch_ends.tobytes() if is_plan else id(argument)
 
     with pytest.MonkeyPatch.context() as patch:
-        shared(optimizer, 'make_optimizer', ('optimizer', 'swa', 'num_epochs'))
+        shared(optimizer, 'make_optimizer', ('optimizer', 'averaging', 'num_epochs'))
         shared(steps, 'make_train_step', ('model', 'augment', 'loss', 'seed'))
         yield
 

@@ -82,9 +82,9 @@ def test_the_paper_recipe_is_the_two_stages(tmp_path):
 def test_swa_follows_the_epochs():
     for name, last in (('stage1', 13), ('stage2', 5)):
         config = get_config(name)
-        assert config.num_epochs - config.swa.start == last
+        assert config.num_epochs - config.averaging.start == last
         config.num_epochs = 30
-        assert config.swa.start == 30 - last
+        assert config.averaging.start == 30 - last
         config.num_epochs = 3  # fewer than are averaged: all of them
         config_lib.check(config)
 
@@ -105,17 +105,18 @@ BAD = [
     ('optimizer.freeze_encoder_epochs', -1), ('optimizer.freeze_encoder_epochs', 81),
     ('optimizer.warmup_epochs', -0.5), ('optimizer.warmup_epochs', 80.5),
     ('loss.bce', -1.0), ('loss.dice', -1.0), ('loss.smooth', -1.0), ('loss.focal', -1.0),
-    ('loss.focal_gamma', -0.5), ('loss.image', -0.5), ('loss.image', 0.1),
-    ('model.image_head', 'both'), ('model.frozen_batch_norm', True),
-    ('augment.flip', 1.5), ('augment.tone', -0.1), ('augment.gamma', (0, 120)),
+    ('loss.focal_gamma', -0.5), ('loss.classification', -0.5), ('loss.classification', 0.1),
+    ('model.classification_head', 'both'), ('model.frozen_batch_norm', True),
+    ('augment.flip', 1.5), ('augment.intensity', -0.1), ('augment.gamma', (0, 120)),
     ('augment.gamma', (120, 80)), ('augment.crop_min', 0.0), ('augment.scale', 1.0),
     ('augment.border', 'wrap'), ('augment.grid_steps', 0), ('augment.elastic_sigma', -1.0),
     ('augment.shift', -0.1), ('augment.optical_distort', -1.0), ('augment.rotate', -5.0),
     ('augment.window', 8), ('augment.window', 257), ('augment.window_on_lesion', 1.5),
-    ('loss.dice_over', 'epoch'),
+    ('loss.dice_reduction', 'epoch'),
     ('sampling.positive_share', (0.5, 0.0)), ('sampling.positive_share', (1.1,)),
-    ('swa.kind', 'swa'), ('swa.start', 80), ('swa.every_steps', -1), ('swa.decay', 1.0),
-    ('swa.decay', 0.0), ('swa.bn_examples', -2), ('tta.flips', ('diagonal',)),
+    ('averaging.kind', 'swa'), ('averaging.start', 80), ('averaging.every_steps', -1),
+    ('averaging.decay', 1.0),
+    ('averaging.decay', 0.0), ('averaging.bn_examples', -2), ('tta.flips', ('diagonal',)),
     ('evaluation.rule', 'double'), ('evaluation.weights', 'best'), ('evaluation.batch_size', 0),
     ('evaluation.every_epochs', -1), ('evaluation.bootstrap', 99),
     ('evaluation.ablation_seeds', 0),
@@ -151,11 +152,15 @@ def test_some_loss_is_needed():
         config_lib.check(config)
 
 
-@pytest.mark.parametrize('changes', [{'image_sizes': 64}, {'swa': {'begin': 1}}, {'swa': 3}])
+@pytest.mark.parametrize(
+    'changes', [{'image_sizes': 64}, {'averaging': {'begin': 1}}, {'averaging': 3}]
+)
 def test_a_stage_cannot_change_a_key_that_is_not_there(changes):
     config = get_config('demo')
     config.stages = {'stage1': changes}
-    with pytest.raises(UsageError, match=r'config\.stages\.stage1\.(image_sizes|swa\.begin|swa): '):
+    with pytest.raises(
+        UsageError, match=r'config\.stages\.stage1\.(image_sizes|averaging\.begin|averaging): '
+    ):
         config_lib.check(config)
 
 
@@ -196,11 +201,11 @@ def test_references_are_resolved():
     config = base.get_config()
     config.num_epochs = 40
     text = config_lib.to_json(config)
-    assert json.loads(text)['swa']['start'] == 27
-    assert config_lib.from_json(text).swa.start == 27
-    assert config.swa.start == 27
+    assert json.loads(text)['averaging']['start'] == 27
+    assert config_lib.from_json(text).averaging.start == 27
+    assert config.averaging.start == 27
     config.num_epochs = 50  # the config itself still follows
-    assert config.swa.start == 37
+    assert config.averaging.start == 37
 
 
 def other(value):
@@ -220,7 +225,7 @@ def test_every_difference_counts_but_the_free_ones(key):
     found = config_lib.differences(old, new)
     expected = set() if key in config_lib.FREE_KEYS else {f'{key}: {value!r} -> {other(value)!r}'}
     if key == 'num_epochs':
-        expected.add('swa.start: 67 -> 68')  # it follows
+        expected.add('averaging.start: 67 -> 68')  # it follows
     assert set(found) == expected
 
 
@@ -243,14 +248,17 @@ FIRST = """
     model.normalization model.pretrained model.stage_sizes model.width name num_epochs
     optimizer.accumulate optimizer.clip_norm optimizer.final_learning_rate
     optimizer.freeze_encoder_epochs optimizer.learning_rate optimizer.momentum optimizer.name
-    optimizer.warmup_epochs optimizer.weight_decay sampling.positive_share seed swa.bn_examples
-    swa.decay swa.every_steps swa.kind swa.start tta.flips
+    optimizer.warmup_epochs optimizer.weight_decay sampling.positive_share seed
+    swa.bn_examples swa.decay swa.every_steps swa.kind swa.start
+    tta.flips
 """
 
 
 def test_every_younger_key_says_what_runs_before_it_did():
     """Or they could not be used any more: it belongs in config.ADDED, at the value of no change."""
-    younger = set(config_lib.flatten(base.get_config())) - set(FIRST.split())
+    names = {config_lib.RENAMED.get(k, k) for k in FIRST.split()}
+    names |= {k.replace('swa.', 'averaging.') for k in FIRST.split()}
+    younger = set(config_lib.flatten(base.get_config())) - names
     assert younger == set(config_lib.ADDED)
 
 

@@ -64,7 +64,7 @@ def tiny(tmp_path):
     config.image_size = 32
     config.batch_size = 4
     config.num_epochs = 2
-    config.swa.start = 1
+    config.averaging.start = 1
     config.log_every_steps = 1
     config.model.width = 4
     config.model.stage_sizes = (1, 1, 1, 1)
@@ -90,10 +90,10 @@ def test_every_key_is_read_by_training_and_evaluation(tmp_path, monkeypatch):
     first.canary.also_a_tuple = (1, 2)
     second = first.copy_and_resolve_references()
     second.init_from = str(tmp_path / 'first')
-    second.swa.kind = 'ema'
+    second.averaging.kind = 'ema'
     second.optimizer.name = 'adam'
-    second.loss.focal = second.loss.image = 1.0
-    first.model.image_head = second.model.image_head = 'gate'
+    second.loss.focal = second.loss.classification = 1.0
+    first.model.classification_head = second.model.classification_head = 'gate'
     second.augment.window = 32
 
     reads = set()

@@ -166,7 +166,7 @@ def test_training_and_evaluation_name_nobody(config, phantoms, tmp_path, capfd, 
         ids.append(f'{path.stem},{MARKER}-{i // 2}')
     (root / 'patients.csv').write_text('ImageId,PatientId\n' + '\n'.join(ids) + '\n')
     config.data.root, config.data.cache = str(root), str(tmp_path / 'cache')
-    config.num_epochs, config.swa.start = 1, 0
+    config.num_epochs, config.averaging.start = 1, 0
     forget(capfd, caplog)
     stages.train(config, tmp_path / 'run')
     stages.evaluate(config, tmp_path / 'run')

@@ -29,7 +29,7 @@ def test_a_peer_is_a_run_that_predicts_what_pytorch_does(config, tmp_path, monke
     )
     run = Run(tmp_path / 'peer')
     torch_peer.train(config, run)
-    assert config.num_epochs - config.swa.start == 2
+    assert config.num_epochs - config.averaging.start == 2
     assert len(states) == 3  # after the second and the third epoch, and the last
     step, shapes = run.latest_step(), build.variable_shapes(config)
     dataset = dataset_lib.load(config)
@@ -72,7 +72,7 @@ def test_its_loss_is_ours(config):
 
 @pytest.mark.parametrize(
     ('key', 'value'),
-    [('loss.focal', 1.0), ('swa.kind', 'ema'), ('augment.window', 16)],
+    [('loss.focal', 1.0), ('averaging.kind', 'ema'), ('augment.window', 16)],
 )
 def test_what_it_does_not_do_is_refused(config, key, value):
     torch_peer.refuse(config)
@@ -129,7 +129,7 @@ def test_image_and_mask_move_together(config, monkeypatch, by_hand, border):
         assert np.sum(bright & (new_mask == 1)) / union > 0.85
         moved += bool((new_mask != mask).any())
     assert moved == 20
-    for name in ('flip', 'tone', 'affine', 'crop', 'warp'):
+    for name in ('flip', 'intensity', 'affine', 'crop', 'warp'):
         config.augment[name] = 0.0
     same = torch_augment.make_augment(config).call(image, mask)
     np.testing.assert_array_equal(same[0], image)

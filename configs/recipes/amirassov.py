@@ -29,7 +29,7 @@ def get_config():
     config.model.pretrained = 'imagenet'  # W
     config.model.normalization = 'imagenet'  # W
     config.model.frozen_batch_norm = True  # W
-    config.model.image_head = 'gate'  # W has the head, I the product
+    config.model.classification_head = 'gate'  # W has the head, I the product
     config.optimizer.name = 'adam'  # W
     config.optimizer.learning_rate = 7.5e-5  # W
     config.optimizer.final_learning_rate = 1e-6  # W
@@ -37,13 +37,13 @@ def get_config():
     config.optimizer.clip_norm = 0.5  # W
     config.loss.bce = 2.7  # W: 0.9 (3 BCE + Dice) + 0.1 BCE of the image
     config.loss.dice = 0.9  # W
-    config.loss.image = 0.1  # W
+    config.loss.classification = 0.1  # W
     config.augment.window = 512  # W; all else is base.py's, which A took from the same source
     config.augment.crop = 0.0  # W
     config.augment.contrast = config.augment.brightness = 0.2  # W
     config.augment.gamma = (100, 100)  # W: has none
     # W: 0.8 - (0.8 - 0.22) / epochs x epoch, epoch by epoch.
     config.sampling.positive_share = tuple(round(0.8 - 0.58 * i / 60, 4) for i in range(60))
-    config.swa.start = config.get_ref('num_epochs') - 4  # I: their 4 best checkpoints
+    config.averaging.start = config.get_ref('num_epochs') - 4  # I: their 4 best checkpoints
     config.evaluation.batch_size = 4  # I
     return config

@@ -23,7 +23,7 @@ def get_config():
     config.optimizer.learning_rate = 1e-3  # I
     config.optimizer.final_learning_rate = 1e-5  # I
     config.loss.bce, config.loss.dice, config.loss.focal = 3.0, 1.0, 4.0  # I: one of sneddy's
-    config.augment.tone = 0.5  # I
+    config.augment.intensity = 0.5  # I
     config.augment.shift = 0.1  # I
     config.augment.scale = 0.15  # I
     config.augment.rotate = 15.0  # I
@@ -37,7 +37,7 @@ def get_config():
             'image_size': 256,  # I
             'batch_size': 16,  # I
             'num_epochs': 60,  # I
-            'swa': {'start': 50},  # I
+            'averaging': {'start': 50},  # I
         },
         'stage2': {
             'image_size': 512,  # I
@@ -45,7 +45,7 @@ def get_config():
             'num_epochs': 30,  # I
             'optimizer': {'learning_rate': 3e-4},  # I
             'sampling': {'positive_share': (0.6, 0.4)},  # I
-            'swa': {'start': 24},  # I
+            'averaging': {'start': 24},  # I
         },
     }
     return config

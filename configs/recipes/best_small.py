@@ -28,6 +28,6 @@ def get_config():
     config.optimizer.learning_rate = 5e-4  # I
     config.loss.bce, config.loss.dice, config.loss.focal = 1.0, 1.0, 0.0  # I: outlines need Dice
     config.sampling.positive_share = (0.5, 0.4, 0.3)  # I
-    config.swa.start = config.get_ref('num_epochs') - 8  # I
+    config.averaging.start = config.get_ref('num_epochs') - 8  # I
     config.evaluation.every_epochs = 5  # I: with so few images a look costs half an epoch
     return config

@@ -30,7 +30,7 @@ def _changes(config, stage) -> dict:
         # The stage before is found by its place, whatever the run directory is called.
         if key in ('name', 'init_from', 'model.pretrained', 'evaluation.compare'):
             continue
-        if value != common[key] or key in ('num_epochs', 'swa.start'):
+        if value != common[key] or key in ('num_epochs', 'averaging.start'):
             *groups, last = key.split('.')
             place = changes
             for group in groups:

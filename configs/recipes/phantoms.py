@@ -28,11 +28,11 @@ def get_config():
     config.data.phantoms.positive_share = 0.5  # I: nothing is gained by empty drawings
     config.data.num_folds = 20  # I: a few to look at
     config.optimizer.name = 'adam'  # I
-    config.augment.tone = 0.5  # I: from here on as in best.py
+    config.augment.intensity = 0.5  # I: from here on as in best.py
     config.augment.shift = 0.1  # I
     config.augment.scale = 0.15  # I
     config.augment.rotate = 15.0  # I
     config.augment.border = 'reflect'  # I
     config.augment.crop = 0.0  # I
-    config.swa.start = config.get_ref('num_epochs') - 4  # I
+    config.averaging.start = config.get_ref('num_epochs') - 4  # I
     return config

@@ -44,7 +44,7 @@ def get_config():
                 'final_learning_rate': 1e-6,  # I
             },
             'sampling': {'positive_share': (0.8,)},  # W: part 0
-            'swa': {'start': 47},  # I: the last 3; they keep their 5 best
+            'averaging': {'start': 47},  # I: the last 3; they keep their 5 best
         },
         'stage2': {
             'image_size': 1024,  # W
@@ -56,7 +56,7 @@ def get_config():
                 'freeze_encoder_epochs': 2,  # I: "frozen at first"
             },
             'sampling': {'positive_share': (0.6, 0.4)},  # W: the parts after the first
-            'swa': {'start': 47},  # I: the last 3; they average their 3 best
+            'averaging': {'start': 47},  # I: the last 3; they average their 3 best
         },
     }
     return config

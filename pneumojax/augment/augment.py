@@ -88,7 +88,7 @@ def augment(key, image, mask, config):
 
         flip=0.5,               # probability: left-right (A)
         vertical_flip=0.0,      # probability: upside down; no radiograph is (I)
-        tone=0.3,               # probability: one of contrast, gamma, brightness (A)
+        intensity=0.3,               # probability: one of contrast, gamma, brightness (A)
         contrast=0.2,           # factor from 1 - 0.2 to 1 + 0.2 (L)
         gamma=(80, 120),        # exponent in per cent (L)
         brightness=0.2,         # offset of at most 0.2 of the range (L)
@@ -146,7 +146,7 @@ def augment(key, image, mask, config):
         return random_tone(key, image, mask, **limits)[0]
 
     keys = jax.random.split(key, 6)
-    image = perhaps(keys[0], config.tone, change_tone, image)
+    image = perhaps(keys[0], config.intensity, change_tone, image)
     # From the last operation to the first: each asks the one before it where to read.
     points = pixels = warp.pixels(*image.shape[:2])
     points = perhaps(keys[1], config.crop, crop, points)

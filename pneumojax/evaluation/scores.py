@@ -58,7 +58,11 @@ def variants(config, has_average: bool) -> list[Variant]:
     """What to score; the last one is the run's own figure, those before show what it gained."""
     flips = tuple(config.tta.flips)
     averaged = config.evaluation.weights == 'average' and has_average
-    if config.evaluation.weights == 'average' and config.swa.kind != 'none' and not has_average:
+    if (
+        config.evaluation.weights == 'average'
+        and config.averaging.kind != 'none'
+        and not has_average
+    ):
         log.warning('the checkpoint has no averaged weights (not finished?): using the last')
     final = Variant('final', averaged, flips)
     if not config.evaluation.compare:

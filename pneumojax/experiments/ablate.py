@@ -102,9 +102,9 @@ def trainings(config, workdir: pathlib.Path, training: str, seed: int):
     pixels = sum(stage.num_epochs * stage.image_size**2 for stage in stages)
     with single.unlocked():
         single.name = 'single'
-        averaged = single.num_epochs - single.swa.start
+        averaged = single.num_epochs - single.averaging.start
         single.num_epochs = max(1, round(pixels / single.image_size**2))
-        single.swa.start = max(0, single.num_epochs - averaged)  # as many epochs are averaged
+        single.averaging.start = max(0, single.num_epochs - averaged)  # as many epochs are averaged
         # It begins where the first stage begins, so it learns at that stage's rate.
         single.init_from, single.optimizer = stages[0].init_from, stages[0].optimizer
     yield single, Run(folder / 'single')
@@ -115,11 +115,11 @@ def arms(config) -> list[Arm]:
     flips = tuple(config.tta.flips)
     full = Variant('all', True, flips)
     found = [Arm('all parts', TWO, full), Arm('single stage, equal cost', SINGLE, full)]
-    if config.swa.kind != 'none':
+    if config.averaging.kind != 'none':
         last = Variant('last', False, flips)
         borrowed = Variant('borrowed statistics', True, flips, own_statistics=False)
         found.append(Arm('without averaging (SWA)', TWO, last))
-        if config.swa.bn_examples >= 0 and not config.model.frozen_batch_norm:
+        if config.averaging.bn_examples >= 0 and not config.model.frozen_batch_norm:
             found.append(Arm('averaged, statistics not re-estimated', TWO, borrowed))
     else:
         found = [arm._replace(variant=full._replace(averaged=False)) for arm in found]

@@ -29,8 +29,8 @@ def make_model(config, axis_name: str | None = None) -> UNet:
         stage_sizes=tuple(config.model.stage_sizes),
         dtype=jnp.dtype(config.model.dtype),
         axis_name=axis_name,
-        image_head=config.model.image_head != 'none',
-        gated=config.model.image_head == 'gate',
+        image_head=config.model.classification_head != 'none',
+        gated=config.model.classification_head == 'gate',
     )
 
 

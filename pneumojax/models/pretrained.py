@@ -273,7 +273,7 @@ def _load_directory(path: pathlib.Path, kind: str | None = None, num_classes=Non
             f'{num_classes}'
         )
     if has_kind == 'unet':
-        has_head = config.model.get('image_head', 'none') != 'none'
+        has_head = config.model.get('classification_head', 'none') != 'none'
         names = torch_names.smp_unet(channels, **shape, image_head=has_head)
     else:
         names = torch_names.resnet34(channels, has_classes, **shape)

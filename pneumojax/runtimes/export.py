@@ -131,7 +131,7 @@ def onnx_and_description(member: Member, shape) -> tuple[bytes, dict[str, Any]]:
             normalization=member.config.model.normalization,
             flips=member.flips,
             shape=shape,
-            gated=member.config.model.image_head == 'gate',
+            gated=member.config.model.classification_head == 'gate',
             metadata={
                 k: v if isinstance(v, str) else json.dumps(v) for k, v in description.items()
             },

@@ -104,17 +104,18 @@ def require_unseen(key: str, run: Run, held_out: list[str]) -> None:
 
 def check_heads(run: Run, shapes) -> None:
     """UsageError where only one of the two networks has an image head: no weight is left random."""
-    theirs = run.config().model.get('image_head', 'none') != 'none'
+    theirs = run.config().model.get('classification_head', 'none') != 'none'
     if theirs and 'image_head' not in shapes['params']:
         raise UsageError(
-            f'config.init_from: {run.path} has an image head; give this stage the same one: '
-            '--config.model.image_head=auxiliary or gate, and --config.loss.image'
+            f'config.init_from: {run.path} has a classification head; give this stage the same: '
+            '--config.model.classification_head=auxiliary or gate, and --config.loss.classification'
         )
     if 'image_head' in shapes['params'] and not theirs:
         raise UsageError(
-            f'config.init_from: {run.path} has no image head, which model.image_head asks for; '
-            'train it with one too, or set model.image_head=none; a converted network may be '
-            'given as model.pretrained instead: the head then starts at random'
+            f'config.init_from: {run.path} has no classification head, which '
+            'model.classification_head asks for; train it with one too, or set '
+            'model.classification_head=none; a converted network may be given as '
+            'model.pretrained instead: the head then starts at random'
         )
 
 

@@ -312,12 +312,12 @@ class Stage:
             return {}
         params = average.average
         # Frozen: the average was trained with these, as they are. -1: asked to do as A and K did.
-        if self.config.model.frozen_batch_norm or self.config.swa.bn_examples < 0:
+        if self.config.model.frozen_batch_norm or self.config.averaging.bn_examples < 0:
             return {
                 'average_params': self.devices.first(params),
                 'average_batch_stats': self.devices.first(train_state.batch_stats),
             }
-        count = self.config.swa.bn_examples or len(self.dataset.train)
+        count = self.config.averaging.bn_examples or len(self.dataset.train)
         # Whole batches only: a padded one would count some images twice.
         size = self.devices.padded(min(self.config.batch_size, len(self.dataset.train)))
         chosen = np.random.default_rng([self.config.seed, 2]).permutation(self.dataset.train)

@@ -79,8 +79,8 @@ def combined(logits, masks, config, axis_name: str | None = None, image_logits=N
 
     Args:
       logits, masks: as in `bce`.
-      config: `bce`, `dice`, `focal` and `image` are weights; `smooth`, `dice_over` as in
-        `soft_dice`; `focal_gamma` as in `focal`.
+      config: `bce`, `dice`, `focal` and `classification` are weights; `smooth`,
+        `dice_reduction` as in `soft_dice`; `focal_gamma` as in `focal`.
       axis_name: as in `bce`.
       image_logits: as in `image_bce`, where the network has an image head.
 
@@ -90,15 +90,15 @@ def combined(logits, masks, config, axis_name: str | None = None, image_logits=N
     """
     parts = {
         'bce': bce(logits, masks, axis_name),
-        'dice_loss': soft_dice(logits, masks, config.smooth, axis_name, over=config.dice_over),
+        'dice_loss': soft_dice(logits, masks, config.smooth, axis_name, over=config.dice_reduction),
     }
     loss = config.bce * parts['bce'] + config.dice * parts['dice_loss']
     if config.focal:
         parts['focal'] = focal(logits, masks, config.focal_gamma, axis_name)
         loss = loss + config.focal * parts['focal']
-    if config.image:
+    if config.classification:
         parts['image'] = image_bce(image_logits, masks, axis_name)
-        loss = loss + config.image * parts['image']
+        loss = loss + config.classification * parts['image']
     return loss, parts
 
 

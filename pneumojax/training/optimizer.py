@@ -65,15 +65,15 @@ def freeze_encoder(until: int) -> optax.GradientTransformation:
 
 
 def _average(config, plan: Plan) -> optax.GradientTransformation:
-    swa, accumulate = config.swa, config.optimizer.accumulate
-    start = updates_done(plan, accumulate, max(0, swa.start))
-    if swa.kind == 'none':
+    settings, accumulate = config.averaging, config.optimizer.accumulate
+    start = updates_done(plan, accumulate, max(0, settings.start))
+    if settings.kind == 'none':
         return optax.identity()
-    if swa.kind == 'ema':
-        return averaging.exponential_moving_average(swa.decay, start)
-    if swa.every_steps:
+    if settings.kind == 'ema':
+        return averaging.exponential_moving_average(settings.decay, start)
+    if settings.every_steps:
         return averaging.stochastic_weight_average(
-            lambda count: (count > start) & ((count - start) % swa.every_steps == 0)
+            lambda count: (count > start) & ((count - start) % settings.every_steps == 0)
         )
     epoch_ends = np.asarray(plan.epoch_ends) // accumulate
     members = jnp.asarray(epoch_ends[epoch_ends > start])

@@ -16,7 +16,7 @@ from pneumojax.augment import geometric, intensity, warp
 from pneumojax.augment.augment import OPERATIONS, augment, augment_batch
 
 SIZE, BATCH = 32, 8
-PROBABILITIES = ('flip', 'vertical_flip', 'tone', 'warp', 'affine', 'crop')
+PROBABILITIES = ('flip', 'vertical_flip', 'intensity', 'warp', 'affine', 'crop')
 
 
 def documented_config(**changes):
@@ -168,7 +168,7 @@ def test_probabilities_hold_over_many_keys(name):
 def test_mask_moves_with_the_image(full):
     # The image is the mask: where both are sampled alike, half-way grey separates them the same.
     disc = np.hypot(*(np.indices((SIZE, SIZE)) - SIZE / 2 + 3)) < 9
-    config = documented_config(**{**dict.fromkeys(PROBABILITIES, 0.7), 'tone': 0.0})
+    config = documented_config(**{**dict.fromkeys(PROBABILITIES, 0.7), 'intensity': 0.0})
     masks = jnp.asarray(np.stack([disc] * 32)[..., None], jnp.float32)
     run = jax.jit(lambda *arrays: augment_batch(*arrays, config))
     images, moved = run(jax.random.key(0), jnp.arange(32), masks, masks)
@@ -180,7 +180,7 @@ def test_mask_moves_with_the_image(full):
 
 @pytest.mark.slow
 def test_one_sampling_equals_the_operations_one_after_the_other():
-    size, config = 64, documented_config(**{**dict.fromkeys(PROBABILITIES, 1.0), 'tone': 0.0})
+    size, config = 64, documented_config(**{**dict.fromkeys(PROBABILITIES, 1.0), 'intensity': 0.0})
     images, masks = example(size, 1)
     images = jnp.asarray(ndimage.gaussian_filter(np.asarray(images), (4, 4, 0)))
 
@@ -208,9 +208,9 @@ def test_one_sampling_equals_the_operations_one_after_the_other():
 
 CHANGES = {
     **{name: {name: 1.0} for name in PROBABILITIES},
-    'contrast': {'tone': 1.0, 'contrast': 0.9},
-    'gamma': {'tone': 1.0, 'gamma': (300, 301)},
-    'brightness': {'tone': 1.0, 'brightness': 0.9},
+    'contrast': {'intensity': 1.0, 'contrast': 0.9},
+    'gamma': {'intensity': 1.0, 'gamma': (300, 301)},
+    'brightness': {'intensity': 1.0, 'brightness': 0.9},
     'elastic_alpha': {'warp': 1.0, 'elastic_alpha': 900.0},
     'elastic_sigma': {'warp': 1.0, 'elastic_sigma': 30.0},
     'elastic_affine': {'warp': 1.0, 'elastic_affine': 90.0},

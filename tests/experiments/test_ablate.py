@@ -24,9 +24,9 @@ def two_stages(root, cache):
     config.data.num_folds = 2
     config.evaluation.ablation_seeds = 2
     config.stages = {
-        'low': {'image_size': 16, 'num_epochs': 4, 'swa': {'start': 3},
+        'low': {'image_size': 16, 'num_epochs': 4, 'averaging': {'start': 3},
                 'optimizer': {'learning_rate': 0.02}},
-        'then_high': {'image_size': 32, 'num_epochs': 2, 'swa': {'start': 0}},
+        'then_high': {'image_size': 32, 'num_epochs': 2, 'averaging': {'start': 0}},
     }  # fmt: skip
     return config
 
@@ -37,7 +37,7 @@ def test_the_single_stage_costs_the_same_and_begins_where_the_first_does(config,
     ((single, run),) = ablate.trainings(config, tmp_path, ablate.SINGLE, 7)
     low, high = (stage for stage, _ in ablate.trainings(config, tmp_path, ablate.TWO, 7))
     assert single.num_epochs * 32**2 == low.num_epochs * 16**2 + high.num_epochs * 32**2
-    assert (single.num_epochs, single.swa.start, single.image_size) == (3, 1, 32)
+    assert (single.num_epochs, single.averaging.start, single.image_size) == (3, 1, 32)
     assert (single.seed, low.seed, high.seed) == (7, 7, 7)
     assert single.init_from == low.init_from == 'pretrained'
     assert high.init_from == str(tmp_path / 'seed7' / 'two' / 'low')
@@ -106,7 +106,7 @@ def test_without_stages_it_says_what_it_needs(config, tmp_path):
 
 
 def test_parts_that_a_config_does_not_have_are_not_in_the_table(config):
-    config.swa.kind, config.tta.flips = 'none', ()
+    config.averaging.kind, config.tta.flips = 'none', ()
     names = [arm.name for arm in ablate.arms(config)]
     assert names == ['all parts', 'single stage, equal cost', 'without the area rule']
     assert not any(arm.variant.averaged for arm in ablate.arms(config))

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 def two_folds_of_two_stages(root, cache):
     config = tiny_config(root, cache)
     config.name = 'folded'
-    config.num_epochs, config.swa.start = 2, 1
+    config.num_epochs, config.averaging.start = 2, 1
     config.data.num_folds, config.data.fold = 2, -1
-    config.stages = {'a': {'num_epochs': 1, 'swa': {'start': 0}}, 'b': {'seed': 1}}
+    config.stages = {'a': {'num_epochs': 1, 'averaging': {'start': 0}}, 'b': {'seed': 1}}
     return config
 
 

@@ -28,7 +28,7 @@ def accumulating(config):
     config.optimizer.freeze_encoder_epochs = config.num_epochs  # compiled for test_loop.py already
     config.optimizer.accumulate = 2
     config.optimizer.clip_norm = 0.1
-    config.swa.kind = 'ema'
+    config.averaging.kind = 'ema'
 
 
 @pytest.fixture(scope='module')

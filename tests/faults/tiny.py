@@ -16,11 +16,11 @@ def get_config():
     config.model.channels, config.model.width = 1, 4
     config.model.stage_sizes = (1, 1, 1, 1)
     config.optimizer.name, config.optimizer.learning_rate = 'adam', 1e-2
-    for key in ('warp', 'affine', 'crop', 'tone'):  # compiles in a quarter of the time
+    for key in ('warp', 'affine', 'crop', 'intensity'):  # compiles in a quarter of the time
         config.augment[key] = 0.0
     config.evaluation.batch_size, config.evaluation.bootstrap = 8, 200
     config.stages = {
-        'stage1': {'image_size': 32, 'num_epochs': 3, 'swa': {'start': 1}},
-        'stage2': {'image_size': 48, 'num_epochs': 3, 'swa': {'start': 1}},
+        'stage1': {'image_size': 32, 'num_epochs': 3, 'averaging': {'start': 1}},
+        'stage2': {'image_size': 48, 'num_epochs': 3, 'averaging': {'start': 1}},
     }
     return config

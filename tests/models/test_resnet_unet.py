@@ -53,7 +53,7 @@ def test_the_overview_names_the_published_numbers_of_parameters():
     assert build.overview(config) == (
         '24,436,369 parameters: encoder 21,284,672, decoder 3,151,552, head 145'
     )
-    config.model.image_head = 'gate'
+    config.model.classification_head = 'gate'
     assert build.overview(config).endswith(', head 145, image_head 513')
 
 

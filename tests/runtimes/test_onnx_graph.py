@@ -19,7 +19,7 @@ def network(channels=1, normalization='unit', stages=(1, 1, 1, 1), head='none', 
     """A narrow network whose every weight and statistic is away from where it started."""
     config = base.get_config()
     config.model.channels, config.model.normalization = channels, normalization
-    config.model.image_head = head
+    config.model.classification_head = head
     config.model.width, config.model.stage_sizes = 4, stages
     rng = np.random.default_rng(seed)
 

@@ -40,8 +40,13 @@ def make_config(dtype):
     config.num_epochs, config.batch_size = 1, BATCH
     config.model.width, config.model.stage_sizes, config.model.channels = 4, (1, 1, 1, 1), 1
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.02, 1e-3
-    config.swa.start, config.swa.every_steps = 0, 1
-    for name in ('tone', 'warp', 'affine', 'crop'):  # flips show whether keys go with the examples
+    config.averaging.start, config.averaging.every_steps = 0, 1
+    for name in (
+        'intensity',
+        'warp',
+        'affine',
+        'crop',
+    ):  # flips show whether keys go with the examples
         config.augment[name] = 0.0
     return config
 

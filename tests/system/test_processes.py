@@ -28,8 +28,8 @@ def get_config():
     config.stages = {}
     config.image_size, config.num_epochs = 32, 3
     config.optimizer.name, config.optimizer.learning_rate = 'sgd', 0.002
-    config.swa.start, config.swa.every_steps = 0, 3
-    config.swa.bn_examples = 24
+    config.averaging.start, config.averaging.every_steps = 0, 3
+    config.averaging.bn_examples = 24
     config.model.dtype = 'float64'  # so that rounding can neither hide nor fake a difference
     return config
 """

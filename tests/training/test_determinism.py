@@ -21,7 +21,7 @@ def test_the_same_seed_gives_the_same_bits_whoever_reads(config, tmp_path):
 
 def test_another_seed_gives_others(config, tmp_path):
     """Or the test above would prove nothing."""
-    config.num_epochs, config.swa.start = 1, 0
+    config.num_epochs, config.averaging.start = 1, 0
     last = []
     for seed in (0, 1):
         config.seed = seed

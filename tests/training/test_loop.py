@@ -77,7 +77,7 @@ def test_the_average_is_the_mean_of_the_last_epochs_weights(config, tmp_path):
     plan = loop.make_plan(config, dataset_lib.load(config))
     members = [
         run.load_variables(int(step), shapes, averaged=False)['params']
-        for step in plan.epoch_ends[config.swa.start :]
+        for step in plan.epoch_ends[config.averaging.start :]
     ]
     assert len(members) == 2
     mean = jax.tree.map(lambda *w: np.mean(np.stack(w), axis=0), *members)
@@ -96,7 +96,7 @@ def test_the_average_is_the_mean_of_the_last_epochs_weights(config, tmp_path):
     assert np.abs(own - expected).max() < np.abs(last['encoder']['bn1']['mean'] - expected).max()
 
     # Unless it is told to borrow them: same training, same average, the last weights' statistics.
-    config.swa.bn_examples = -1
+    config.averaging.bn_examples = -1
     borrowing = Run(tmp_path / 'borrowing')
     loop.train(config, borrowing)
     borrowed = borrowing.load_variables(plan.total_steps, shapes, averaged=True)
@@ -203,7 +203,7 @@ def test_windows_and_frozen_statistics_from_the_first_stage_to_the_average(
 def test_an_image_head_is_in_both_stages_or_in_none(trained, config, tmp_path):
     _, first = trained
     config.init_from = str(first.path)
-    config.model.image_head, config.loss.image = 'gate', 0.1
+    config.model.classification_head, config.loss.classification = 'gate', 0.1
     with pytest.raises(UsageError, match='no image head, which'):
         initialization.variables(config, [])
     headed = Run(tmp_path / 'headed')
@@ -213,7 +213,7 @@ def test_an_image_head_is_in_both_stages_or_in_none(trained, config, tmp_path):
         checkpointer.save_checkpointables(0, fresh)
     config.init_from = str(headed.path)
     assert_same_bits(initialization.variables(config, []), fresh)
-    config.model.image_head, config.loss.image = 'none', 0.0
+    config.model.classification_head, config.loss.classification = 'none', 0.0
     with pytest.raises(UsageError, match='has an image head; give this stage the same one'):
         initialization.variables(config, [])
 
@@ -301,7 +301,7 @@ def test_freezing_and_accumulation_by_config(config, tmp_path):
     config.optimizer.freeze_encoder_epochs = config.num_epochs
     config.optimizer.accumulate = 2
     config.optimizer.clip_norm = 0.1
-    config.swa.kind = 'ema'
+    config.averaging.kind = 'ema'
     run = Run(tmp_path / 'frozen')
     loop.train(config, run)
     shapes = build.variable_shapes(config)
@@ -321,7 +321,7 @@ def test_freezing_and_accumulation_by_config(config, tmp_path):
 def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, capsys):
     config.evaluation.compare = True
     config.stages = {
-        'stage1': {'image_size': 32, 'num_epochs': 1, 'swa': {'start': 0}},
+        'stage1': {'image_size': 32, 'num_epochs': 1, 'averaging': {'start': 0}},
         'stage2': {'image_size': 48},
     }
     stages.train(config, tmp_path / 'both', profile=2)

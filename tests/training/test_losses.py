@@ -12,8 +12,8 @@ from pneumojax.training import losses
 
 SHAPE = (3, 5, 4, 1)
 WEIGHTS = ConfigDict({
-    'bce': 0.25, 'dice': 3.0, 'focal': 0.0, 'image': 0.0, 'smooth': 0.5, 'focal_gamma': 2.0,
-    'dice_over': 'batch',
+    'bce': 0.25, 'dice': 3.0, 'focal': 0.0, 'classification': 0.0, 'smooth': 0.5, 'focal_gamma': 2.0,
+    'dice_reduction': 'batch',
 })  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def test_combined_weighs_the_parts_as_the_config_says():
 def test_combined_weighs_all_three():
     logits, masks = batch()
     weights = WEIGHTS.copy_and_resolve_references()
-    weights.focal, weights.focal_gamma, weights.dice_over = 4.0, 1.5, 'image'
+    weights.focal, weights.focal_gamma, weights.dice_reduction = 4.0, 1.5, 'image'
     loss, parts = losses.combined(logits, masks, weights)
     per_image = np.mean([numpy_dice(x, t, 0.5) for x, t in zip(logits, masks, strict=True)])
     focal = numpy_focal(logits, masks, 1.5)
@@ -133,7 +133,7 @@ def test_the_image_loss_asks_whether_the_mask_is_empty():
     logits, masks = batch()
     masks[1] = 0
     weights = WEIGHTS.copy_and_resolve_references()
-    weights.image = 0.1
+    weights.classification = 0.1
     image_logits = np.array([2.0, -1.5, 0.5], np.float32)
     loss, parts = losses.combined(logits, masks, weights, image_logits=image_logits)
     expected = -np.mean(np.log(expit(np.array([2.0, 1.5, 0.5], np.float64))))
@@ -176,7 +176,7 @@ def test_over_several_devices_the_losses_are_those_of_the_whole_batch(over):
     """vmap with an axis name computes what pmap does on as many devices."""
     logits, masks = (x.reshape(3, 1, *SHAPE[1:]) for x in batch())
     weights = WEIGHTS.copy_and_resolve_references()
-    weights.focal, weights.image, weights.dice_over = 4.0, 0.5, over
+    weights.focal, weights.classification, weights.dice_reduction = 4.0, 0.5, over
     scores = np.array([[2.0], [-1.5], [0.5]], np.float32)
     parts = jax.vmap(lambda x, t, s: losses.combined(x, t, weights, 'batch', s), axis_name='batch')
     together = losses.combined(*batch(), weights, image_logits=scores[:, 0])

@@ -23,7 +23,7 @@ def plan(epoch_ends=EVEN):
 def config(epoch_ends=EVEN, **changes):
     config = base.get_config()
     config.num_epochs = len(epoch_ends)
-    config.swa.kind = 'none'
+    config.averaging.kind = 'none'
     config.optimizer.learning_rate, config.optimizer.final_learning_rate = 0.1, 0.01
     config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
     return config
@@ -206,20 +206,20 @@ def test_an_encoder_frozen_for_longer_than_the_run_never_moves():
 @pytest.mark.parametrize(
     ('changes', 'members'),  # members: batches done
     [
-        ({'swa__start': 0}, [3, 10, 12, 17]),
-        ({'swa__start': 2}, [12, 17]),
-        ({'swa__start': 3}, [17]),
-        ({'swa__start': -9}, [3, 10, 12, 17]),
-        ({'swa__start': 1, 'swa__every_steps': 4}, [7, 11, 15]),
-        ({'swa__start': 0, 'swa__every_steps': 1}, list(range(1, 18))),
-        ({'swa__start': 0, 'optimizer__accumulate': 2}, [2, 10, 12, 16]),
-        ({'swa__start': 1, 'optimizer__accumulate': 2}, [10, 12, 16]),
-        ({'swa__start': 1, 'swa__every_steps': 3, 'optimizer__accumulate': 2}, [8, 14]),
-        ({'swa__start': 2, 'optimizer__freeze_encoder_epochs': 3}, [12, 17]),
+        ({'averaging__start': 0}, [3, 10, 12, 17]),
+        ({'averaging__start': 2}, [12, 17]),
+        ({'averaging__start': 3}, [17]),
+        ({'averaging__start': -9}, [3, 10, 12, 17]),
+        ({'averaging__start': 1, 'averaging__every_steps': 4}, [7, 11, 15]),
+        ({'averaging__start': 0, 'averaging__every_steps': 1}, list(range(1, 18))),
+        ({'averaging__start': 0, 'optimizer__accumulate': 2}, [2, 10, 12, 16]),
+        ({'averaging__start': 1, 'optimizer__accumulate': 2}, [10, 12, 16]),
+        ({'averaging__start': 1, 'averaging__every_steps': 3, 'optimizer__accumulate': 2}, [8, 14]),
+        ({'averaging__start': 2, 'optimizer__freeze_encoder_epochs': 3}, [12, 17]),
     ],
 )
 def test_swa_averages_the_weights_at_its_epoch_ends_or_steps(changes, members):
-    weights, state = run(config(UNEVEN, swa__kind='mean', **changes), UNEVEN, gradients(17))
+    weights, state = run(config(UNEVEN, averaging__kind='mean', **changes), UNEVEN, gradients(17))
     average = averaging.find_average(state)
     assert average.members == len(members)
     expected = jax.tree.map(lambda *w: np.mean(w, axis=0), *[weights[m - 1] for m in members])
@@ -229,7 +229,7 @@ def test_swa_averages_the_weights_at_its_epoch_ends_or_steps(changes, members):
 
 
 def test_ema_starts_after_its_epochs():
-    settings = config(UNEVEN, swa__kind='ema', swa__start=2, swa__decay=0.7)
+    settings = config(UNEVEN, averaging__kind='ema', averaging__start=2, averaging__decay=0.7)
     weights, state = run(settings, UNEVEN, gradients(17))
     expected = weights[9]
     for new in weights[10:]:
@@ -242,7 +242,7 @@ def test_ema_starts_after_its_epochs():
 @pytest.mark.parametrize('kind', ['mean', 'ema'])
 def test_averaging_changes_nothing_about_training(kind):
     batches = gradients(12)
-    with_average, _ = run(config(swa__kind=kind, swa__start=1), EVEN, batches)
+    with_average, _ = run(config(averaging__kind=kind, averaging__start=1), EVEN, batches)
     without, state = run(config(), EVEN, batches)
     assert_close(with_average[-1], without[-1], atol=0)
     assert averaging.find_average(state) is None

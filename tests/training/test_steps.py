@@ -31,8 +31,8 @@ def make_config(probability=0.0, **changes):
     config.num_epochs, config.batch_size, config.image_size = 4, BATCH, SIZE
     config.model.width, config.model.stage_sizes, config.model.channels = 4, (1, 1, 1, 1), 1
     config.optimizer.learning_rate = config.optimizer.final_learning_rate = RATE
-    config.swa.start, config.swa.every_steps = 0, 1
-    for name in ('flip', 'vertical_flip', 'tone', 'warp', 'affine', 'crop'):
+    config.averaging.start, config.averaging.every_steps = 0, 1
+    for name in ('flip', 'vertical_flip', 'intensity', 'warp', 'affine', 'crop'):
         config.augment[name] = probability if name in SOME else 0.0
     config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
     return config
@@ -256,7 +256,9 @@ def test_frozen_statistics_normalise_and_stay():
 
 @pytest.mark.slow
 def test_the_image_head_is_trained_and_counts_in_the_prediction():
-    config = make_config(model__image_head='gate', loss__image=0.1, augment__window=16)
+    config = make_config(
+        model__classification_head='gate', loss__classification=0.1, augment__window=16
+    )
     stepper, start = Stepper(config), jax.device_get(build.initial_variables(config))
     state = create_state(start, stepper.optimizer)
     state, values = jax.device_get(stepper.step(state, batch()))
@@ -375,7 +377,7 @@ def test_with_its_own_statistics_a_batch_is_evaluated_as_it_was_trained(statisti
     ],
 )
 def test_a_step_keeps_the_states_shapes_and_float32(name, swa, dtype, accumulate):
-    changes = {'optimizer__name': name, 'swa__kind': swa, 'optimizer__accumulate': accumulate}
+    changes = {'optimizer__name': name, 'averaging__kind': swa, 'optimizer__accumulate': accumulate}
     changes |= {'optimizer__freeze_encoder_epochs': 1, 'optimizer__weight_decay': 1e-4}
     config = make_config(model__dtype=dtype, optimizer__clip_norm=1.0, **changes)
     optimizer = make_optimizer(config, PLAN)
