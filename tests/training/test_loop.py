@@ -204,7 +204,7 @@ def test_an_image_head_is_in_both_stages_or_in_none(trained, config, tmp_path):
     _, first = trained
     config.init_from = str(first.path)
     config.model.classification_head, config.loss.classification = 'gate', 0.1
-    with pytest.raises(UsageError, match='no image head, which'):
+    with pytest.raises(UsageError, match='no classification head, which'):
         initialization.variables(config, [])
     headed = Run(tmp_path / 'headed')
     headed.start(config)
@@ -214,7 +214,7 @@ def test_an_image_head_is_in_both_stages_or_in_none(trained, config, tmp_path):
     config.init_from = str(headed.path)
     assert_same_bits(initialization.variables(config, []), fresh)
     config.model.classification_head, config.loss.classification = 'none', 0.0
-    with pytest.raises(UsageError, match='has an image head; give this stage the same one'):
+    with pytest.raises(UsageError, match='has a classification head; give this stage the same one'):
         initialization.variables(config, [])
 
 

@@ -12,8 +12,8 @@ from pneumojax.training import losses
 
 SHAPE = (3, 5, 4, 1)
 WEIGHTS = ConfigDict({
-    'bce': 0.25, 'dice': 3.0, 'focal': 0.0, 'classification': 0.0, 'smooth': 0.5, 'focal_gamma': 2.0,
-    'dice_reduction': 'batch',
+    'bce': 0.25, 'dice': 3.0, 'focal': 0.0, 'classification': 0.0, 'smooth': 0.5,
+    'focal_gamma': 2.0, 'dice_reduction': 'batch',
 })  # fmt: skip
 
 
