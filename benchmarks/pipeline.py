@@ -30,11 +30,12 @@ import pydicom
 from pydicom.encaps import generate_frames
 
 from benchmarks.held_memory import give_up, hold
-from benchmarks.report import Report, Usage, cores, watch, watch_in_turn
+from benchmarks.report import Report, Usage, watch, watch_in_turn
 from pneumojax.data import pipeline, sampling
 from pneumojax.data.cache import records, shards
 from pneumojax.data.datasets import siim
 from pneumojax.data.phantoms import phantom
+from pneumojax.system.parallel import cores
 
 BATCH = 16
 

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.report import Report, cores
+from benchmarks.report import Report
 from configs import base
 from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
@@ -31,6 +31,7 @@ from pneumojax.prediction.predict import Options, write_outputs
 from pneumojax.prediction.streaming import Item, predicted_rows
 from pneumojax.runs.run import Run
 from pneumojax.runtimes import cpu_runtimes, runtimes
+from pneumojax.system.parallel import cores
 
 WAYS = (
     ('jax', 'float32'), ('openvino', 'float32'), ('openvino', 'bfloat16'), ('openvino', 'mixed'),

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from pneumojax.system.parallel import cores
+
 PACKAGES = (
     'jax', 'jaxlib', 'flax', 'optax', 'grain', 'numpy', 'opencv-python', 'pydicom', 'torch',
     'segmentation-models-pytorch', 'albumentations', 'onnx', 'onnxruntime', 'openvino',
@@ -131,11 +133,6 @@ def _busy_seconds() -> float | None:
     ticks = list(map(int, path.read_text().split('\n', 1)[0].split()[1:9]))
     idle, waiting_for_disk = ticks[3:5]
     return (sum(ticks) - idle - waiting_for_disk) / os.sysconf('SC_CLK_TCK')
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
 def peak_resident_gib() -> float:

@@ -11,10 +11,11 @@ import time
 import cv2
 import numpy as np
 
-from benchmarks.report import Report, cores
+from benchmarks.report import Report
 from pneumojax.evaluation import thresholds
 from pneumojax.evaluation.metrics import dice
 from pneumojax.evaluation.rules import REGIONS, Rule
+from pneumojax.system.parallel import cores
 
 
 def add_options(parser) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pneumojax.system.atomic import replacing
+from pneumojax.system import atomic
 
 # Okabe and Ito's colours (2008), which people with any colour blindness tell apart, RGB.
 PREDICTED = (230, 159, 0)  # orange
@@ -185,8 +185,7 @@ def write_png(path, rgb) -> None:
     if not done:
         raise ValueError(f'{path}: {rgb.dtype} {rgb.shape} cannot be written as PNG')
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(encoded.tobytes())
+    atomic.write(path, encoded.tobytes())
 
 
 def _resize(image, side):

@@ -1,6 +1,5 @@
 """ImageNet weights: found in the cache folder, or fetched into it once."""
 
-import os
 import pathlib
 import tempfile
 import urllib.request
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from pneumojax.errors import UsageError
 from pneumojax.models import weight_files
-from pneumojax.system import compilation
+from pneumojax.system import atomic, compilation
 
 
 class Source(NamedTuple):
@@ -94,20 +93,19 @@ def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pat
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=f'.{source.name}.')
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise UsageError(
             f'the cache folder {folder} cannot be written ({error.strerror}); set the environment '
             'variable PNEUMOJAX_CACHE to a folder that can, or set config.model.pretrained to a '
             'file'
         ) from None
-    partial = pathlib.Path(name)
     try:
-        with os.fdopen(handle, 'wb') as f:
-            _fetch(source, f, timeout)
-        _verified(partial, source)
-        partial.chmod(0o644)
-        os.replace(partial, folder / source.name)
+        with atomic.replacing(folder / source.name) as unfinished:
+            with unfinished.open('wb') as f:
+                _fetch(source, f, timeout)
+            _verified(unfinished, source)
     except (OSError, HTTPException) as error:  # URLError, timeouts and a full disk are OSErrors
         reason = str(error) or type(error).__name__
         raise UsageError(
@@ -115,8 +113,6 @@ def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pat
             f'{source.sha256}, at {folder / source.name}, or set config.model.pretrained to its '
             'path'
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
     return folder / source.name
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from pneumojax.errors import UsageError
 from pneumojax.prediction.journal import Journal
-from pneumojax.system import limits
-from pneumojax.system.atomic import replacing
+from pneumojax.system import atomic, limits
 
 STATEMENT, JOURNAL = 'predict.json', '.journal.jsonl'
 # What the folder holds. The documentation's reference is made of this.
@@ -80,8 +79,7 @@ class OutputFolder:
                 f'--output: {self.path} is not empty and holds no {STATEMENT}; '
                 'give a new or empty folder'
             )
-        with replacing(marker) as unfinished:
-            unfinished.write_text(json.dumps(self._statement, indent=2) + '\n')
+        atomic.write(marker, json.dumps(self._statement, indent=2) + '\n')
 
     def _differences(self, marker: pathlib.Path) -> str:
         try:

@@ -19,7 +19,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from pneumojax.data.datasets.mask_files import PNEUMOTHORAX
-from pneumojax.system.atomic import replacing
+from pneumojax.system import atomic
 
 Kind = Literal['binary', 'fractional']
 
@@ -70,8 +70,7 @@ def write(
     dataset = make(header, result, kind=kind, algorithm=algorithm, key=key)
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(buffer.getbuffer())
+    atomic.write(path, buffer.getvalue())
 
 
 def make(

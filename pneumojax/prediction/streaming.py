@@ -55,7 +55,7 @@ def predicted_rows(
       items: what to read.
       write: from (Loaded, squares of probabilities) to the finished row; called in threads.
     """
-    workers = min(16, os.cpu_count() or 1)
+    workers = min(16, parallel.cores())
     waiting: collections.deque[tuple[int, Row | Future]] = collections.deque()
 
     def take():

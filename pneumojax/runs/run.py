@@ -19,13 +19,14 @@ from pneumojax import config as config_lib
 from pneumojax.errors import UsageError, first_line
 from pneumojax.runs import checkpoints, run_files
 from pneumojax.runs.checkpoints import Damaged
-from pneumojax.system import atomic, limits, processes
+from pneumojax.system import atomic, limits, locks, processes
 from pneumojax.system.progress import log
 
 if TYPE_CHECKING:
     from orbax.checkpoint import v1 as ocp
 
 _STATEMENT = '_CHECKPOINT_METADATA'  # Orbax's file about a checkpoint as a whole
+LOCK = '.lock'
 VARIABLES = ('params', 'batch_stats')  # the items that make up a network
 
 # What a run directory holds, and who writes it. The documentation's reference is made of this.
@@ -38,7 +39,7 @@ FILES = {
     'the last one of a run with averaging also has `average_params` and `average_batch_stats`.',
     'profile/': 'train with --profile: traces of steps, for XProf or Perfetto.',
     'damaged/': 'train: checkpoints that could not be read any more and were passed over.',
-    '.lock': 'train: which process trains here, as long as it does.',
+    LOCK: 'train: which process trains here, as long as it does.',
     'scores.npz': "evaluate: what is kept of each held-out image's probabilities.",
     'thresholds.json': 'evaluate: the rule that makes masks of probabilities, and what it was '
     'chosen on; predict reads it.',
@@ -53,12 +54,6 @@ FILES = {
     'report.html': 'evaluate: all of it on one page.',
     'exported/': 'predict: the network for OpenVINO and ONNX Runtime, made when first wanted.',
 }
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that readers see the old or the new content, never a part."""
-    with atomic.replacing(path) as unfinished:
-        unfinished.write_text(text)
 
 
 class Run:
@@ -118,11 +113,15 @@ class Run:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_text(self / 'config.json', config_lib.to_json(config))
+            atomic.write(self / 'config.json', config_lib.to_json(config))
         except OSError as error:
             raise UsageError(
                 f'cannot write the run directory {self.path}: {error.strerror}'
             ) from None
+
+    def lock(self) -> locks.LockFile:
+        """A context in which no other process may train in this directory."""
+        return locks.LockFile(self / LOCK)
 
     def _strangers(self, config) -> set[str]:
         """What the directory holds beside folds or stages that were trained there alone."""
@@ -132,11 +131,11 @@ class Run:
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes one JSON file of the directory, atomically. NaN is refused: use None."""
-        write_text(self / name, json.dumps(value, indent=2, allow_nan=False) + '\n')
+        atomic.write(self / name, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
     def write_text(self, name: str, text: str) -> None:
         """Writes one text file of the directory, atomically."""
-        write_text(self / name, text)
+        atomic.write(self / name, text)
 
     def read_json(self, name: str) -> Any:
         """Reads one JSON file of the directory; UsageError when it is missing or broken."""
@@ -195,7 +194,7 @@ class Run:
                 if row['step'] < step
                 or (row['step'] == step and (validated or row['split'] == 'train'))
             ]  # fmt: skip
-            write_text(self / 'metrics.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
+            atomic.write(self / 'metrics.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
 
     # --- checkpoints ---------------------------------------------------------------------------
 

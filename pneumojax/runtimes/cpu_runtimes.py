@@ -1,14 +1,11 @@
 """OpenVINO and ONNX Runtime: the exported network on a processor, without JAX."""
 
-import os
-
 import numpy as np
 
 from pneumojax.errors import UsageError
 from pneumojax.runtimes import rounding
 from pneumojax.runtimes.runtimes import Network
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+from pneumojax.system.parallel import cores
 
 
 class OpenVINO:
@@ -50,7 +47,7 @@ class OpenVINO:
             read, 'CPU',
             {
                 'INFERENCE_PRECISION_HINT': hint,
-                'INFERENCE_NUM_THREADS': CORES,
+                'INFERENCE_NUM_THREADS': cores(),
                 'NUM_STREAMS': 1,
             },
         )  # fmt: skip
@@ -95,7 +92,7 @@ class OnnxRuntime:
 
         del size
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = CORES
+        options.intra_op_num_threads = cores()
         session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
 
         def start(images):

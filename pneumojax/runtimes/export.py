@@ -24,7 +24,7 @@ from pneumojax.runtimes import member as members
 from pneumojax.runtimes.cpu_runtimes import OnnxRuntime
 from pneumojax.runtimes.exported import CannotExport
 from pneumojax.runtimes.member import Member
-from pneumojax.system.new_file import refuse_existing, write_new
+from pneumojax.system.atomic import refuse_existing, write_new
 from pneumojax.system.progress import log, waiting
 
 FORMATS = ('torch', 'onnx', 'stablehlo')

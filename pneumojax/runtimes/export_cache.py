@@ -61,13 +61,9 @@ def _key(member) -> str:
 def _publish(target: pathlib.Path, content: bytes, description: dict[str, Any]) -> None:
     """The folder appears whole; copies of other weights, which nothing reads any more, go."""
     target.parent.mkdir(exist_ok=True)
-    try:
-        with atomic.new_folder(target) as unfinished:
-            (unfinished / exported.MODEL).write_bytes(content)
-            (unfinished / exported.DESCRIPTION).write_text(json.dumps(description, indent=2) + '\n')
-    except OSError:
-        if not exported.is_export(target):  # else another process was first
-            raise
+    with atomic.new_folder(target, exported.is_export) as unfinished:
+        (unfinished / exported.MODEL).write_bytes(content)
+        (unfinished / exported.DESCRIPTION).write_text(json.dumps(description, indent=2) + '\n')
     for other in target.parent.iterdir():
         if other != target and not other.name.startswith('.') and exported.is_export(other):
             shutil.rmtree(other, ignore_errors=True)

@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from pneumojax.errors import UsageError
 from pneumojax.models import pretrained, weight_files
-from pneumojax.system.new_file import refuse_existing, write_new
+from pneumojax.system.atomic import refuse_existing, write_new
 
 
 def export_torch(variables: Mapping[str, Any], path) -> pathlib.Path:

@@ -17,7 +17,6 @@ from pneumojax.data import pipeline, sampling
 from pneumojax.data.dataset import Dataset
 from pneumojax.errors import UsageError
 from pneumojax.models import build
-from pneumojax.runs import lock
 from pneumojax.runs.checkpoints import Saver
 from pneumojax.runs.run import Run
 from pneumojax.system import processes, signals
@@ -52,14 +51,14 @@ def train(config, run: Run, *, profile: int = 0) -> None:
             run.exists and processes.is_main()
         ):  # another config's, or in use: said before hours of work
             run.start(config)
-            owner.enter_context(lock.owned(run.path))
+            owner.enter_context(run.lock())
             owned = True
         if config.init_from and run.latest_step() is None:
             initialization.require_checkpoint(Run(config.init_from))
         dataset = processes.main_first(lambda: dataset_lib.load(config))
         if processes.is_main() and not owned:
             run.start(config)
-            owner.enter_context(lock.owned(run.path))
+            owner.enter_context(run.lock())
             run.start(config)  # meanwhile another process may have
         _train(config, run, devices, dataset, profile)
 

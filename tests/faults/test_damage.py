@@ -15,8 +15,8 @@ import pytest
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.data.cache import records
 from pneumojax.errors import UsageError
-from pneumojax.runs import checkpoints, lock
-from pneumojax.runs.run import Run
+from pneumojax.runs import checkpoints
+from pneumojax.runs.run import LOCK, Run
 from pneumojax.training import initialization, loop
 from tests.training.test_loop import assert_same_bits, final_items
 
@@ -269,18 +269,18 @@ def test_a_read_only_run_directory_is_named_and_untouched(trained, disk):
 # --- a second process --------------------------------------------------------------------------
 
 PROGRAM = """
-import pathlib, sys, time
-from pneumojax import lock
-with lock.owned(pathlib.Path(sys.argv[1])):
+import sys
+from pneumojax.runs.run import Run
+with Run(sys.argv[1]).lock():
     print('mine', flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
 def test_a_second_process_is_refused_and_a_dead_one_owns_nothing(trained, copy):
     process = subprocess.Popen(
-        [sys.executable, '-c', PROGRAM, copy.path], stdout=subprocess.PIPE, text=True,
-        env=os.environ | {'PYTHONPATH': str(REPOSITORY)},
+        [sys.executable, '-c', PROGRAM, copy.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env=os.environ | {'PYTHONPATH': str(REPOSITORY)},
     )  # fmt: skip
     try:
         assert process.stdout.readline() == 'mine\n'
@@ -291,7 +291,7 @@ def test_a_second_process_is_refused_and_a_dead_one_owns_nothing(trained, copy):
     finally:
         process.kill()
         process.wait()
-    assert (copy / lock.NAME).exists()
-    with lock.owned(copy.path):
-        assert json.loads((copy / lock.NAME).read_text())['pid'] == os.getpid()
-    assert not (copy / lock.NAME).exists()
+    assert (copy / LOCK).exists()
+    with copy.lock():
+        assert json.loads((copy / LOCK).read_text())['pid'] == os.getpid()
+    assert not (copy / LOCK).exists()

@@ -20,6 +20,7 @@ from pneumojax.prediction.folder import FILES
 from pneumojax.prediction.journal import Journal
 from pneumojax.prediction.predict import Options, predict
 from pneumojax.runs.run import Run
+from pneumojax.system import parallel
 from tests.prediction.predictions import contents, results
 from tests.tiny_runs import tiny_config, write_run
 
@@ -165,7 +166,7 @@ def test_no_more_is_read_than_waits_for_the_device(run):
             order.append(row['n'])
             most = max(most, len(read) - len(order))
     assert order == list(range(300))
-    workers = min(16, os.cpu_count() or 1)
+    workers = min(16, parallel.cores())
     assert most <= 2 * ensemble.batch_size + 2 * workers + 1
 
 

@@ -6,13 +6,10 @@ What a record is, and who writes the shards, is told in `shards`.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Sequence
 
 import cv2
@@ -22,11 +19,11 @@ import numpy as np
 from pneumojax.data.cache import shards
 from pneumojax.data.datasets.example import Example
 from pneumojax.errors import UsageError
+from pneumojax.system import atomic
 from pneumojax.system.progress import log
 
 FORMAT = 1  # raise it when the bytes of a record or the way to them change
 _ANEW = 'delete the folder, the next run makes it anew'
-_LOCK = 'owner.lock'  # in a folder being written, locked as long as its process lives
 
 
 class Records:
@@ -127,7 +124,7 @@ def prepare(cache, examples: Sequence[Example], size: int, also: Sequence[int] =
       UsageError: a file cannot be read, a mask does not fit its image, the disk is full ...
     """
     folders = {s: cache_folder(cache, examples, s) for s in dict.fromkeys((size, *also))}
-    missing = {s: f for s, f in folders.items() if not (f / 'manifest.json').is_file()}
+    missing = {s: f for s, f in folders.items() if not _is_complete(f)}
     for s in folders.keys() - missing.keys():
         log.info('%d images at %d px are in %s', len(examples), s, folders[s])
     if missing:
@@ -136,54 +133,22 @@ def prepare(cache, examples: Sequence[Example], size: int, also: Sequence[int] =
 
 
 def _make(folders: dict[int, pathlib.Path], examples: Sequence[Example]) -> None:
-    """Writes the folder of each size under another name, and names them when all are whole."""
-    parent, partials = next(iter(folders.values())).parent, {}
+    """Writes the folders of all sizes; they appear when all are complete."""
+    parent = next(iter(folders.values())).parent
     try:
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(parent)
-            for size, folder in folders.items():
-                partials[size] = pathlib.Path(
-                    tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=parent)
-                )
-        except OSError as error:
-            raise UsageError(f'config.data.cache: cannot write in {parent}: {error}') from None
-        with contextlib.ExitStack() as owned:
-            for partial in partials.values():
-                owned.enter_context(_owned(partial))
-            _write(partials, examples)
-        for size, folder in folders.items():
-            partials[size].chmod(0o755)  # made for its owner alone
-            try:
-                os.rename(partials[size], folder)
-            except OSError:
-                if not (folder / 'manifest.json').is_file():  # else another process was faster
-                    raise
+        parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            unfinished = {
+                size: stack.enter_context(atomic.new_folder(folder, _is_complete))
+                for size, folder in folders.items()
+            }
+            _write(unfinished, examples)
     except OSError as error:
         raise UsageError(f'config.data.cache: cannot write in {parent}: {error}') from None
-    finally:
-        for partial in partials.values():
-            shutil.rmtree(partial, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _owned(folder: pathlib.Path):
-    """Marks a folder as being written; the mark's lock goes when the process ends, however."""
-    new = folder / 'new.lock'
-    with new.open('w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        new.rename(folder / _LOCK)  # never seen under this name without its lock
-        yield
-        (folder / _LOCK).unlink()
-
-
-def _remove_leftovers(cache: pathlib.Path) -> None:
-    """Removes half-written folders whose process was killed, not those of running ones."""
-    for lock in cache.glob(f'.*px-*/{_LOCK}'):
-        with contextlib.suppress(OSError), lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            log.info('removing %s, left by a run that was killed', lock.parent)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+def _is_complete(folder: pathlib.Path) -> bool:
+    return (folder / 'manifest.json').is_file()
 
 
 def _write(folders: dict[int, pathlib.Path], examples: Sequence[Example]) -> None:

@@ -11,7 +11,6 @@ of JSON over pipes: nothing is unpickled.
 
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import json
 import os
@@ -36,7 +35,7 @@ from pneumojax.data.datasets.example import Example
 from pneumojax.data.files import dicom
 from pneumojax.data.files.silence import quiet_libraries
 from pneumojax.errors import UsageError
-from pneumojax.system import subprocesses
+from pneumojax.system import locks, subprocesses
 from pneumojax.system.parallel import cores, ordered_map
 
 SHARD_SIZE = 256  # records at least; the last shard has what is left
@@ -193,7 +192,8 @@ def _answer_requests() -> None:
     for line in sys.stdin:
         paths, examples = json.loads(line)
         paths = {int(size): path for size, path in paths.items()}
-        dicom.one_large = _Turns(os.path.dirname(next(iter(paths.values()))))
+        folder = pathlib.Path(next(iter(paths.values()))).parent
+        dicom.one_large = locks.LockFile(folder / 'turn.lock', wait=True)
         fitted = (_fit(_example(fields), tuple(paths)) for fields in examples)
         try:
             shapes = _shard(paths, fitted)
@@ -210,20 +210,6 @@ def _example(fields: dict) -> Example:
     return Example(**{
         **fields, 'rles': tuple(fields['rles']), 'mask_shape': shape and tuple(shape)
     })  # fmt: skip
-
-
-class _Turns:
-    """Lets one process at a time in: a lock on a folder that all of them write in."""
-
-    def __init__(self, folder):
-        self._folder = folder
-
-    def __enter__(self):
-        self._file = os.open(self._folder, os.O_RDONLY)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_):
-        os.close(self._file)
 
 
 class _Fitted(NamedTuple):

@@ -23,7 +23,7 @@ from pneumojax.data.datasets.example import Example
 from pneumojax.data.datasets.folder_table import Row
 from pneumojax.data.files import headers, inputs
 from pneumojax.errors import UsageError
-from pneumojax.system.parallel import ordered_map
+from pneumojax.system.parallel import cores, ordered_map
 from pneumojax.system.progress import log
 
 MASKS = 'masks'  # below the root, unless data.masks says otherwise
@@ -308,7 +308,7 @@ def _check_row(example: Example, row: Row | None) -> None:
 
 def _each(function: Callable, items: Iterable, label: str):
     """Yields (item, result) in the order of the items, worked on in threads."""
-    items, threads = list(items), os.cpu_count() or 1
+    items, threads = list(items), cores()
     with ThreadPoolExecutor(threads) as pool:
         results = ordered_map(pool, function, items, 4 * threads)
         progress = tqdm(results, label, len(items), disable=None if items else True, unit='file')

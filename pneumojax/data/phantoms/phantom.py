@@ -6,8 +6,6 @@ images under DICOM PatientIDs that differ.
 """
 
 import json
-import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +27,8 @@ from tqdm import tqdm
 from pneumojax.data import rle
 from pneumojax.data.phantoms.phantom_drawing import Phantom, draw
 from pneumojax.errors import UsageError
+from pneumojax.system import atomic
+from pneumojax.system.parallel import cores
 
 __all__ = ['Phantom', 'draw', 'write_dataset']
 
@@ -79,22 +79,16 @@ def write_dataset(
     }
     if is_there(root, wanted):
         return root
-    part = root.with_name(f'.{root.name}.part')
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     plans = make_plans(num_images, seed, positive_share)
-
-    def write(plan: Plan):
-        return write_image(part, plan, size, seed)
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        drawn = threads.map(write, plans)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        atomic.new_folder(root, lambda root: is_there(root, wanted)) as unfinished,
+        ThreadPoolExecutor(cores()) as threads,
+    ):
+        drawn = threads.map(lambda plan: write_image(unfinished, plan, size, seed), plans)
         runs = list(tqdm(drawn, 'phantoms', len(plans), disable=None, unit='image'))
-    write_tables(part, plans, seed, runs)
-    (part / MARKER).write_text(json.dumps(wanted, indent=2) + '\n')
-    if root.exists():
-        root.rmdir()  # empty: `is_there` has looked
-    part.rename(root)
+        write_tables(unfinished, plans, seed, runs)
+        (unfinished / MARKER).write_text(json.dumps(wanted, indent=2) + '\n')
     return root
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from pneumojax.data.cache import records, shards
 from pneumojax.errors import UsageError
+from pneumojax.system import locks
 from tests.data.cache.records_checks import SIZE, assert_right, copied
 
 
@@ -79,7 +80,7 @@ def test_a_full_disk_under_a_helper(tmp_path, drawn, by_processes, monkeypatch):
 
 
 def test_large_images_take_turns_over_all_processes(tmp_path):
-    turns = [shards._Turns(tmp_path), shards._Turns(tmp_path)]
+    turns = [locks.LockFile(tmp_path / 'turn.lock', wait=True) for _ in range(2)]
     held = threading.Event()
 
     def wait_for_it():
@@ -90,25 +91,27 @@ def test_large_images_take_turns_over_all_processes(tmp_path):
         waiting = threading.Thread(target=wait_for_it)
         waiting.start()
         assert not held.wait(0.1)
-    assert held.wait(10)
+    assert held.wait(300)
     waiting.join()
 
 
 PROGRAM = """
-import gc, resource, sys, time
-from pneumojax.data import labelled, records, shards, siim
+import gc, resource, sys
+from pneumojax.data.cache import records, shards
+from pneumojax.data.datasets import example as example_lib, siim
 from pneumojax.errors import UsageError
+from pneumojax.system import locks
 root, cache, mode = sys.argv[1:]
 examples = siim.find(root).examples
-read = labelled.read
+read = example_lib.read
 seen = []
 def slow(example):
     seen.append(example)
     if mode == 'hang' and len(seen) > 4:
         print('hanging\\n', end='', flush=True)  # at once: two threads may be here
-        time.sleep(60)
+        sys.stdin.read()
     return read(example)
-labelled.read = slow
+example_lib.read = slow
 if mode == 'processes':
     shards.SHARD_SIZE, shards.PROCESSES_FROM, shards.cores = 2, 1, lambda: 2
     gc.disable()  # Python drops a Ctrl-C that comes in a callback of the collector, and JAX has one
@@ -176,7 +179,7 @@ def test_two_processes_at_once_both_get_the_right_cache(tmp_path, drawn):
 def test_helpers_end_with_their_caller(tmp_path, drawn, sent):
     with start(drawn, tmp_path, 'processes') as process:
         children = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children')
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(helpers := children.read_text().split()) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         if sent == 'SIGKILL':

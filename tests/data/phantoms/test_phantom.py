@@ -274,7 +274,7 @@ def test_about_two_images_a_patient():
 
 
 def test_files_depend_on_neither_workers_nor_the_rest(root, tmp_path, monkeypatch):
-    monkeypatch.setattr('os.cpu_count', lambda: 1)
+    monkeypatch.setattr(phantom, 'cores', lambda: 1)
     phantom.write_dataset(tmp_path / 'a', num_images=6, size=SIZE, seed=SEED, positive_share=SHARE)
     few = {path.name: path for path in (tmp_path / 'a').rglob('*.dcm')}
     assert len(few) == 6
