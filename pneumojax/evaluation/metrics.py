@@ -108,7 +108,7 @@ def summarize(
     scores: Sequence[float] | np.ndarray,
     *,
     seed: int,
-    patients: Sequence[str] | None = None,
+    patients: Sequence[str] | np.ndarray | None = None,
     samples: int = 2000,
 ) -> dict:
     """What `evaluation.json` holds: each figure with its 95 % percentile bootstrap interval.

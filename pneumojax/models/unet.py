@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from pneumojax.models.resnet import ResNet34, batch_norm
 
@@ -21,7 +22,9 @@ def decoder_filters(width: int) -> list[int]:
     return [max(1, int(width * share)) for share in (4, 2, 1, 0.5, 0.25)]
 
 
-def upsample(x, height: int, width: int):
+def upsample(
+    x: Float[Array, 'B h w C'], height: int, width: int
+) -> Float[Array, 'B {height} {width} C']:
     """Doubles [B, h, w, C] by nearest neighbour and crops it to height x width.
 
     A convolution of stride 2 with padding 1 centres its output i on its input 2i, so cropping the
@@ -72,7 +75,9 @@ class Decoder(nn.Module):
         return x
 
 
-def gate(logits, image_logits):
+def gate(
+    logits: Float[Array, 'B H W 1'], image_logits: Float[Array, ' B']
+) -> Float[Array, 'B H W 1']:
     """Logits of the product of two probabilities: a lesion in the image at all, and at this pixel.
 
     With p = 1 / (1 + e^-x) and q = 1 / (1 + e^-y), pq / (1 - pq) = 1 / (e^-x + e^-y + e^-(x + y)).
@@ -129,10 +134,10 @@ class UNet(nn.Module):
         logits = nn.Conv(
             1, (3, 3), padding=1, dtype=logits_dtype, kernel_init=xavier_uniform, name='head'
         )(x.astype(logits_dtype))
-        image_logits = None
-        if self.image_head:
-            mean = jnp.mean(features[-1].astype(logits_dtype), axis=(1, 2))
-            image_logits = nn.Dense(1, dtype=logits_dtype, name='image_head')(mean)[:, 0]
+        if not self.image_head:
+            return (logits, None) if parts else logits
+        mean = jnp.mean(features[-1].astype(logits_dtype), axis=(1, 2))
+        image_logits = nn.Dense(1, dtype=logits_dtype, name='image_head')(mean)[:, 0]
         if parts:
             return logits, image_logits
         return gate(logits, image_logits) if self.gated and not train else logits

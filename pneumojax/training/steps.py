@@ -96,7 +96,8 @@ def make_eval_step(config, axis_name: str | None = None):
     def eval_step(variables, batch):
         images, masks = images_and_masks(batch)
         inputs = normalize(images, normalization, channels)
-        logits, image_logits = model.apply(variables, inputs, train=False, parts=True)
+        outputs: Any = model.apply(variables, inputs, train=False, parts=True)
+        logits, image_logits = outputs
 
         def loss_of_one(*outputs_and_mask):
             logits, image_logits, mask = jax.tree.map(lambda x: x[None], outputs_and_mask)

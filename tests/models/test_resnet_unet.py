@@ -58,7 +58,7 @@ def test_the_overview_names_the_published_numbers_of_parameters():
 
 
 def test_the_gate_multiplies_probabilities():
-    x, y = (np.random.default_rng(seed).normal(0, 4, (3, 2, 2, 1)) for seed in (0, 1))
+    x, y = (jax.random.normal(jax.random.key(seed), (3, 2, 2, 1)) * 4 for seed in (0, 1))
     y = y[:, 0, 0, 0]
     product = jax.nn.sigmoid(x) * jax.nn.sigmoid(y)[:, None, None, None]
     np.testing.assert_allclose(jax.nn.sigmoid(gate(x, y)), product, rtol=1e-5)
@@ -119,7 +119,7 @@ def test_odd_sizes_give_finite_logits_in_training_and_evaluation(narrow):
 
 
 def test_upsample_repeats_and_crops_the_far_edge():
-    x = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
+    x = jnp.arange(6.0).reshape(1, 2, 3, 1)
     whole = np.kron(x[0, :, :, 0], np.ones((2, 2)))
     np.testing.assert_array_equal(upsample(x, 4, 6)[0, :, :, 0], whole)
     np.testing.assert_array_equal(upsample(x, 3, 5)[0, :, :, 0], whole[:3, :5])
