@@ -5,18 +5,10 @@ modules listed there is checked: a letter stands for one number in all arguments
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import beartype
-import ml_collections
-
-CONFIGURATION = beartype.BeartypeConf(
-    is_pep484_tower=True,  # an int will do for a float
-    # Some tests pass a stand-in with the same attributes.
-    hint_overrides=beartype.FrozenDict({ml_collections.ConfigDict: Any}),
-)
 
 
 def check_array_types(function: Callable) -> Callable:
-    """The type checker that jaxtyping wraps around each function."""
-    return beartype.beartype(function, conf=CONFIGURATION)
+    """The type checker that jaxtyping wraps around each function; an int will do for a float."""
+    return beartype.beartype(function, conf=beartype.BeartypeConf(is_pep484_tower=True))
