@@ -7,7 +7,8 @@ Any value can be overridden: --config.optimizer.learning_rate=3e-4 --config.tta.
 """
 
 import ml_collections
-from ml_collections import config_dict
+
+from pneumojax.config import Config
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -162,5 +163,5 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Stages run one after another by one command, each in its own folder below the run directory:
     # name -> the keys it changes, in the order of their names. Empty: this config is one run.
-    config.stages = config_dict.ConfigDict()
-    return config
+    config.stages = {}
+    return Config(config)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import ml_collections
 from absl import flags
 
+from pneumojax.config import upgrade
 from pneumojax.errors import UsageError
 
 
@@ -68,7 +69,7 @@ def load(text: str) -> ml_collections.ConfigDict:
             f'--config: {path}: get_config() returned {type(config).__name__}, expected a '
             'ConfigDict; start from base: from configs import base'
         )
-    return config.lock()
+    return upgrade(config).lock()
 
 
 def find(place: str) -> pathlib.Path:

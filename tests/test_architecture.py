@@ -28,6 +28,7 @@ FILES = {  # the files at the top of the package, and the layer that each is par
     'flags': 'main',
     'launch': 'main',
     'config': 'config',
+    'config_schema': 'config',
     'config_files': 'config',
     'errors': 'errors',
 }

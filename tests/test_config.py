@@ -12,6 +12,7 @@ from absl import flags as absl_flags
 from configs import base
 from pneumojax import config as config_lib
 from pneumojax import config_files, flags
+from pneumojax.config_schema import KEYS
 from pneumojax.errors import UsageError
 from pneumojax.experiments import stages
 from pneumojax.runs import layout
@@ -229,10 +230,6 @@ def test_every_difference_counts_but_the_free_ones(key):
     assert set(found) == expected
 
 
-def test_free_keys_exist():
-    assert set(config_lib.FREE_KEYS) <= keys(base.get_config())
-
-
 # What the first runs had.
 FIRST = """
     augment.affine augment.border augment.brightness augment.contrast augment.crop
@@ -254,21 +251,16 @@ FIRST = """
 """
 
 
-def test_every_younger_key_says_what_runs_before_it_did():
-    """Or they could not be used any more: it belongs in config.ADDED, at the value of no change."""
-    names = {config_lib.RENAMED.get(k, k) for k in FIRST.split()}
-    names |= {k.replace('swa.', 'averaging.') for k in FIRST.split()}
-    younger = set(config_lib.flatten(base.get_config())) - names
-    assert younger == set(config_lib.ADDED)
-
-
-def test_a_run_from_before_a_key_goes_on_without_it(tmp_path):
-    """As its defaults say: neither another run's, nor unusable."""
+def test_every_key_has_a_row_and_younger_ones_say_what_older_runs_did(tmp_path):
+    """A run from before a key goes on without it: it is neither another run nor unusable."""
     config = base.get_config()
-    for key, value in config_lib.ADDED.items():
-        assert config_lib.get(config, key) == value
+    assert set(KEYS) == keys(config)
+    younger = {key: row.absent for key, row in KEYS.items() if not row.required}
+    names = {k.replace('swa.', 'averaging.') for k in FIRST.split()}
+    assert set(younger) == keys(config) - {'stages'} - {config_lib.RENAMED.get(k, k) for k in names}
     old = json.loads(config_lib.to_json(config))
-    for key in config_lib.ADDED:
+    for key, value in younger.items():
+        assert config_lib.get(config, key) == value
         group, name = key.split('.')
         del old[group][name]
     (tmp_path / 'config.json').write_text(json.dumps(old))

@@ -1,6 +1,6 @@
 """From grey values to what the network was trained on."""
 
-from pneumojax.config import NORMALIZATIONS
+from pneumojax.config_schema import NORMALIZATIONS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green, blue in 0 to 1, as torchvision uses them
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -27,7 +27,7 @@ def normalize(images, kind: str, channels: int):
 
     Args:
       images: [B, H, W, 1], uint8 in 0 to 255 or floats in 0 to 1.
-      kind: one of `config.NORMALIZATIONS`.
+      kind: one of `config_schema.NORMALIZATIONS`.
       channels: 1 or 3.
 
     Returns:

@@ -46,7 +46,7 @@ def make(
 
     Args:
       variables: {'params', 'batch_stats'} of a `UNet`.
-      normalization: one of `config.NORMALIZATIONS`.
+      normalization: one of `config_schema.NORMALIZATIONS`.
       flips: any of 'horizontal' and 'vertical'; probabilities are averaged with theirs.
       shape: (batch, height, width); each a number, or a name where any number will do.
       gated: pixels' probabilities are multiplied by the image head's, see `models.unet.gate`; where

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from pneumojax.config import NORMALIZATIONS
+from pneumojax.config_schema import NORMALIZATIONS
 from pneumojax.models import pretrained
 from pneumojax.models.normalize import normalize
 from pneumojax.models.resnet import ResNet34

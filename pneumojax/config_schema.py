@@ -1,0 +1,233 @@
+"""What every config key may be: one row per key of `configs/base.py`, then rules that join keys."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ml_collections
+
+NORMALIZATIONS = ('unit', 'imagenet', 'imagenet_grey')  # explained in models/normalize.py
+_REQUIRED = object()
+
+
+class Key(NamedTuple):
+    """One config key."""
+
+    allows: Callable[[Any], bool]  # accepts a value of any type without raising
+    expected: str  # completes the message "expected ..."
+    free: bool = False  # says where or how fast, not what: may change when a run is continued
+    absent: Any = _REQUIRED  # the value that describes runs older than the key
+
+    @property
+    def required(self) -> bool:
+        """Whether every config.json has this key."""
+        return self.absent is _REQUIRED
+
+
+class Rule(NamedTuple):
+    """A condition on several keys, checked once each of them is valid by itself."""
+
+    key: str  # the key that the message names
+    holds: Callable[[ml_collections.ConfigDict], bool]
+    expected: str  # completes the message "expected ..."; {c} is the config
+
+
+def whole(low: int, high: int, note: str = '', **more: Any) -> Key:
+    """A whole number. `high` limits the memory or time that a damaged config can ask for."""
+    words = f'a whole number from {low} to {high}' + (f' ({note})' if note else '')
+    return Key(lambda v: type(v) is int and low <= v <= high, words, **more)
+
+
+def number(
+    *,
+    at_least: float = -math.inf,
+    above: float | None = None,
+    at_most: float = math.inf,
+    below: float | None = None,
+    **more: Any,
+) -> Key:
+    """A number within bounds; NaN never is."""
+    bounds = {'at least': at_least, 'above': above, 'at most': at_most, 'below': below}
+    given = [f'{k} {v}' for k, v in bounds.items() if v is not None and math.isfinite(v)]
+
+    def allows(value: Any) -> bool:
+        return (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and at_least <= value <= at_most
+            and (above is None or above < value)
+            and (below is None or value < below)
+        )
+
+    return Key(allows, ' '.join(('a number', ' and '.join(given))).strip(), **more)
+
+
+def choice(*values: str, **more: Any) -> Key:
+    """One of a few words."""
+    words = ', '.join(map(repr, values[:-1])) + f' or {values[-1]!r}'
+    return Key(lambda v: isinstance(v, str) and v in values, words, **more)
+
+
+def boolean(**more: Any) -> Key:
+    """True or False."""
+    return Key(lambda v: isinstance(v, bool), 'True or False', **more)
+
+
+def text(expected: str, pattern: str = '.*', **more: Any) -> Key:
+    """Text that matches a regular expression as a whole."""
+    match = re.compile(pattern, re.DOTALL).fullmatch
+    return Key(lambda v: isinstance(v, str) and match(v) is not None, expected, **more)
+
+
+def tuple_of(each: Key, expected: str, *, length: int | None = None) -> Key:
+    """A tuple whose values are all allowed by `each`."""
+    return Key(
+        lambda v: (
+            isinstance(v, tuple) and length in (None, len(v)) and all(each.allows(x) for x in v)
+        ),
+        expected,
+    )
+
+
+_probability = number(at_least=0, at_most=1)
+_non_negative = number(at_least=0)
+
+KEYS: dict[str, Key] = {
+    'name': text('a name without slashes and without a dot in front', r'[^./\\\0][^/\\\0]*'),
+    'seed': whole(0, 2**32),
+    'image_size': whole(16, 4096, 'pixels'),
+    'batch_size': whole(1, 2**16),
+    'num_epochs': whole(1, 10**6),
+    'init_from': text('a run directory as text'),
+    'init_weights': choice('average', 'last'),
+    'log_every_steps': whole(1, 10**9, free=True),
+    'data.root': text('a path as text', free=True),
+    'data.masks': text('a path as text', free=True, absent=''),
+    'data.table': text('a path as text', free=True, absent=''),
+    'data.patients': text('a path as text', free=True),
+    'data.cache': text('a path as text', free=True),
+    'data.fold': whole(-1, 999, '-1: every fold'),
+    'data.num_folds': whole(2, 1000),
+    'data.split_seed': whole(0, 2**32),
+    'data.num_examples': whole(0, 10**9, '0: all'),
+    'data.workers': whole(0, 1000, '0: threads of this process', free=True),
+    'data.on_device': boolean(free=True, absent=False),
+    'data.phantoms.num_images': whole(0, 10**7, '0: draw none'),
+    'data.phantoms.size': whole(0, 8192, 'pixels'),
+    'data.phantoms.seed': whole(0, 2**32),
+    'data.phantoms.positive_share': number(),
+    'model.pretrained': text('a name or path as text'),
+    'model.channels': Key(lambda v: type(v) is int and v in (1, 3), '1 or 3'),
+    'model.normalization': choice(*NORMALIZATIONS),
+    'model.width': whole(4, 1024),
+    'model.stage_sizes': tuple_of(
+        whole(1, 100), 'four numbers of blocks, each from 1 to 100', length=4
+    ),
+    'model.dtype': choice('float32', 'bfloat16', 'float64'),
+    'model.frozen_batch_norm': boolean(absent=False),
+    'model.classification_head': choice('none', 'auxiliary', 'gate', absent='none'),
+    'optimizer.name': choice('sgd', 'adam', 'adamw'),
+    'optimizer.learning_rate': number(above=0),
+    'optimizer.final_learning_rate': _non_negative,
+    'optimizer.warmup_epochs': _non_negative,
+    'optimizer.momentum': number(at_least=0, below=1),
+    'optimizer.weight_decay': _non_negative,
+    'optimizer.clip_norm': _non_negative,
+    'optimizer.accumulate': whole(1, 10**6),
+    'optimizer.freeze_encoder_epochs': _non_negative,
+    'loss.bce': _non_negative,
+    'loss.dice': _non_negative,
+    'loss.dice_reduction': choice('batch', 'image', absent='batch'),
+    'loss.smooth': _non_negative,
+    'loss.focal': number(at_least=0, absent=0.0),
+    'loss.focal_gamma': number(at_least=0, absent=2.0),
+    'loss.classification': number(at_least=0, absent=0.0),
+    'augment.flip': _probability,
+    'augment.vertical_flip': _probability,
+    'augment.intensity': _probability,
+    'augment.contrast': number(at_least=0, below=1),
+    'augment.gamma': Key(
+        lambda v: (
+            isinstance(v, tuple)
+            and len(v) == 2
+            and all(map(number(above=0).allows, v))
+            and v[0] <= v[1]
+        ),
+        '(low, high) in per cent, with 0 < low <= high',
+    ),
+    'augment.brightness': number(at_least=0, below=1),
+    'augment.warp': _probability,
+    'augment.elastic_alpha': _non_negative,
+    'augment.elastic_sigma': _non_negative,
+    'augment.elastic_affine': _non_negative,
+    'augment.grid_steps': whole(1, 4096),
+    'augment.grid_distort': number(at_least=0, below=1),
+    'augment.optical_distort': _non_negative,
+    'augment.optical_shift': _non_negative,
+    'augment.affine': _probability,
+    'augment.shift': _non_negative,
+    'augment.scale': number(at_least=0, below=1),
+    'augment.rotate': _non_negative,
+    'augment.border': choice('constant', 'reflect'),
+    'augment.crop': _probability,
+    'augment.crop_min': number(above=0, at_most=1),
+    'augment.window': whole(0, 4096, 'pixels; 0: whole images', absent=0),
+    'augment.window_on_lesion': number(at_least=0, at_most=1, absent=0.0),
+    'sampling.positive_share': tuple_of(
+        number(above=0, at_most=1), 'a tuple of shares above 0 and at most 1'
+    ),
+    'averaging.kind': choice('none', 'mean', 'ema'),
+    'averaging.start': whole(-(10**6), 10**6, 'epochs'),
+    'averaging.every_steps': whole(0, 10**9, '0: once per epoch'),
+    'averaging.decay': number(above=0, below=1),
+    'averaging.bn_examples': whole(-1, 10**9, "0: all; -1: use the last weights' statistics"),
+    'tta.flips': tuple_of(
+        choice('horizontal', 'vertical'), "a tuple of 'horizontal' and 'vertical', or ()"
+    ),
+    'evaluation.batch_size': whole(1, 2**16, free=True),
+    'evaluation.every_epochs': whole(0, 10**6, '0: never'),
+    'evaluation.weights': choice('average', 'last'),
+    'evaluation.rule': choice('single', 'triplet', 'half'),
+    'evaluation.regions': boolean(absent=False),
+    'evaluation.compare': boolean(),
+    'evaluation.ablation_seeds': whole(1, 10**6, free=True, absent=3),
+    'evaluation.bootstrap': whole(100, 10**6),
+    'checkpoint.every_epochs': whole(1, 10**6),
+    'checkpoint.keep': whole(1, 10**6, free=True),
+    'stages': Key(
+        lambda v: (
+            isinstance(v, ml_collections.ConfigDict)
+            and all(isinstance(changes, ml_collections.ConfigDict) for changes in v.values())
+        ),
+        'for each stage its name and the keys that it changes',
+    ),
+}
+
+RULES = (
+    Rule('data.fold', lambda c: c.data.fold < c.data.num_folds,
+         'a fold below data.num_folds ({c.data.num_folds}), or -1 for every fold'),
+    Rule('data.phantoms.size', lambda c: not c.data.phantoms.num_images
+         or c.data.phantoms.size >= 32, 'at least 32 pixels'),
+    Rule('data.phantoms.positive_share', lambda c: not c.data.phantoms.num_images
+         or 0 <= c.data.phantoms.positive_share <= 1, 'a number from 0 to 1'),
+    Rule('model.frozen_batch_norm', lambda c: not c.model.frozen_batch_norm
+         or bool(c.model.pretrained or c.init_from or c.stages),
+         'False for random weights, which have no statistics yet: set model.pretrained or '
+         'init_from'),
+    Rule('optimizer.warmup_epochs', lambda c: c.optimizer.warmup_epochs <= c.num_epochs,
+         'at most num_epochs ({c.num_epochs})'),
+    Rule('optimizer.freeze_encoder_epochs',
+         lambda c: c.optimizer.freeze_encoder_epochs <= c.num_epochs,
+         'at most num_epochs ({c.num_epochs})'),
+    Rule('loss', lambda c: max(c.loss.bce, c.loss.dice, c.loss.focal) > 0,
+         'at least one of bce, dice and focal above 0'),
+    Rule('loss.classification',
+         lambda c: (c.loss.classification > 0) == (c.model.classification_head != 'none'),
+         'a number above 0 with a model.classification_head, and 0 without one'),
+    Rule('augment.window', lambda c: c.augment.window == 0
+         or 16 <= c.augment.window <= c.image_size,
+         '0 (whole images), or pixels from 16 to image_size ({c.image_size})'),
+    Rule('averaging.start', lambda c: c.averaging.start < c.num_epochs,
+         'an epoch before num_epochs ({c.num_epochs})'),
+)  # fmt: skip
