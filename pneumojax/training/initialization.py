@@ -107,8 +107,9 @@ def check_heads(run: Run, shapes) -> None:
     theirs = run.config().model.get('classification_head', 'none') != 'none'
     if theirs and 'image_head' not in shapes['params']:
         raise UsageError(
-            f'config.init_from: {run.path} has a classification head; give this stage the same: '
-            '--config.model.classification_head=auxiliary or gate, and --config.loss.classification'
+            f'config.init_from: {run.path} has a classification head; give this stage the same '
+            'one: --config.model.classification_head=auxiliary or gate, and '
+            '--config.loss.classification'
         )
     if 'image_head' in shapes['params'] and not theirs:
         raise UsageError(
