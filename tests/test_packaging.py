@@ -1,4 +1,4 @@
-"""What is given on: the wheel and the source distribution, used outside the repository."""
+"""The wheel and the source distribution, used outside the repository."""
 
 import os
 import pathlib
@@ -57,7 +57,15 @@ def distributions(tmp_path_factory):
     """A wheel and a source distribution, built from a copy, as a build leaves files behind."""
     folder = tmp_path_factory.mktemp('distributions')
     source = folder / 'source'
-    ignored = shutil.ignore_patterns('__pycache__', '*.egg-info', '.*', 'build', 'dist', 'runs')
+    everywhere = shutil.ignore_patterns('__pycache__')
+    at_the_top = shutil.ignore_patterns(
+        '*.egg-info', '.git', '.venv', '.hypothesis', '.*_cache', 'build', 'dist', 'runs', 'data'
+    )
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        here = pathlib.Path(folder) == REPOSITORY
+        return everywhere(folder, names) | (at_the_top(folder, names) if here else set())
+
     shutil.copytree(REPOSITORY, source, ignore=ignored)
     script = 'from setuptools import build_meta as b; b.build_wheel(".."); b.build_sdist("..")'
     done = subprocess.run(
@@ -104,7 +112,8 @@ def test_what_a_source_distribution_holds(distributions):
     with tarfile.open(archive) as tar:
         held = {name.split('/', 1)[1] for name in tar.getnames() if '/' in name}
     wanted = {'LICENSE', 'README.md', 'CHANGELOG.md', 'CITATION.cff', 'pyproject.toml'}
-    for folder in (*PLACES, 'tests', 'docs', 'benchmarks'):
+    wanted |= {'CONTRIBUTING.md', 'SECURITY.md', '.editorconfig', '.pre-commit-config.yaml'}
+    for folder in (*PLACES, 'tests', 'docs', 'benchmarks', '.ci', '.github'):
         wanted |= files(folder)
     assert wanted <= held
 

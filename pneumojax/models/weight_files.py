@@ -102,10 +102,10 @@ def _read_pickled(path: pathlib.Path) -> dict[str, np.ndarray]:
         )
     import torch
 
-    if tuple(int(n) for n in re.findall(r'\d+', torch.__version__)[:2]) < (2, 6):
+    if tuple(int(n) for n in re.findall(r'\d+', torch.__version__)[:2]) < (2, 10):
         raise UsageError(
             f'{path}: torch {torch.__version__} can be made to run code by a weights file '
-            '(CVE-2025-32434); install torch 2.6 or later, or give the weights as .safetensors'
+            '(CVE-2026-24747); install torch 2.10 or later, or give the weights as .safetensors'
         )
     _check_inflated(path)
     try:
