@@ -243,7 +243,7 @@ def make_run(path, options) -> Run:
     config.name, config.image_size, config.model.width = 'untrained', options.size, options.width
     run = Run(path)
     run.start(config)
-    with run.checkpointer(keep=1) as checkpointer:
+    with run.checkpoints.writer(keep=1) as checkpointer:
         checkpointer.save_checkpointables(0, jax.device_get(build.initial_variables(config)))
     rule = {'top': 0.5, 'area': 0, 'bottom': 0.5, 'reference_pixels': 1024 * 1024}
     where = {'weights': 'last', 'flips': config.tta.flips, 'step': 0, 'image_size': options.size}

@@ -33,7 +33,7 @@ def make_run(path) -> Run:
     config.model.width, config.model.channels, config.model.stage_sizes = 4, 1, (1, 1, 1, 1)
     run = Run(path)
     run.start(config)
-    with run.checkpointer(keep=1) as checkpointer:
+    with run.checkpoints.writer(keep=1) as checkpointer:
         checkpointer.save_checkpointables(0, jax.device_get(build.initial_variables(config)))
     rule = {'top': 0.5, 'area': 0, 'bottom': 0.5, 'reference_pixels': 1024 * 1024}
     run.write_json(

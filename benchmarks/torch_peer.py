@@ -101,7 +101,7 @@ def train(config, run: Run) -> None:
     dataset = dataset_lib.load(config)
     run.start(config)
     loop.keep_split(run, dataset)
-    if run.latest_step() is not None:
+    if run.checkpoints.latest_step() is not None:
         log.info('%s is complete', run.path)
         return
     plan = loop.make_plan(config, dataset)
@@ -240,7 +240,7 @@ def save(config, run: Run, step: int, states) -> None:
             path, channels=model.channels, width=model.width, stage_sizes=tuple(model.stage_sizes)
         )
         items |= {prefix + name: variables[name] for name in ('params', 'batch_stats')}
-    with run.checkpointer(keep=1) as checkpointer:
+    with run.checkpoints.writer(keep=1) as checkpointer:
         done = {'epoch': config.num_epochs, 'num_epochs': config.num_epochs}
         checkpointer.save_checkpointables(step, items, custom_metadata=done)
 

@@ -31,7 +31,7 @@ def test_a_peer_is_a_run_that_predicts_what_pytorch_does(config, tmp_path, monke
     torch_peer.train(config, run)
     assert config.num_epochs - config.averaging.start == 2
     assert len(states) == 3  # after the second and the third epoch, and the last
-    step, shapes = run.latest_step(), build.variable_shapes(config)
+    step, shapes = run.checkpoints.latest_step(), build.variable_shapes(config)
     dataset = dataset_lib.load(config)
     images = np.stack([dataset.records[i][0] for i in dataset.validation[:4]])
     inputs = torch.from_numpy(images[:, None].astype(np.float32) / 255)
@@ -45,7 +45,7 @@ def test_a_peer_is_a_run_that_predicts_what_pytorch_does(config, tmp_path, monke
             flipped = torch.sigmoid(network(inputs.flip(3))).flip(3)
             expected = (torch.sigmoid(network(inputs)) + flipped)[:, 0].numpy() / 2
         predict = tta.make_predict(config, build.make_model(config), ('horizontal',))
-        variables = run.load_variables(step, shapes, averaged=averaged)
+        variables = run.checkpoints.load_variables(step, shapes, averaged=averaged)
         np.testing.assert_allclose(predict(variables, images), expected, atol=1e-5)
     rows = run.metrics()
     assert {row['epoch'] for row in rows} == {0, 1, 2}

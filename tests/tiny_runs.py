@@ -30,7 +30,7 @@ def write_run(path, *, size=32, seed=0, flips=('horizontal',), rule=(0.5, 0, 0.5
         variables['params'],
     )
     items = {'params': scaled, 'batch_stats': jax.tree.map(np.asarray, variables['batch_stats'])}
-    with run.checkpointer(1) as checkpointer:
+    with run.checkpoints.writer(1) as checkpointer:
         checkpointer.save_checkpointables(step, items)
     top, area, bottom = rule
     run.write_json('thresholds.json', {

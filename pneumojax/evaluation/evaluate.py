@@ -60,7 +60,7 @@ def evaluate(config, run: Run, *, keep: bool = False) -> dict[str, Any]:
     chosen = list(results)[-1]
 
     def predict(indices):
-        variables = run.load_variables(
+        variables = run.checkpoints.load_variables(
             step, build.variable_shapes(config), averaged=chosen.averaged
         )
         return scores.Predictor(config, chosen.flips)(variables, dataset, indices)
@@ -74,7 +74,7 @@ def evaluate(config, run: Run, *, keep: bool = False) -> dict[str, Any]:
 
 def held_out(config, run: Run) -> tuple[Dataset, int]:
     """The data that a trained run was split over, and the step of its newest checkpoint."""
-    step = run.latest_step()
+    step = run.checkpoints.latest_step()
     if step is None:
         raise UsageError(
             f'{run.path} has no checkpoint to evaluate; train it first: '

@@ -106,7 +106,7 @@ class Pool:
         for fold, (run, step) in enumerate(zip(self.runs, self.steps, strict=True)):
             mine = [i for i in indices if self.fold[i] == fold]
             if mine:
-                variables = run.load_variables(step, shapes, averaged=variant.averaged)
+                variables = run.checkpoints.load_variables(step, shapes, averaged=variant.averaged)
                 found |= dict(predictor(variables, self.datasets[fold], mine))
         for index in indices:
             yield int(index), found[index]
@@ -156,7 +156,7 @@ def check(config) -> None:
 def evaluate_one(config, run: Run) -> None:
     """Evaluates one fold, unless that was done at its newest checkpoint with the same settings."""
     done = (run / 'evaluation.json').is_file() and (run / 'thresholds.json').is_file()
-    step = run.latest_step()
+    step = run.checkpoints.latest_step()
     if done and step is not None:
         same_step = run.read_json('evaluation.json').get('step') == step
         same_rule = run.read_json('thresholds.json').get('kind') == config.evaluation.rule

@@ -146,16 +146,16 @@ def of_run(
       file: instead of scores.npz.
     """
     if wanted is None:
-        wanted = variants(config, run.has_average(step))
+        wanted = variants(config, run.checkpoints.has_average(step))
     about = _about(config, run, dataset, step, wanted)
     if keep and (kept := _read(run, file, about, wanted)):
         return kept
     shapes = build.variable_shapes(config)
     results, predictors = {}, {}
     for variant in wanted:
-        variables = run.load_variables(step, shapes, averaged=variant.averaged)
+        variables = run.checkpoints.load_variables(step, shapes, averaged=variant.averaged)
         if not variant.own_statistics:
-            last = run.load_variables(step, shapes, averaged=False)
+            last = run.checkpoints.load_variables(step, shapes, averaged=False)
             variables['batch_stats'] = last['batch_stats']
         if variant.flips not in predictors:
             predictors[variant.flips] = Predictor(config, variant.flips)
@@ -173,7 +173,7 @@ def of_run(
 
 def are_kept(config, run: Run, dataset: Dataset, step: int) -> bool:
     """Whether `of_run` would have nothing to predict."""
-    wanted = variants(config, run.has_average(step))
+    wanted = variants(config, run.checkpoints.has_average(step))
     return _read(run, FILE, _about(config, run, dataset, step, wanted), wanted) is not None
 
 
@@ -190,7 +190,7 @@ def _read(run, file, about, wanted) -> dict[Variant, Scores] | None:
 def _about(config, run, dataset, step, wanted) -> str:
     """What scores are of, as text to compare."""
     about: dict[str, Any] = {
-        'checkpoint': run.written(step),
+        'checkpoint': run.checkpoints.identity(step),
         'variants': wanted,
         # Its name changes with files, annotations and size; the folder it lies in does not count.
         'data': dataset.records.folder.name,

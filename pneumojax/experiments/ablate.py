@@ -210,7 +210,7 @@ def cost(config, trainings: list[list[tuple[Any, Run]]]) -> dict[str, float]:
 
 
 def _steps(run: Run) -> int:
-    return run.latest_step() or 0
+    return run.checkpoints.latest_step() or 0
 
 
 def learning_curve(stages: list[tuple[Any, Run]]) -> list[dict[str, float]]:

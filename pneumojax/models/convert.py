@@ -42,7 +42,7 @@ def convert(source: str, output, config: ml_collections.ConfigDict | None = None
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic.new_folder(output) as unfinished:
             run = Run(unfinished)
-            with checkpoints.Saver(run, keep=1) as saver:
+            with checkpoints.Saver(run.checkpoints, keep=1) as saver:
                 saver.save(0, weights.variables)
             (run / 'config.json').write_text(config_lib.to_json(config))
     except OSError as error:

@@ -282,10 +282,10 @@ def _load_directory(path: pathlib.Path, kind: str | None = None, num_classes=Non
         if name.path is not None:
             leaf = jax.ShapeDtypeStruct(torch_names.flax_shape(name), np.float32)
             _put(abstract, name.path, leaf)
-    step = run.latest_step()
+    step = run.checkpoints.latest_step()
     if step is None:
         raise UsageError(f'{path} has no complete checkpoint')
-    variables = jax.tree.map(np.asarray, run.load(step, abstract))
+    variables = jax.tree.map(np.asarray, run.checkpoints.load(step, abstract))
     if kind == 'resnet34' and num_classes is None:
         variables['params'].pop('fc', None)
     return Weights(has_kind, has_classes, variables)

@@ -52,14 +52,15 @@ def export(config, run: Run, output: str, format: str = 'torch', shape: str = ''
         package that is missing, or a network that would differ from JAX.
     """
     config, run = _one_run(config, run)
-    step = run.latest_step()
+    step = run.checkpoints.latest_step()
     if step is None:
         raise UsageError(f'{run.path} has no checkpoint to export; train it first')
     if format == 'torch':
         if shape:
             raise UsageError(f'--shape={shape} is of no use: a state dict fits every size')
-        averaged = config.evaluation.weights == 'average' and run.has_average(step)
-        variables = run.load_variables(step, build.variable_shapes(config), averaged=averaged)
+        averaged = config.evaluation.weights == 'average' and run.checkpoints.has_average(step)
+        shapes = build.variable_shapes(config)
+        variables = run.checkpoints.load_variables(step, shapes, averaged=averaged)
         for path in export_torch.export_torch_all(variables, output):
             log.info(
                 'wrote %s (%s weights, step %d)', path, 'averaged' if averaged else 'last', step

@@ -47,12 +47,11 @@ def _square(member):
 def _key(member) -> str:
     """Changes with the weights, the network, its input and the graph."""
     identity = member.identity
-    checkpoint = member.run / 'checkpoints' / str(identity['step']) / '_CHECKPOINT_METADATA'
     ingredients = [
         exported.VERSION,
         {k: v for k, v in identity.items() if k != 'run'},  # a run may be moved
         str(member.config.model),
-        checkpoint.read_text(),
+        member.run.checkpoints.statement(identity['step']),
     ]
     digest = hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()
     return f'{identity["step"]}-{identity["weights"]}-{identity["image_size"]}-{digest[:16]}'

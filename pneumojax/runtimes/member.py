@@ -50,7 +50,7 @@ class Member:
 
         step, averaged = self.identity['step'], self.identity['weights'] == 'average'
         shapes = build.variable_shapes(self.config)
-        return self.run.load_variables(step, shapes, averaged=averaged)
+        return self.run.checkpoints.load_variables(step, shapes, averaged=averaged)
 
 
 def read_rule(run: Run) -> thresholds.Rule:
@@ -95,7 +95,7 @@ def of_run(run: Run) -> Member:
     config_lib.check(config)
     step, weights, flips, size = stated_weights(run)
     latest = _latest(run)
-    if size != config.image_size or not (run / 'checkpoints' / str(step)).is_dir():
+    if size != config.image_size or not run.checkpoints.path(step).is_dir():
         raise UsageError(
             f'{run / "thresholds.json"} is of step {step} at {size} px, the run is at step '
             f'{latest} and {config.image_size} px; run --mode=evaluate on it again'
@@ -106,7 +106,7 @@ def of_run(run: Run) -> Member:
 
 
 def _latest(run: Run) -> int:
-    step = run.latest_step()
+    step = run.checkpoints.latest_step()
     if step is None:
         raise UsageError(f'{run.path} has no checkpoint; train it first')
     return step
@@ -117,7 +117,7 @@ def to_export(run: Run, config) -> Member:
     if (run / 'thresholds.json').is_file():
         return of_run(run)
     step = _latest(run)
-    averaged = config.evaluation.weights == 'average' and run.has_average(step)
+    averaged = config.evaluation.weights == 'average' and run.checkpoints.has_average(step)
     weights = 'average' if averaged else 'last'
     return _member(run, config, step, weights, tuple(config.tta.flips), None)
 

@@ -33,22 +33,23 @@ def resume(run: Run, config, optimizer: optax.GradientTransformation) -> TrainSt
     Raises:
       UsageError: the checkpoints are of another network or optimizer, or every one is damaged.
     """
-    run.put_back()
-    run.set_incomplete_aside()
+    run.checkpoints.put_back()
+    run.checkpoints.set_incomplete_aside()
     shapes = jax.eval_shape(
         lambda variables: state_lib.create_state(variables, optimizer),
         build.variable_shapes(config),
     )
     damaged = []
-    for step in reversed(run.steps()):
+    for step in reversed(run.checkpoints.steps()):
         try:
-            items = run.load(step, {name: getattr(shapes, name) for name in ITEMS})
+            items = run.checkpoints.load(step, {name: getattr(shapes, name) for name in ITEMS})
         except Damaged as error:
             log.warning('%s', error)
             damaged.append(step)
             continue
         for other in damaged:
-            log.warning('moved to %s; going on from step %d', run.set_aside(other, 'damaged'), step)
+            moved = run.checkpoints.set_aside(other)
+            log.warning('moved to %s; going on from step %d', moved, step)
         return TrainState(step=np.asarray(step, np.int32), **items)
     if damaged:
         raise UsageError(
@@ -77,7 +78,7 @@ def variables(config, held_out: list[str]) -> dict[str, Any]:
 
 def require_checkpoint(run: Run) -> int:
     """Newest step of an earlier stage; UsageError, with the command, where it has no checkpoint."""
-    step = run.latest_step() if run.exists else None
+    step = run.checkpoints.latest_step() if run.exists else None
     if step is None:
         fold = re.fullmatch(r'fold\d+', run.path.name)
         whole = run.path.parent if fold else run.path
@@ -136,12 +137,12 @@ def from_stage(run: Run, weights: str, shapes, held_out: list[str]) -> dict[str,
     step = require_checkpoint(run)
     require_unseen('init_from', run, held_out)
     check_heads(run, shapes)
-    done, planned = run.epochs_done(step) or (0, 0)
+    done, planned = run.checkpoints.epochs_done(step) or (0, 0)
     if done < planned:
         log.warning('%s is not finished: it stopped after epoch %d of %d', run.path, done, planned)
-    averaged = weights == 'average' and run.has_average(step)
+    averaged = weights == 'average' and run.checkpoints.has_average(step)
     if weights == 'average' and not averaged:
         log.warning(
             '%s has no averaged weights at step %d: its last ones are taken', run.path, step
         )
-    return run.load_variables(step, shapes, averaged=averaged)
+    return run.checkpoints.load_variables(step, shapes, averaged=averaged)

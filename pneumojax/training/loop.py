@@ -53,7 +53,7 @@ def train(config, run: Run, *, profile: int = 0) -> None:
             run.start(config)
             owner.enter_context(run.lock())
             owned = True
-        if config.init_from and run.latest_step() is None:
+        if config.init_from and run.checkpoints.latest_step() is None:
             initialization.require_checkpoint(Run(config.init_from))
         dataset = processes.main_first(lambda: dataset_lib.load(config))
         if processes.is_main() and not owned:
@@ -79,7 +79,7 @@ def _train(config, run: Run, devices: Devices, dataset: Dataset, profile: int) -
         restored = jax.device_get(state.create_state(variables, tx))
     else:
         step = int(restored.step)
-        ended = run.about(step).get('ended', True)
+        ended = run.checkpoints.details(step).get('ended', True)
         if step >= plan.total_steps and ended:
             log.info('%s is complete: step %d of %d', run.path, step, plan.total_steps)
             return
@@ -151,11 +151,11 @@ class Stage:
         if processes.is_main():
             self.run.forget_metrics_after(first_step, validated=ended)
         if first_step == plan.total_steps:  # its place is needed, for the same with averages
-            processes.on_main(lambda: self.run.replace(first_step))
+            processes.on_main(lambda: self.run.checkpoints.replace(first_step))
             saved_step = None
         with (
             MetricsLog(self.run) as self.log,
-            Saver(self.run, config.checkpoint.keep) as self.saver,
+            Saver(self.run.checkpoints, config.checkpoint.keep) as self.saver,
             tqdm(
                 total=plan.total_steps, initial=first_step, unit='step', mininterval=0.5,
                 desc=f'{config.name} {config.image_size} px', disable=not processes.is_main(),
@@ -187,7 +187,7 @@ class Stage:
                 if step + 1 == plan.epoch_ends[plan.epoch(step)]:
                     self._end_epoch(plan.epoch(step) + 1, step + 1, train_state)
         if processes.is_main():
-            self.run.put_back()
+            self.run.checkpoints.put_back()
 
     def _next(self, batches, step: int, train_state) -> pipeline.Batch | None:
         """The batch after `step` steps, None after the last. No step is lost to a bad record."""
@@ -241,7 +241,7 @@ class Stage:
         names = [self.dataset.examples[self.dataset.train[i]].image_id for i in ids]
         rate = self.learning_rate((step - 1) // self.config.optimizer.accumulate)
         self.saver.wait()
-        last = self.run.latest_step()
+        last = self.run.checkpoints.latest_step()
         return FloatingPointError(
             f'not finite at step {step}: {what}; learning rate {float(rate):.3g}, images '
             f'{", ".join(names)}; '

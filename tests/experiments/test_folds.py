@@ -155,7 +155,7 @@ def test_the_directory_predicts_as_one(folded):
 def test_another_training_of_a_fold_is_scored_anew(folded, tmp_path):
     _, run, _ = folded
     leaf = Run(run / 'fold0' / 'b')
-    step = leaf.latest_step()
+    step = leaf.checkpoints.latest_step()
     path = leaf / f'checkpoints/{step}/_CHECKPOINT_METADATA'
     text = path.read_text()
     dataset = dataset_lib.load(leaf.config())

@@ -56,7 +56,7 @@ class Trial:
 
     def phase(self) -> str:
         """What a process that works on it is at, as its files tell."""
-        if (self.folder / '.images.part').exists():
+        if any(self.folder.glob('.*.images')):
             return 'draw'
         if any((self.folder / 'cache').glob('.*px-*')):
             return 'prepare'
@@ -66,8 +66,9 @@ class Trial:
             if not stage.exists:
                 return 'start'
             if not (stage / 'evaluation.json').exists():
-                last = stage.latest_step()
-                if last and stage.about(last)['epoch'] == stage.about(last)['num_epochs']:
+                last = stage.checkpoints.latest_step()
+                done, planned = (last and stage.checkpoints.epochs_done(last)) or (0, 1)
+                if done == planned:
                     return 'evaluate'
                 return 'train' if len(stage.metrics()) else 'start'
         return 'evaluate'
@@ -77,10 +78,9 @@ class Trial:
         found = {}
         for name in STAGES:
             run = Run(self.run / name)
-            step = run.latest_step()
+            step = run.checkpoints.latest_step()
             found[name, 'step'] = step
-            path = (run / 'checkpoints' / str(step)).absolute()
-            for item, tree in ocp.load_checkpointables(path).items():
+            for item, tree in ocp.load_checkpointables(run.checkpoints.path(step)).items():
                 for key, leaf in jax.tree_util.tree_leaves_with_path(tree):
                     found[name, item, jax.tree_util.keystr(key)] = np.asarray(leaf).tobytes()
             for file in ('evaluation.json', 'thresholds.json', 'per_image.csv', 'split.json'):

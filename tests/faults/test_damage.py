@@ -63,7 +63,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept(trained, copy, damage, cap
     assert 'continues from step 6' in caplog.text
     assert [p.name for p in (copy / 'damaged').iterdir()] == ['9']
     assert_same_bits(final_items(copy, config), final_items(expected, config))
-    assert copy.steps() == [6, 9]
+    assert copy.checkpoints.steps() == [6, 9]
 
 
 def test_evaluation_of_a_damaged_checkpoint_is_refused(trained, copy):
@@ -78,7 +78,7 @@ def test_when_all_are_damaged_it_does_not_start_anew(trained, copy):
         flip_bit(largest(copy / f'checkpoints/{step}/params'))
     with pytest.raises(UsageError, match=r'every checkpoint is damaged \(steps \[9, 6\]\)'):
         loop.train(trained[0], copy)
-    assert copy.steps() == [6, 9]
+    assert copy.checkpoints.steps() == [6, 9]
 
 
 def test_another_network_is_no_damage(trained, copy):
@@ -90,7 +90,7 @@ def test_another_network_is_no_damage(trained, copy):
     with pytest.raises(UsageError, match='does not fit this model'):
         initialization.resume(copy, config, loop.optimizer.make_optimizer(
             config, loop.make_plan(config, dataset_lib.load(config))))  # fmt: skip
-    assert copy.steps() == [6, 9]
+    assert copy.checkpoints.steps() == [6, 9]
 
 
 def test_every_bit_counts():
@@ -112,7 +112,7 @@ def test_flipped_bits_in_large_arrays_are_noticed(tmp_path):
     """Orbax alone returns them as other weights: nothing in its files tells."""
     run, rng = Run(tmp_path), np.random.default_rng(0)
     items = {'params': {'w': rng.normal(size=100_000).astype(np.float32)}}
-    with checkpoints.Saver(run, keep=1) as saver:
+    with checkpoints.Saver(run.checkpoints, keep=1) as saver:
         saver.save(1, items)
     path = largest(run / 'checkpoints')
     good = path.read_bytes()
@@ -121,9 +121,32 @@ def test_flipped_bits_in_large_arrays_are_noticed(tmp_path):
         data[position] ^= 1 << rng.integers(8)
         path.write_bytes(data)
         with pytest.raises(checkpoints.Damaged, match=r"checkpoints/1, item 'params'"):
-            run.load(1, items)
+            run.checkpoints.load(1, items)
     path.write_bytes(good)
-    assert_same_bits(run.load(1, items), items)
+    assert_same_bits(run.checkpoints.load(1, items), items)
+
+
+class FullDisk:
+    """An Orbax writer whose last write fails, as Orbax tells: at its end."""
+
+    def close(self):
+        raise OSError('No space left on device')
+
+
+@pytest.mark.parametrize('failed', [None, FloatingPointError('not finite')])
+def test_a_last_checkpoint_that_cannot_be_written_is_an_error(
+    tmp_path, monkeypatch, caplog, failed
+):
+    """Only a warning where training has failed before: its own error says more."""
+    monkeypatch.setattr(checkpoints.Checkpoints, 'writer', lambda self, keep: FullDisk())
+    saver = checkpoints.Saver(Run(tmp_path).checkpoints, keep=1)
+    saver.__enter__()
+    if failed:
+        saver.__exit__(type(failed), failed, None)
+        assert 'No space left' in caplog.text
+    else:
+        with pytest.raises(UsageError, match=r'No space left.*is the disk full'):
+            saver.__exit__(None, None, None)
 
 
 # --- records -----------------------------------------------------------------------------------
@@ -147,7 +170,7 @@ def test_flipped_bits_of_a_record_stop_training_before_its_step(trained, tmp_pat
     name = dataset.examples[bad].image_id
     with pytest.raises(UsageError, match=f'{dataset.records.folder}.*{name}.*delete the folder'):
         loop.train(config, run)
-    assert run.latest_step() == step  # all that was done before it
+    assert run.checkpoints.latest_step() == step  # all that was done before it
     assert all(row['step'] <= step for row in run.metrics())
     shutil.rmtree(dataset.records.folder)
     loop.train(config, run)  # makes the cache anew, and goes on
@@ -203,7 +226,7 @@ def test_what_is_not_finite_is_never_saved(config, tmp_path, monkeypatch, where)
         FloatingPointError, match=r'not finite at step 6: .*learning rate 0\.0'
     ) as e:
         loop.train(config, run)
-    assert run.steps() == [3]
+    assert run.checkpoints.steps() == [3]
     assert 'kept in checkpoint 3' in str(e.value)
     dataset = dataset_lib.load(config)
     order = loop.make_plan(config, dataset).order.reshape(-1, config.batch_size)[5]
@@ -244,11 +267,11 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_is_whole(trained, disk):
     with pytest.raises((UsageError, OSError), match=r'(?i)no space left') as e:
         loop.train(config, run)
     assert str(disk) in str(e.value)
-    step = run.latest_step()
+    step = run.checkpoints.latest_step()
     subprocess.run(['mount', '-o', 'remount,size=50m', str(disk)], check=True)
     if step is not None:
         tree = initialization.build.variable_shapes(config)
-        run.load_variables(step, tree, averaged=False)
+        run.checkpoints.load_variables(step, tree, averaged=False)
     loop.train(config, run)
     assert_same_bits(final_items(run, config), final_items(expected, config))
 

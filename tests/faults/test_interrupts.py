@@ -83,7 +83,7 @@ def test_a_signal_stops_with_a_checkpoint_from_which_the_same_bits_come(
     with pytest.raises(signals.Interrupted) as e:
         loop.train(config, run)
     assert e.value.status == 143
-    assert (run.latest_step(), run.about(step)['ended']) == (step, ended)
+    assert (run.checkpoints.latest_step(), run.checkpoints.details(step)['ended']) == (step, ended)
     monkeypatch.undo()
     loop.train(config, run)
     assert_same_bits(final_items(run, config), final_items(expected, config))
@@ -101,7 +101,7 @@ def test_interrupted_again_and_again(wholes, tmp_path, monkeypatch):
         interrupt(monkeypatch, method, at)
         with pytest.raises(signals.Interrupted):
             loop.train(config, run)
-        stops.append(run.latest_step())
+        stops.append(run.checkpoints.latest_step())
         monkeypatch.undo()
     assert stops == sorted(stops)
     assert len(set(stops)) >= 4
@@ -120,8 +120,8 @@ def test_killed_while_the_last_checkpoint_is_replaced(wholes, tmp_path, monkeypa
     with pytest.raises(signals.Interrupted):
         loop.train(config, run)
     monkeypatch.undo()
-    run.replace(9)  # and then the process is gone, with the only checkpoint
-    assert run.latest_step() is None
+    run.checkpoints.replace(9)  # and then the process is gone, with the only checkpoint
+    assert run.checkpoints.latest_step() is None
     loop.train(config, run)
     assert_same_bits(final_items(run, config), final_items(expected, config))
 
@@ -159,7 +159,7 @@ def test_the_exit_status_says_so(config, tmp_path, sent, status):
     assert 'stopping after this step' in errors
     assert errors.splitlines()[-1] == 'pneumojax: interrupted; the same command continues'
     last = [row for row in run.metrics() if row['split'] == 'train'][-1]
-    assert run.latest_step() == last['step']  # nothing that was reported is lost
+    assert run.checkpoints.latest_step() == last['step']  # nothing that was reported is lost
 
 
 def test_a_second_signal_ends_at_once():

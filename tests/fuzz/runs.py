@@ -170,7 +170,7 @@ class Checkpoint:
             'params': {'conv': {'kernel': kernel, 'bias': np.arange(8, dtype=np.float32)}},
             'batch_stats': {'mean': rng.normal(size=8).astype(np.float32)},
         }
-        with checkpoints.Saver(run, keep=1) as saver:
+        with checkpoints.Saver(run.checkpoints, keep=1) as saver:
             saver.save(5, self.items)
         root = self.whole / 'checkpoints'
         self.files = {
@@ -203,13 +203,13 @@ class Checkpoint:
             else:
                 path.write_bytes(content)
         run = Run(self.copy)
-        step = run.latest_step()
+        step = run.checkpoints.latest_step()
         if step is None:
             return 'no checkpoint seen'
         try:
-            run.epochs_done(step)
-            run.items(step)
-            loaded = run.load_variables(step, self.items, averaged=False)
+            run.checkpoints.epochs_done(step)
+            run.checkpoints.items(step)
+            loaded = run.checkpoints.load_variables(step, self.items, averaged=False)
         except UsageError as error:
             return refused(error)
         for (a, b), (c, d) in (

@@ -282,8 +282,8 @@ def test_convert(full, tmp_path):
         assert about['converted']['sha256'] == weight_files.sha256(path)
         assert about['converted']['num_classes'] == (1000 if kind == 'resnet34' else None)
         assert about['model']['channels'] == 3
-        assert Run(output).latest_step() == 0
-        assert Run(output).items(0) == {'params', 'batch_stats'}
+        assert Run(output).checkpoints.latest_step() == 0
+        assert Run(output).checkpoints.items(0) == {'params', 'batch_stats'}
         fresh = zeros(1)
         same(pretrained.initialize(fresh, str(output)), pretrained.initialize(fresh, str(path)))
     assert about['image_size'] == 512  # the configuration given, with the network's own shape

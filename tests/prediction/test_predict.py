@@ -34,7 +34,7 @@ def network(path):
     run = Run(path)
     config = run.config()
     model = build.make_model(config)
-    variables = run.load_variables(7, build.variable_shapes(config), averaged=False)
+    variables = run.checkpoints.load_variables(7, build.variable_shapes(config), averaged=False)
     return jax.jit(lambda x: jax.nn.sigmoid(model.apply(variables, x, train=False))), config
 
 

@@ -187,7 +187,7 @@ def run_saved(tmp_path_factory, states):
     run = Run(tmp_path_factory.mktemp('saved') / 'run')
     run.start(base.get_config())
     items = {'params': make_params(), 'batch_stats': {'odd': odd_values()}}
-    with run.checkpointer(keep=2) as checkpointer:
+    with run.checkpoints.writer(keep=2) as checkpointer:
         checkpointer.save_checkpointables_async(3, {**items, **states}, force=True)
     return run
 
@@ -213,13 +213,13 @@ def shapes_of(tree):
 
 def test_parameters_come_back_bit_for_bit(run_saved):
     wanted = {'params': make_params(), 'batch_stats': {'odd': odd_values()}}
-    assert_same_bits(run_saved.load(3, shapes_of(wanted)), wanted)
+    assert_same_bits(run_saved.checkpoints.load(3, shapes_of(wanted)), wanted)
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_optimizer_states_come_back_bit_for_bit(run_saved, states, name):
     shapes = jax.eval_shape(OPTIMIZERS[name].init, make_params())
-    got = run_saved.load(3, {name: shapes})[name]
+    got = run_saved.checkpoints.load(3, {name: shapes})[name]
     assert_same_bits(got, states[name])
     found, expected = averaging.find_average(got), averaging.find_average(states[name])
     assert (found is None) == (name not in ('mean', 'ema', 'accumulated'))
@@ -228,9 +228,9 @@ def test_optimizer_states_come_back_bit_for_bit(run_saved, states, name):
 
 
 def test_names_and_step(run_saved):
-    assert run_saved.latest_step() == 3
-    assert run_saved.items(3) == {'params', 'batch_stats', *OPTIMIZERS}
-    assert Run(run_saved.path / 'nothing').latest_step() is None
+    assert run_saved.checkpoints.latest_step() == 3
+    assert run_saved.checkpoints.items(3) == {'params', 'batch_stats', *OPTIMIZERS}
+    assert Run(run_saved.path / 'nothing').checkpoints.latest_step() is None
 
 
 def without_bias(params):
@@ -262,7 +262,7 @@ def test_a_network_that_differs_is_refused(run_saved, change, message):
     params = make_params()
     change(params)
     with pytest.raises(UsageError, match=message) as e:
-        run_saved.load(3, {'params': params})
+        run_saved.checkpoints.load(3, {'params': params})
     assert f"{run_saved.path}/checkpoints/3, item 'params'" in str(e.value)
     assert '\n' not in str(e.value)
 
@@ -270,12 +270,12 @@ def test_a_network_that_differs_is_refused(run_saved, change, message):
 def test_another_optimizer_is_refused(run_saved):
     shapes = jax.eval_shape(OPTIMIZERS['adam'].init, make_params())
     with pytest.raises(UsageError, match=r"item 'sgd'.*only in the model: 0/count, 0/mu"):
-        run_saved.load(3, {'sgd': shapes})
+        run_saved.checkpoints.load(3, {'sgd': shapes})
 
 
 def test_a_missing_item_is_named_with_those_there(run_saved):
     with pytest.raises(UsageError, match=r"checkpoints/3 has no 'average_params'.*'params'"):
-        run_saved.load_variables(3, {'params': {}, 'batch_stats': {}}, averaged=True)
+        run_saved.checkpoints.load_variables(3, {'params': {}, 'batch_stats': {}}, averaged=True)
 
 
 def test_variables_are_the_averaged_ones_when_asked(tmp_path):
@@ -285,22 +285,22 @@ def test_variables_are_the_averaged_ones_when_asked(tmp_path):
         'average_params': {'w': np.array([4.0, 5.0])},
         'average_batch_stats': {'m': np.array([6.0])},
     }  # fmt: skip
-    with run.checkpointer(keep=1) as checkpointer:
+    with run.checkpoints.writer(keep=1) as checkpointer:
         checkpointer.save_checkpointables_async(1, items, force=True)
-    last = run.load_variables(1, shapes, averaged=False)
+    last = run.checkpoints.load_variables(1, shapes, averaged=False)
     assert_same_bits(last, {name: items[name] for name in shapes})
-    average = run.load_variables(1, shapes, averaged=True)
+    average = run.checkpoints.load_variables(1, shapes, averaged=True)
     assert_same_bits(average, {name: items[f'average_{name}'] for name in shapes})
 
 
 def test_the_newest_steps_are_kept(tmp_path):
     run = Run(tmp_path)
-    with run.checkpointer(keep=2) as checkpointer:
+    with run.checkpoints.writer(keep=2) as checkpointer:
         for step in (9, 10, 11):
             item = {'params': {'w': np.full(2, step)}}
             checkpointer.save_checkpointables_async(step, item, force=True)
     assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == ['10', '11']
-    assert run.latest_step() == 11  # not '9', which is the last by name
+    assert run.checkpoints.latest_step() == 11  # not '9', which is the last by name
 
 
 def test_incomplete_checkpoints_are_not_seen(copy):
@@ -311,7 +311,7 @@ def test_incomplete_checkpoints_are_not_seen(copy):
     shutil.copytree(folder / '3', folder / '10')
     (folder / '10' / '_CHECKPOINT_METADATA').unlink()
     shutil.copytree(folder / '3', folder / 'best')
-    assert copy.latest_step() == 3
+    assert copy.checkpoints.latest_step() == 3
 
 
 DAMAGE = {
@@ -330,13 +330,14 @@ def test_a_damaged_checkpoint_is_one_line(copy, name, damage):
     for path in paths:
         DAMAGE[damage](path)
     with pytest.raises(UsageError, match=r"checkpoints/3, item 'params'.*(damaged|loaded)") as e:
-        copy.load(3, {'params': make_params()})
+        copy.checkpoints.load(3, {'params': make_params()})
     assert '\n' not in str(e.value)
 
 
 def test_a_checkpoint_that_is_gone_is_one_line(copy):
     shutil.rmtree(copy / 'checkpoints/3')
-    for read in (copy.items, lambda step: copy.load(step, {'params': make_params()})):
+    saved = copy.checkpoints
+    for read in (saved.items, lambda step: saved.load(step, {'params': make_params()})):
         with pytest.raises(UsageError, match=r'checkpoints/3 cannot be read'):
             read(3)
 
@@ -344,7 +345,7 @@ def test_a_checkpoint_that_is_gone_is_one_line(copy):
 PROGRAM = """
 import sys, numpy as np
 from pneumojax.runs.run import Run
-with Run(sys.argv[1]).checkpointer(keep=3) as checkpointer:
+with Run(sys.argv[1]).checkpoints.writer(keep=3) as checkpointer:
     for step in range(1, 1000):
         items = {'params': {str(i): np.full(500_000, step, np.float32) for i in range(8)}}
         checkpointer.save_checkpointables_async(step, items, force=True)
@@ -364,13 +365,13 @@ def test_a_process_killed_while_saving_leaves_whole_checkpoints(tmp_path):
             break
     process.send_signal(signal.SIGKILL)
     process.wait()
-    step = run.latest_step()
+    step = run.checkpoints.latest_step()
     assert step >= 2
     wanted = {'params': {str(i): np.full(500_000, step, np.float32) for i in range(8)}}
-    assert_same_bits(run.load(step, shapes_of(wanted)), wanted)
-    with run.checkpointer(keep=3) as checkpointer:  # goes on, and clears what was left
+    assert_same_bits(run.checkpoints.load(step, shapes_of(wanted)), wanted)
+    with run.checkpoints.writer(keep=3) as checkpointer:  # goes on, and clears what was left
         checkpointer.save_checkpointables_async(5000, {'params': {'w': np.ones(2)}}, force=True)
-    assert run.latest_step() == 5000
+    assert run.checkpoints.latest_step() == 5000
     assert all(p.name.isdecimal() for p in folder.iterdir())
 
 

@@ -98,9 +98,9 @@ def train(devices, config, run):
 def restores_on_any_number(state, run):
     """A checkpoint written on four devices comes back on one and on two, bit for bit."""
     items = {name: getattr(state, name) for name in ('params', 'batch_stats', 'opt_state')}
-    with checkpoints.Saver(run, keep=1) as saver:
+    with checkpoints.Saver(run.checkpoints, keep=1) as saver:
         saver.save(int(state.step), items)
-    restored = run.load(int(state.step), items)
+    restored = run.checkpoints.load(int(state.step), items)
     for count in (1, 2):
         devices = Devices(count)
         there = devices.first(devices.replicate(restored))

@@ -81,7 +81,7 @@ def wait_for(condition, programs):
 
 
 def final(run):
-    path = (run / 'checkpoints' / str(run.latest_step())).absolute()
+    path = run.checkpoints.path(run.checkpoints.latest_step())
     leaves = jax.tree_util.tree_leaves_with_path(ocp.load_checkpointables(path))
     return {jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in leaves}
 
@@ -99,11 +99,11 @@ def test_two_processes_train_what_one_does_and_outlive_a_death(tmp_path):
     for program in interrupted:
         status, said = program.end(timeout=120)
         assert status == 143, said
-    step = run.latest_step()
+    step = run.checkpoints.latest_step()
     assert step == run.metrics()[-1]['step'] < STEPS  # nothing that was reported is lost
 
     first, second = two(pair)
-    wait_for(lambda: run.latest_step() > step, (first, second))
+    wait_for(lambda: run.checkpoints.latest_step() > step, (first, second))
     second.process.send_signal(signal.SIGKILL)
     died = time.monotonic()
     status, said = first.end(timeout=60)  # within a minute, and not of itself
@@ -119,7 +119,7 @@ def test_two_processes_train_what_one_does_and_outlive_a_death(tmp_path):
     assert status == 0, said
 
     expected, found = final(one.run), final(again[0].run)
-    assert one.run.latest_step() == again[0].run.latest_step() == STEPS
+    assert one.run.checkpoints.latest_step() == again[0].run.checkpoints.latest_step() == STEPS
     assert list((one.run / 'profile').rglob('*.xplane.pb'))
     assert expected.keys() == found.keys()
     assert any('average_batch_stats' in key for key in found)

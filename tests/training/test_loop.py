@@ -27,10 +27,10 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 def final_items(run, config):
     """All items of the last checkpoint, strictly loaded."""
     shapes = build.variable_shapes(config)
-    step = run.latest_step()
+    step = run.checkpoints.latest_step()
     plan = loop.make_plan(config, dataset_lib.load(config))
     state = initialization.resume(run, config, optimizer.make_optimizer(config, plan))
-    average = run.load_variables(step, shapes, averaged=True)
+    average = run.checkpoints.load_variables(step, shapes, averaged=True)
     return step, {'last': state.variables, 'opt_state': state.opt_state, 'average': average}
 
 
@@ -48,7 +48,7 @@ def test_it_writes_what_the_contract_names(trained):
     step, _ = final_items(run, config)
     plan = loop.make_plan(config, dataset_lib.load(config))
     assert step == plan.total_steps
-    assert run.items(step) >= {
+    assert run.checkpoints.items(step) >= {
         'params', 'batch_stats', 'opt_state', 'average_params', 'average_batch_stats',
     }  # fmt: skip
     rows = run.metrics()
@@ -76,12 +76,12 @@ def test_the_average_is_the_mean_of_the_last_epochs_weights(config, tmp_path):
     shapes = build.variable_shapes(config)
     plan = loop.make_plan(config, dataset_lib.load(config))
     members = [
-        run.load_variables(int(step), shapes, averaged=False)['params']
+        run.checkpoints.load_variables(int(step), shapes, averaged=False)['params']
         for step in plan.epoch_ends[config.averaging.start :]
     ]
     assert len(members) == 2
     mean = jax.tree.map(lambda *w: np.mean(np.stack(w), axis=0), *members)
-    averaged = run.load_variables(plan.total_steps, shapes, averaged=True)
+    averaged = run.checkpoints.load_variables(plan.total_steps, shapes, averaged=True)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), averaged['params'], mean)
 
     # Its statistics are those of its own activations, not the last weights'.
@@ -91,7 +91,7 @@ def test_the_average_is_the_mean_of_the_last_epochs_weights(config, tmp_path):
     batch = {'image': np.stack([r[0] for r in rows]), 'mask': np.stack([r[1] for r in rows])}
     one = statistics(averaged['params'], averaged['batch_stats'], batch)
     own = averaged['batch_stats']['encoder']['bn1']['mean']
-    last = run.load_variables(plan.total_steps, shapes, averaged=False)['batch_stats']
+    last = run.checkpoints.load_variables(plan.total_steps, shapes, averaged=False)['batch_stats']
     expected = one['encoder']['bn1']['mean']
     assert np.abs(own - expected).max() < np.abs(last['encoder']['bn1']['mean'] - expected).max()
 
@@ -99,7 +99,7 @@ def test_the_average_is_the_mean_of_the_last_epochs_weights(config, tmp_path):
     config.averaging.bn_examples = -1
     borrowing = Run(tmp_path / 'borrowing')
     loop.train(config, borrowing)
-    borrowed = borrowing.load_variables(plan.total_steps, shapes, averaged=True)
+    borrowed = borrowing.checkpoints.load_variables(plan.total_steps, shapes, averaged=True)
     assert_same_bits(borrowed, {'params': averaged['params'], 'batch_stats': last})
 
 
@@ -129,14 +129,14 @@ def test_a_killed_run_ends_with_the_same_bits(trained, tmp_path):
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 240
-        while run.latest_step() is None and time.monotonic() < deadline:
+        while run.checkpoints.latest_step() is None and time.monotonic() < deadline:
             assert process.poll() is None, 'ended before its first checkpoint was seen'
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     finally:
         process.kill()
         process.wait()
-    killed_at = run.latest_step()
+    killed_at = run.checkpoints.latest_step()
     assert killed_at is not None
     loop.train(config, run)
     step, items = final_items(run, config)
@@ -161,7 +161,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(trained, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         loop.train(config, run)
     monkeypatch.undo()
-    assert 0 < run.latest_step() < 6
+    assert 0 < run.checkpoints.latest_step() < 6
     loop.train(config, run)
     assert_same_bits(final_items(run, config), final_items(whole, config))
     drop = ('seconds',)
@@ -175,10 +175,14 @@ def test_stage_2_starts_from_all_of_stage_1(trained, config):
     config.name, config.image_size, config.init_from = 'stage2', 48, str(stage1.path)
     start = initialization.variables(config, held_out=[])
     shapes = build.variable_shapes(config)
-    average = stage1.load_variables(stage1.latest_step(), shapes, averaged=True)
+    average = stage1.checkpoints.load_variables(
+        stage1.checkpoints.latest_step(), shapes, averaged=True
+    )
     assert_same_bits(start, average)
     config.init_weights = 'last'
-    last = stage1.load_variables(stage1.latest_step(), shapes, averaged=False)
+    last = stage1.checkpoints.load_variables(
+        stage1.checkpoints.latest_step(), shapes, averaged=False
+    )
     assert_same_bits(initialization.variables(config, held_out=[]), last)
 
 
@@ -192,9 +196,13 @@ def test_windows_and_frozen_statistics_from_the_first_stage_to_the_average(
     run = Run(tmp_path / 'second')
     loop.train(config, run)
     shapes = build.variable_shapes(config)
-    before = first.load_variables(first.latest_step(), shapes, averaged=True)
+    before = first.checkpoints.load_variables(
+        first.checkpoints.latest_step(), shapes, averaged=True
+    )
     for averaged in (False, True):
-        after = run.load_variables(run.latest_step(), shapes, averaged=averaged)
+        after = run.checkpoints.load_variables(
+            run.checkpoints.latest_step(), shapes, averaged=averaged
+        )
         assert_same_bits(after['batch_stats'], before['batch_stats'])
         moved = jax.tree.map(lambda a, b: (a != b).any(), after['params'], before['params'])
         assert all(jax.tree.leaves(moved))
@@ -209,7 +217,7 @@ def test_an_image_head_is_in_both_stages_or_in_none(trained, config, tmp_path):
     headed = Run(tmp_path / 'headed')
     headed.start(config)
     fresh = jax.device_get(build.initial_variables(config))
-    with headed.checkpointer(keep=1) as checkpointer:
+    with headed.checkpoints.writer(keep=1) as checkpointer:
         checkpointer.save_checkpointables(0, fresh)
     config.init_from = str(headed.path)
     assert_same_bits(initialization.variables(config, []), fresh)
@@ -242,7 +250,7 @@ def test_another_network_is_refused_with_both_key_lists(trained, config):
     with pytest.raises(UsageError) as e:
         initialization.variables(config, held_out=[])
     assert str(stage1.path) in str(e.value)
-    assert f'/{stage1.latest_step()}' in str(e.value)
+    assert f'/{stage1.checkpoints.latest_step()}' in str(e.value)
     assert 'only in the model: encoder/layer2_1/bn1/' in str(e.value)
     config.model.stage_sizes, config.model.width = (1, 1, 1, 1), 8
     with pytest.raises(
@@ -305,7 +313,7 @@ def test_freezing_and_accumulation_by_config(config, tmp_path):
     run = Run(tmp_path / 'frozen')
     loop.train(config, run)
     shapes = build.variable_shapes(config)
-    final = run.load_variables(run.latest_step(), shapes, averaged=False)
+    final = run.checkpoints.load_variables(run.checkpoints.latest_step(), shapes, averaged=False)
     fresh = jax.device_get(build.initial_variables(config))
     assert_same_bits(final['params']['encoder'], fresh['params']['encoder'])
     changed = jax.tree.map(
