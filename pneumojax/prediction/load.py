@@ -71,7 +71,10 @@ def load(run: str | os.PathLike, *, runtime: str = 'auto', precision: str = 'aut
       precision: as `--precision`.
 
     Returns:
-      A function from one grey image to float32 probabilities of the same size.
+      A function, `predict(image, aspect=1.0)`, that gives what `--mode=predict` computes: float32
+      [H, W] probabilities of uint8 or uint16 [H, W], such as `read_dicom` returns (larger is
+      brighter, uint16 over 0..65535). `aspect` is the height of a pixel over its width.
+      `predict.mask(probability)` gives the mask, by the thresholds that the evaluation chose.
 
     Raises:
       UsageError: the run is not trained or not evaluated, or the runtime is not available.
