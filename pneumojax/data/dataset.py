@@ -9,7 +9,7 @@ import numpy as np
 from pneumojax.data.cache import records
 from pneumojax.data.datasets import folder_dataset, siim, splits
 from pneumojax.data.datasets.example import Example
-from pneumojax.data.files.silence import quiet_libraries
+from pneumojax.data.files.silence import silence_libraries
 from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
 from pneumojax.system.progress import log
@@ -36,7 +36,7 @@ class Dataset(NamedTuple):
         }
 
 
-@quiet_libraries()
+@silence_libraries()
 def examples(config) -> tuple[Example, ...]:
     """The images that `config.data` names, none of them read.
 
@@ -56,7 +56,7 @@ def examples(config) -> tuple[Example, ...]:
     return _subset(found, data.num_examples, data.split_seed) if data.num_examples else found
 
 
-@quiet_libraries()
+@silence_libraries()
 def load(config, also: Sequence[int] = ()) -> Dataset:
     """Finds the images that `config.data` names, decodes them if need be, and splits them.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from pneumojax.data.dataset import Dataset
 from pneumojax.data.datasets import example as example_lib
-from pneumojax.data.files.silence import quiet_libraries
+from pneumojax.data.files.silence import silence_libraries
 from pneumojax.drawing import calibration, curves, overlay
 from pneumojax.evaluation import metrics, thresholds
 from pneumojax.runs.run import Run
@@ -70,7 +70,7 @@ def choose_cases(dice: np.ndarray, true_px: np.ndarray, probability: np.ndarray)
     return list(dict.fromkeys(int(i) for group in groups for i in group))
 
 
-@quiet_libraries()
+@silence_libraries()
 def write_contact_sheet(
     run: Run,
     dataset: Dataset,

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pneumojax import __version__
 from pneumojax.data import rle
 from pneumojax.data.files import headers, inputs
-from pneumojax.data.files.silence import quiet_libraries
+from pneumojax.data.files.silence import silence_libraries
 from pneumojax.drawing import heatmap, overlay
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import metrics, thresholds
@@ -88,7 +88,7 @@ def predict(runs: Sequence[Run], source: str, output: str, options: Options | No
         'seg': options.seg,
         'show_names': options.show_names,
     }
-    with quiet_libraries(), OutputFolder(output, statement) as folder:
+    with silence_libraries(), OutputFolder(output, statement) as folder:
         counts = _predict_files(ensemble, source, files, folder, options)
         _write_tables(folder, files, counts, ensemble, options)
     return _summarize(counts, folder)

@@ -41,28 +41,23 @@ class BoundedFile(io.BufferedReader):
 
     def __init__(self, path: str | os.PathLike):
         super().__init__(io.FileIO(path))
-        self._size = os.fstat(self.fileno()).st_size
+        self.size = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
         """At most what is left of the file."""
         if size is not None and size > 0:
-            size = min(size, max(self._size - self.tell(), 0))
+            size = min(size, max(self.size - self.tell(), 0))
         return super().read(size)
 
 
-def open_file(path: str | os.PathLike, limit: int) -> io.BytesIO | BoundedFile:
-    """Opens a file for such parsers, which ask for hundreds of pieces: a small file is in memory.
+def in_memory(file: BoundedFile) -> io.BytesIO | BoundedFile:
+    """The file at its start; a small one is copied to memory, where parsers read many small pieces.
 
     Raises:
-      TooLarge: it has more bytes than the limit.
       OSError: it cannot be read.
     """
-    size = os.stat(path).st_size
-    check_bytes(size, limit)
-    if size > _AT_ONCE:
-        return BoundedFile(path)
-    with open(path, 'rb') as file:
-        return io.BytesIO(file.read(size))
+    file.seek(0)
+    return file if file.size > _AT_ONCE else io.BytesIO(file.read())
 
 
 def read_text(path: pathlib.Path, limit: int = MAX_JSON_BYTES) -> str:

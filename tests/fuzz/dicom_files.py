@@ -9,6 +9,7 @@ import pydicom
 from pydicom import uid
 
 from pneumojax.data.files import dicom, inputs
+from pneumojax.system import limits
 from tests.fuzz import dicom_seeds, mutate
 from tests.fuzz.worker import Wrong, refused
 
@@ -113,7 +114,8 @@ class Dicom:
 
     def _reread(self, error):
         """pydicom fails on the whole file: it must be over tags that make no pixels."""
-        ours = dicom._open(self.path, MAX_PIXELS)
+        with limits.BoundedFile(self.path) as file:
+            ours = dicom._parse(file, MAX_PIXELS)
         try:
             stored_values(ours)
         except Exception as again:

@@ -33,7 +33,7 @@ from pneumojax.data import geometry
 from pneumojax.data.datasets import example as example_lib
 from pneumojax.data.datasets.example import Example
 from pneumojax.data.files import dicom
-from pneumojax.data.files.silence import quiet_libraries
+from pneumojax.data.files.silence import silence_libraries
 from pneumojax.errors import UsageError
 from pneumojax.system import locks, subprocesses
 from pneumojax.system.parallel import cores, ordered_map
@@ -193,7 +193,7 @@ def _answer_requests() -> None:
         paths, examples = json.loads(line)
         paths = {int(size): path for size, path in paths.items()}
         folder = pathlib.Path(next(iter(paths.values()))).parent
-        dicom.one_large = locks.LockFile(folder / 'turn.lock', wait=True)
+        dicom.large_image_lock = locks.LockFile(folder / 'turn.lock', wait=True)
         fitted = (_fit(_example(fields), tuple(paths)) for fields in examples)
         try:
             shapes = _shard(paths, fitted)
@@ -250,5 +250,5 @@ def _fit(example: Example, sizes: Sequence[int]) -> _Fitted:
 
 
 if __name__ == '__main__':
-    with quiet_libraries():
+    with silence_libraries():
         _answer_requests()

@@ -76,7 +76,7 @@ def draw(example: Example, shape: tuple[int, int]) -> np.ndarray:
 
 def _read(example: Example) -> np.ndarray:
     try:
-        if inputs.kind(example.path) == 'picture':
+        if inputs.file_type(example.path) == 'picture':
             return picture_files.read(example.path, max_pixels=dicom.MAX_PIXELS)
         # Masks are drawn, and counted, on the pixels as they are stored. Prediction, which has no
         # mask to keep in step, squares such pixels itself.

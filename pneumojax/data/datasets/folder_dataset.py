@@ -21,8 +21,9 @@ from pneumojax.data import rle
 from pneumojax.data.datasets import folder_table, mask_files, siim
 from pneumojax.data.datasets.example import Example
 from pneumojax.data.datasets.folder_table import Row
-from pneumojax.data.files import headers, inputs
+from pneumojax.data.files import dicom, headers, inputs
 from pneumojax.errors import UsageError
+from pneumojax.system import limits
 from pneumojax.system.parallel import cores, ordered_map
 from pneumojax.system.progress import log
 
@@ -166,15 +167,17 @@ def _list(root: str, masks: str) -> Files:
 
 def _look(path: str) -> Image | str:
     """An image; or 'segmentation'; or what else the file is, '' where nobody would ask."""
-    kind = inputs.kind(path)
-    if kind != 'dicom':
-        return Image(path, '', '') if kind else ''
+    file_type = inputs.file_type(path)
+    if file_type != 'dicom':
+        return Image(path, '', '') if file_type else ''
     # Foreign input: whatever pydicom raises means that the file is damaged.
     try:
-        header = headers.read(path)
+        with limits.BoundedFile(path) as file:
+            dicom.check(file)
+            header = headers.read(file)
         if mask_files.is_segmentation(header):
             return 'segmentation'
-        other = headers.other_kind(header)
+        other = headers.why_not_radiograph(header)
     except Exception as error:
         return f'damaged or unusual ({type(error).__name__})'
     uid, patient = headers.text(header, 'SOPInstanceUID'), headers.text(header, 'PatientID')

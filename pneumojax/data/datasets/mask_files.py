@@ -8,6 +8,7 @@ from pydicom import uid
 from pydicom.sr.coding import Code
 
 from pneumojax.data.files import dicom, headers, picture_files
+from pneumojax.system import limits
 
 PNEUMOTHORAX = Code('36118008', 'SCT', 'Pneumothorax')
 _HALF = 0.5  # of a fractional segmentation
@@ -19,7 +20,7 @@ class BadMask(ValueError):
 
 def is_segmentation(header: pydicom.Dataset) -> bool:
     """Whether a DICOM file is a Segmentation, by its header."""
-    return headers.kind(header) == uid.SegmentationStorage
+    return headers.sop_class(header) == uid.SegmentationStorage
 
 
 def read_png(path: str | os.PathLike) -> np.ndarray:
@@ -41,8 +42,9 @@ def sources(path: str | os.PathLike) -> set[str]:
       BadMask: the file cannot be read.
     """
     try:
-        dicom.check_file(path)
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        with limits.BoundedFile(path) as file:
+            dicom.check(file)
+            dataset = pydicom.dcmread(file, stop_before_pixels=True)
         referenced = {
             str(item.ReferencedSOPInstanceUID)
             for series in dataset.get('ReferencedSeriesSequence') or ()
@@ -80,11 +82,13 @@ def read_segmentation(path: str | os.PathLike, source: str) -> tuple[np.ndarray,
     import highdicom  # slow to import, and needed here only
 
     try:
-        dicom.check_file(path)
-        header = headers.read(path)
-        if int(header.Rows) * int(header.Columns) > dicom.MAX_PIXELS:
-            raise BadMask(f'claims more than {dicom.MAX_PIXELS} pixels')
-        segmentation = highdicom.seg.segread(path)
+        with limits.BoundedFile(path) as file:
+            dicom.check(file)
+            header = headers.read(file)
+            if int(header.Rows) * int(header.Columns) > dicom.MAX_PIXELS:
+                raise BadMask(f'claims more than {dicom.MAX_PIXELS} pixels')
+            file.seek(0)
+            segmentation = highdicom.seg.segread(file)
         numbers, sure = _segments(segmentation)
         pixels = segmentation.get_pixels_by_source_instance(
             [source],

@@ -1,10 +1,9 @@
-"""One DICOM file in, one grey image out, bright where the radiograph is meant to look bright.
+"""Reads one DICOM file as one grey image that is bright where a viewer shows it bright.
 
-What display values are made of the stored ones, and in which order, is told in `display`.
+`display` explains how stored values become display values.
 """
 
 import contextlib
-import io
 import math
 import os
 import threading
@@ -16,10 +15,10 @@ import pydicom
 from pydicom import uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import Decoder
 from pydicom.tag import Tag
 
 from pneumojax.data.files import codestreams, display, headers, jpeg12, sandbox, strict_jpeg
-from pneumojax.data.files.plain_dicom import Plain, take_apart
 from pneumojax.system import limits
 from pneumojax.system.limits import MAX_PIXELS
 
@@ -32,8 +31,9 @@ _OPTIONAL = (
     'RescaleSlope', 'RescaleIntercept', 'VOILUTSequence', 'VOILUTFunction', 'WindowCenter',
     'WindowWidth', *headers.SIZES,
 )  # fmt: skip
-_TAGS = [Tag(keyword) for keyword in (*_REQUIRED, *_OPTIONAL)]  # looked up once, not per file
-# Codecs under permissive licences first; pylibjpeg-libjpeg would do as well, but is GPLv3.
+# Only the tags that make the image are read, none of which identifies anyone.
+_TAGS = [Tag(keyword) for keyword in (*_REQUIRED, *_OPTIONAL)]
+# Codecs under permissive licences; pylibjpeg-libjpeg would also work, but is GPLv3.
 _TO_INSTALL = {
     uid.JPEG2000Lossless: 'pillow',
     uid.JPEG2000: 'pillow',
@@ -43,161 +43,142 @@ _TO_INSTALL = {
     uid.HTJ2KLosslessRPCL: 'pylibjpeg pylibjpeg-openjpeg',
     uid.HTJ2K: 'pylibjpeg pylibjpeg-openjpeg',
 }
-# The preferred of pydicom's plugins; GDCM's own JPEG code is old, and pydicom would take it first.
+# pydicom's plugins in our order of preference. GDCM, which pydicom would take first, is last
+# because its own JPEG code is old.
 _PLUGINS = ('pydicom', 'pyjpegls', 'pylibjpeg', 'pillow', 'gdcm')
-# Larger images are made one at a time: in between they take some ten times their pixels.
-_LARGE = 16_000_000
-one_large: contextlib.AbstractContextManager = threading.Lock()
-_DEFLATED = uid.DeflatedExplicitVRLittleEndian.encode()
+# Decoding takes about ten times the memory of the pixels, so large images take turns.
+_LARGE = 16_000_000  # pixels
+large_image_lock: contextlib.AbstractContextManager = threading.Lock()
 _EXPORT_AGAIN = 'export the image again as a single-frame grey DICOM file'
 
 
 class DicomError(ValueError):
-    """A file that gives no image; one line that names the file, the reason and what to do."""
+    """A file that gives no image; the message is one line with the reason and what to do."""
 
 
 class TooManyPixels(DicomError):
-    """It claims more pixels than are allowed."""
+    """The file claims more pixels than allowed."""
 
 
 def read(
     path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, square: bool = False
 ) -> np.ndarray:
-    """Reads a single-frame grey DICOM file in the sense of MONOCHROME2 (larger is brighter).
+    """Reads a single-frame grey DICOM file as MONOCHROME2 (larger values are brighter).
 
     Args:
-      path: a DICOM file, of any transfer syntax that an installed decoder reads. JPEG Baseline is
-        always decoded by OpenCV, so that every machine gets the same bits.
-      max_pixels: refuse files that claim more pixels than this, before any memory is taken.
+      path: a DICOM file in any transfer syntax for which a decoder is installed. JPEG Baseline is
+        always decoded by libjpeg-turbo, so every machine gets the same bits.
+      max_pixels: files that claim more pixels are refused before any memory is allocated.
       square: refuse images whose pixels are not square, see `headers.aspect`.
 
     Returns:
-      uint8 [H, W] for up to 8 bits stored wherever that loses nothing (8-bit images without a
-      window are unchanged), else uint16 [H, W] over the full range 0..65535.
+      uint8 [H, W] for up to 8 stored bits wherever that loses nothing (8-bit images without a
+      window are unchanged), otherwise uint16 [H, W] over the full range 0..65535.
 
     Raises:
-      DicomError: anything that keeps the file from being read.
+      DicomError: the file cannot be read; the message starts with its path.
     """
     try:
-        dataset = _open(path, max_pixels)
-        if isinstance(dataset, Plain):
-            with _turn(dataset.rows * dataset.columns):
-                return strict_jpeg.decode(dataset.frame)
-        if square:
-            _check_square(dataset)
-        with _turn(dataset.Rows * dataset.Columns):
-            return display.grey(_decode(dataset), dataset)
+        with limits.BoundedFile(path) as file:
+            check(file)
+            return decode(file, max_pixels=max_pixels, square=square)
     except DicomError as error:
         raise type(error)(f'{path}: {error}') from error.__cause__
-    except (codestreams.StreamError, display.DisplayError) as error:
-        raise DicomError(f'{path}: {error}') from None
-    # The file is foreign input: whatever the parsers below raise means that it is damaged.
-    # Their messages may quote the file, which names a patient, so only the type is passed on.
-    except Exception as error:
+    except FileNotFoundError as error:
+        raise DicomError(f'{path}: no such file; check the path') from error
+    except OSError as error:
         raise DicomError(
-            f'{path}: damaged or unusual DICOM file ({type(error).__name__}); {_EXPORT_AGAIN}'
+            f'{path}: cannot be read ({error.strerror}); expected a DICOM file'
         ) from error
 
 
-def _check_square(dataset) -> None:
+def check(file: limits.BoundedFile) -> None:
+    """Raises DicomError if reading the file would take too much memory.
+
+    pydicom inflates a deflated file as a whole, and a kilobyte of that can hold a gigabyte of
+    zeros. The file is left at its start.
+    """
     try:
-        aspect = headers.aspect(dataset)
-    except Exception:  # of many kinds; what cannot be read says nothing, as for prediction
-        return
-    if aspect != 1:
+        limits.check_bytes(file.size, limits.MAX_IMAGE_BYTES)
+        if _transfer_syntax(file) == uid.DeflatedExplicitVRLittleEndian:
+            unpacker, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+            while not unpacker.eof and (piece := unpacker.unconsumed_tail or file.read(1 << 16)):
+                total += len(unpacker.decompress(piece, 1 << 20))
+                limits.check_bytes(total, limits.MAX_IMAGE_BYTES, 'the inflated file')
+    except limits.TooLarge as error:
+        raise DicomError(f'{error}; {_EXPORT_AGAIN}') from None
+    except zlib.error:  # reading the whole file will report it
+        pass
+    file.seek(0)
+
+
+def decode(
+    file: limits.BoundedFile, *, max_pixels: int = MAX_PIXELS, square: bool = False
+) -> np.ndarray:
+    """Reads the image from an open file that has passed `check`.
+
+    Arguments and result are those of `read`; errors do not name the file.
+    """
+    try:
+        dataset = _parse(file, max_pixels)
+        if square:
+            _check_square(dataset)
+        large = dataset.Rows * dataset.Columns > _LARGE
+        with large_image_lock if large else contextlib.nullcontext():
+            return display.grey(_stored_values(dataset), dataset)
+    except (DicomError, OSError):
+        raise
+    except (codestreams.StreamError, display.DisplayError) as error:
+        raise DicomError(str(error)) from None
+    # Any other exception means that the file is damaged. Messages of the libraries may quote the
+    # file, which names a patient, so only the type is passed on.
+    except Exception as error:
         raise DicomError(
-            f'its pixels are not square (height over width {aspect:.3g}); resample the image and '
-            'its mask alike so that they are'
-        )
+            f'damaged or unusual DICOM file ({type(error).__name__}); {_EXPORT_AGAIN}'
+        ) from error
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Brings what `read` returns to 8 bits.
+    """Converts an image from `read` to 8 bits.
 
     Args:
-      image: uint8, returned as it is, or uint16 over 0..65535; any shape.
+      image: uint8, which is returned unchanged, or uint16 over 0..65535; any shape.
 
     Returns:
       uint8 of the same shape: the nearest integer to image / 257 (there are no ties).
 
     Raises:
-      ValueError: another type.
+      ValueError: the image has another type.
     """
     if image.dtype == np.uint8:
         return image
     if image.dtype != np.uint16:
         raise ValueError(f'expected uint8 or uint16 pixels, not {image.dtype}')
-    # In float32, but far from any tie: the same as (image + 128) // 257, ten times faster.
+    # Equal to (image + 128) // 257 and ten times faster; float32 suffices as there are no ties.
     flat = image.reshape(1, -1)
     return cv2.convertScaleAbs(flat, alpha=1 / 257).reshape(image.shape) if flat.size else flat
 
 
-def check_file(path: str | os.PathLike) -> None:
-    """Raises DicomError where reading a file would take too much, and OSError where there is none.
+def _parse(file: limits.BoundedFile, max_pixels: int) -> pydicom.Dataset:
+    """Reads the tags that make the image and checks that they describe one grey frame.
 
-    pydicom inflates a deflated file whole, and reads a thousand bytes into a gigabyte of zeros.
+    Raises:
+      DicomError: they do not.
+      Exception: whatever pydicom raises on a damaged file.
     """
     try:
-        limits.check_file(path, limits.MAX_IMAGE_BYTES)
-        with limits.BoundedFile(path) as file:
-            _check_inflated(file)
-    except limits.TooLarge as error:
-        raise DicomError(f'{error}; {_EXPORT_AGAIN}') from None
-
-
-def _check_inflated(file) -> None:
-    """Raises TooLarge for a deflated file that holds too much; leaves others at their start."""
-    # A syntax is spelt out in the file: looking for it there takes half the time of parsing.
-    if isinstance(file, io.BytesIO) and _DEFLATED not in file.getvalue():
-        return
-    if _syntax(file) == uid.DeflatedExplicitVRLittleEndian:
-        unpacker, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while not unpacker.eof and (piece := unpacker.unconsumed_tail or file.read(1 << 16)):
-            total += len(unpacker.decompress(piece, 1 << 20))
-            limits.check_bytes(total, limits.MAX_IMAGE_BYTES, 'the inflated file')
-    file.seek(0)
-
-
-def _syntax(file):
-    """As the file's meta information says; leaves the file behind that."""
-    try:
-        pydicom.filereader.read_preamble(file, False)
-        return pydicom.filereader._read_file_meta_info(file).get('TransferSyntaxUID')
-    except OSError:
-        raise
-    except Exception:  # reading it all will say so too
-        return None
-
-
-def _turn(pixels: int):
-    return one_large if pixels > _LARGE else contextlib.nullcontext()
-
-
-def _open(path: str | os.PathLike, max_pixels: int) -> Plain | pydicom.Dataset:
-    """Reads only the tags that make the image, none of which identifies anyone."""
-    try:
-        with limits.open_file(path, limits.MAX_IMAGE_BYTES) as file:
-            plain = take_apart(file.getvalue()) if isinstance(file, io.BytesIO) else None
-            if plain and plain.rows * plain.columns <= max_pixels and _has_8_bits(plain):
-                return plain
-            _check_inflated(file)
-            dataset = pydicom.dcmread(file, specific_tags=_TAGS)
-    except limits.TooLarge as error:
-        raise DicomError(f'{error}; {_EXPORT_AGAIN}') from None
-    except FileNotFoundError as error:
-        raise DicomError('no such file; check the path') from error
-    except OSError as error:
-        raise DicomError(f'cannot be read ({error.strerror}); expected a DICOM file') from error
+        content = limits.in_memory(file)
+        dataset = pydicom.dcmread(content, specific_tags=_TAGS)
     except pydicom.errors.InvalidDicomError as error:
         raise DicomError(
             'not a DICOM file (no "DICM" at byte 128); remove it, or export it as DICOM Part 10'
         ) from error
     if not dataset.get('PixelData'):
         raise DicomError(
-            f'no pixel data; the file is cut short or holds no image: copy it again or '
+            'no pixel data; the file is cut short or holds no image: copy it again or '
             f'{_EXPORT_AGAIN}'
         )
-    tags = {keyword: dataset.get(keyword) for keyword in _REQUIRED}  # each costs microseconds
+    tags = {keyword: dataset.get(keyword) for keyword in _REQUIRED}
     missing = [keyword for keyword, value in tags.items() if value is None]
     if missing:
         raise DicomError(f'the tags {", ".join(missing)} are missing; {_EXPORT_AGAIN}')
@@ -207,7 +188,7 @@ def _open(path: str | os.PathLike, max_pixels: int) -> Plain | pydicom.Dataset:
     numbers = ('Rows', 'Columns', 'SamplesPerPixel', 'BitsAllocated', 'BitsStored')
     odd = [keyword for keyword in numbers if not isinstance(tags[keyword], int)]
     if odd:
-        raise DicomError(f'the tags {", ".join(odd)} are no whole numbers; {_EXPORT_AGAIN}')
+        raise DicomError(f'the tags {", ".join(odd)} are not whole numbers; {_EXPORT_AGAIN}')
     rows, columns, samples, allocated, stored = (tags[keyword] for keyword in numbers)
     if samples != 1 or tags['PhotometricInterpretation'] not in ('MONOCHROME1', 'MONOCHROME2'):
         raise DicomError(
@@ -225,23 +206,41 @@ def _open(path: str | os.PathLike, max_pixels: int) -> Plain | pydicom.Dataset:
         raise DicomError(f'stores {stored} of {allocated} bits, expected 1 to 32; {_EXPORT_AGAIN}')
     if tags['PixelRepresentation'] not in (0, 1):
         raise DicomError(
-            'its pixels are neither signed nor unsigned (tag PixelRepresentation, 0 or 1); '
-            f'{_EXPORT_AGAIN}'
+            'its pixels are neither signed nor unsigned (the tag PixelRepresentation must be 0 or '
+            f'1); {_EXPORT_AGAIN}'
         )
     return dataset
 
 
-def _has_8_bits(plain: Plain) -> bool:
-    shape = plain.rows, plain.columns
-    return codestreams.check(plain.frame, uid.JPEGBaseline8Bit, *shape, 8) == 8
+def _transfer_syntax(file: limits.BoundedFile) -> str | None:
+    """The syntax named by the file's meta information, which is read past."""
+    try:
+        pydicom.filereader.read_preamble(file, False)
+        return pydicom.filereader._read_file_meta_info(file).get('TransferSyntaxUID')
+    except OSError:
+        raise
+    except Exception:  # reading the whole file will report it
+        return None
 
 
-def _decode(dataset: pydicom.Dataset) -> np.ndarray:
-    """Returns the stored values: an integer array [H, W]."""
+def _check_square(dataset: pydicom.Dataset) -> None:
+    try:
+        aspect = headers.aspect(dataset)
+    except Exception:  # an unreadable tag states nothing, as in prediction
+        return
+    if aspect != 1:
+        raise DicomError(
+            f'its pixels are not square (height over width {aspect:.3g}); resample the image and '
+            'its mask alike so that they are'
+        )
+
+
+def _stored_values(dataset: pydicom.Dataset) -> np.ndarray:
+    """Decodes the pixels: an integer array [H, W]."""
     rows, columns = dataset.Rows, dataset.Columns
     syntax = dataset.file_meta.get('TransferSyntaxUID')
     if syntax is None:
-        raise DicomError(f'does not say its transfer syntax; {_EXPORT_AGAIN}')
+        raise DicomError(f'does not state its transfer syntax; {_EXPORT_AGAIN}')
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
@@ -250,8 +249,8 @@ def _decode(dataset: pydicom.Dataset) -> np.ndarray:
         expected = math.ceil(rows * columns * dataset.BitsAllocated / 8)
         if len(dataset.PixelData) < expected:
             raise DicomError(
-                f'cut short: {len(dataset.PixelData)} of {expected} bytes of pixel data are '
-                'there; copy the file again'
+                f'cut short: {len(dataset.PixelData)} of {expected} bytes of pixel data; copy the '
+                'file again'
             )
         pixels = dataset.pixel_array
     else:
@@ -263,7 +262,7 @@ def _decode(dataset: pydicom.Dataset) -> np.ndarray:
     return pixels
 
 
-def _decode_frame(dataset, syntax, decoder) -> np.ndarray:
+def _decode_frame(dataset: pydicom.Dataset, syntax: uid.UID, decoder: Decoder) -> np.ndarray:
     rows, columns = dataset.Rows, dataset.Columns
     packages = _TO_INSTALL.get(syntax, 'python-gdcm')
     jpeg = syntax in codestreams.JPEG

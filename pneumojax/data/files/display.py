@@ -1,14 +1,14 @@
-"""From the values that a DICOM file stores to those that are meant to be seen.
+"""Converts the stored values of a DICOM file to display values.
 
 The order is the standard's (PS3.3 C.11, PS3.4 N.2): decode, modality LUT or rescale, VOI LUT or
 window, and only then the inversion of MONOCHROME1, which pydicom leaves to its caller. All steps
 after decoding act on single values, so they are computed once per value and looked up per pixel.
 
-What decides the output's range:
-- a window or VOI LUT: its output range becomes 0..65535, as the maker of the image meant it;
-- else, up to 8 bits stored: the range the bits can hold, so 8-bit radiographs stay as they are;
-- else: the smallest to the largest pixel, since detectors use an unknown part of their range.
-Pixels with the file's padding value are left out of that and become black.
+The input range that becomes 0..65535 is
+- with a window or VOI LUT, its output range, as the maker of the image intended;
+- otherwise, for up to 8 stored bits, the range of those bits, so 8-bit radiographs are unchanged;
+- otherwise the smallest to the largest pixel, as detectors use an unknown part of their range.
+Pixels with the file's padding value are ignored for this and become black.
 """
 
 import math
@@ -16,39 +16,29 @@ import math
 import cv2
 import numpy as np
 import pydicom
-from pydicom.tag import Tag
 
-# What changes values, besides the sense of MONOCHROME1.
-TAGS = {
-    Tag(keyword)
-    for keyword in (
-        'PixelPaddingValue', 'ModalityLUTSequence', 'RescaleSlope', 'RescaleIntercept',
-        'VOILUTSequence', 'WindowCenter', 'WindowWidth',
-    )
-}  # fmt: skip
-_TABLE_SPAN = 1 << 17  # beyond so many distinct values, compute per pixel instead
+_TABLE_SPAN = 1 << 17  # with more distinct values, compute per pixel instead
 
 
 class DisplayError(ValueError):
-    """The tags give no display values; the message says why and what to do."""
+    """The tags do not yield display values; the message says why and what to do."""
 
 
 def grey(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Stored values to display values, in the sense of MONOCHROME2 (larger is brighter).
+    """Converts stored values to display values in the sense of MONOCHROME2 (larger is brighter).
 
     Args:
       pixels: integers [H, W] as decoded.
-      dataset: the tags about them.
+      dataset: the tags that describe them.
 
     Returns:
-      uint8 [H, W] for up to 8 bits stored wherever that loses nothing, else uint16 [H, W].
+      uint8 [H, W] for up to 8 stored bits wherever that loses nothing, else uint16 [H, W].
 
     Raises:
-      DisplayError: a tag or table makes no sense; any other error means the same.
+      DisplayError: a tag or table makes no sense.
+      Exception: of any other type, with the same meaning.
     """
     bits = dataset.BitsStored
-    if _as_stored(pixels, dataset, bits):
-        return pixels
     lowest = -(1 << bits - 1) if dataset.PixelRepresentation else 0
     highest = lowest + (1 << bits) - 1
     padding = _padding(pixels, dataset)
@@ -57,11 +47,11 @@ def grey(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
         return np.zeros(pixels.shape, np.uint8 if bits <= 8 else np.uint16)
     possible = np.iinfo(pixels.dtype)
     if bits <= 8 and lowest <= possible.min and possible.max <= highest:
-        low, high = lowest, highest  # of every image with 8 of 8 bits: nothing to look for
+        low, high = lowest, highest  # 8 of 8 bits: no pixel can lie outside
     else:
         low, high = int(used.min()), int(used.max())
     if low < lowest or high > highest:
-        # Bits above those stored are not part of the pixel (PS3.5 8.1.1): often old overlays.
+        # Bits above the stored ones are not part of the pixel (PS3.5 8.1.1), often old overlays.
         pixels = (pixels.astype(np.int64) - lowest & (1 << bits) - 1) + lowest
         used = pixels if padding is None else pixels[~padding]
         low, high = int(used.min()), int(used.max())
@@ -85,26 +75,15 @@ def grey(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     return image
 
 
-def _as_stored(pixels: np.ndarray, dataset: pydicom.Dataset, bits: int) -> bool:
-    """Whether stored values are display values, as in most 8-bit files: nothing says otherwise."""
-    return (
-        bits == 8
-        and pixels.dtype == np.uint8
-        and pixels.flags.writeable
-        and dataset.PhotometricInterpretation == 'MONOCHROME2'
-        and dataset.keys().isdisjoint(TAGS)
-    )
-
-
 def _offsets(pixels: np.ndarray, low: int) -> np.ndarray:
-    """pixels - low as indices. Below `low` (only padding is) they wrap around: clip them."""
-    unsigned = np.dtype(pixels.dtype.str.replace('i', 'u'))  # in which no difference overflows
+    """pixels - low as indices. Pixels below `low`, which are padding, wrap around: clip them."""
+    unsigned = np.dtype(pixels.dtype.str.replace('i', 'u'))  # no difference overflows in it
     first = np.array(low % (1 << 8 * unsigned.itemsize), unsigned)
     return (pixels.view(unsigned) - first).astype(np.intp)
 
 
 def _padding(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:
-    """Where the pixels are padding (PS3.3 C.7.5.1.1.2), or None where none is."""
+    """Which pixels are padding (PS3.3 C.7.5.1.1.2), or None if none are."""
     first = dataset.get('PixelPaddingValue')
     if first is None:
         return None
@@ -115,7 +94,7 @@ def _padding(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:
 
 
 def _transform(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Modality, VOI and inversion for stored values: int64 of any shape to uint16, 0..65535."""
+    """Applies modality, VOI and inversion: int64 of any shape to uint16, 0..65535."""
     values = _modality(stored, dataset).astype(np.float64)
     if not np.isfinite(values).all():
         raise DisplayError('its rescale slope or intercept is absurd; export the image again')
@@ -124,7 +103,7 @@ def _transform(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     if dataset.get('VOILUTSequence'):
         shown, bits = _look_up(values, dataset.VOILUTSequence[0], dataset)
         unit = shown / ((1 << bits) - 1)
-    # Widths that the standard forbids occur; such a window says nothing.
+    # Files with widths that the standard forbids exist; such a window is ignored.
     elif center is not None and width is not None and width >= (function == 'LINEAR') and width > 0:
         unit = _window(values, center, width, function)
     else:
@@ -138,23 +117,23 @@ def _modality(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     if dataset.get('ModalityLUTSequence'):
         return _look_up(stored, dataset.ModalityLUTSequence[0], dataset)[0]
     slope, intercept = _first(dataset, 'RescaleSlope'), _first(dataset, 'RescaleIntercept')
-    with np.errstate(over='ignore'):  # the caller looks for infinity
+    with np.errstate(over='ignore'):  # the caller checks for infinity
         return stored * (1.0 if slope is None else slope) + (intercept or 0.0)
 
 
 def _look_up(
     values: np.ndarray, item: pydicom.Dataset, dataset: pydicom.Dataset
 ) -> tuple[np.ndarray, int]:
-    """Applies one item of a LUT sequence (PS3.3 C.11.1.1.1); its output and how many bits it has.
+    """Applies one item of a LUT sequence (PS3.3 C.11.1.1.1); returns its output and bit depth.
 
-    Not pydicom's functions, which wrap around in 8-bit tables of more than 256 entries.
+    pydicom's functions wrap around in 8-bit tables of more than 256 entries.
     """
     entries, first, bits = map(int, item.LUTDescriptor)
     entries = entries or 1 << 16  # 65,536 does not fit the tag
     data = item.LUTData
     if isinstance(data, bytes):
         little = dataset.file_meta.TransferSyntaxUID.is_little_endian
-        packed = len(data) < 2 * entries  # 8-bit entries may come two in a word
+        packed = len(data) < 2 * entries  # 8-bit entries may be stored two per word
         data = np.frombuffer(data, 'u1' if packed else '<u2' if little else '>u2')
     data = np.atleast_1d(data)[:entries]
     if len(data) < entries or not 1 <= bits <= 16:
@@ -166,7 +145,7 @@ def _look_up(
 
 
 def _window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
-    """A window's output as a share of its range; source: PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    """The output of a window as a fraction of its range; source: PS3.3 C.11.2.1.2, C.11.2.1.3."""
     if function == 'SIGMOID':
         # The same curve as 1 / (1 + exp(-4 (x - c) / w)), without its overflow.
         return 0.5 + 0.5 * np.tanh(2 * (values - center) / width)
@@ -174,7 +153,8 @@ def _window(values: np.ndarray, center: float, width: float, function: str) -> n
         center, width = center - 0.5, width - 1
     elif function != 'LINEAR_EXACT':
         raise DisplayError(
-            'its VOI LUT function is none of LINEAR, LINEAR_EXACT and SIGMOID; export it again'
+            'its VOI LUT function is none of LINEAR, LINEAR_EXACT and SIGMOID; export the image '
+            'again'
         )
     if width == 0:
         return (values > center).astype(np.float64)
@@ -182,7 +162,7 @@ def _window(values: np.ndarray, center: float, width: float, function: str) -> n
 
 
 def _first(dataset: pydicom.Dataset, keyword: str) -> float | None:
-    """The first of a tag's numbers (a file may offer several windows), None where there is none."""
+    """The first of a tag's numbers (a file may offer several windows); None without any."""
     value = dataset.get(keyword)
     if isinstance(value, pydicom.multival.MultiValue):
         value = value[0] if value else None

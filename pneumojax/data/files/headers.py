@@ -1,15 +1,14 @@
-"""What a DICOM header says beside the pixels: the kind of file, the size of a pixel, doubts."""
+"""What a DICOM header says about the image: what the file is, the pixel size, reasons for doubt."""
 
 import math
-import os
 
 import pydicom
 from pydicom import uid
 
 from pneumojax.system import limits
 
-# All that is ever looked at. The patient's tags go into DICOM SEG files (and, when asked for, the
-# name into the report), nowhere else.
+# The only tags that are read. Those of the patient are written to DICOM SEG files and, on request,
+# the name to the report; nowhere else.
 KEPT = (
     'SpecificCharacterSet', 'SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID',
     'SeriesInstanceUID', 'StudyDate', 'StudyTime', 'StudyID', 'AccessionNumber',
@@ -22,12 +21,12 @@ _CLASSES = (
     uid.ComputedRadiographyImageStorage,
     uid.DigitalXRayImageStorageForPresentation,
     uid.DigitalXRayImageStorageForProcessing,
-    uid.SecondaryCaptureImageStorage,  # SIIM's files are of this class, with modality CR
+    uid.SecondaryCaptureImageStorage,  # SIIM's files have this class and modality CR
     uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 )
 _MODALITIES = ('', 'CR', 'DX', 'DR', 'RG', 'SC', 'OT')
-# Texts that may be repeated to a reader; any other may be a name in the wrong place.
+# Values that may be shown to a reader; any other text could be a name in the wrong tag.
 _OTHER_MODALITIES = (
     'BI', 'BMD', 'CT', 'DOC', 'ECG', 'EPS', 'ES', 'GM', 'HD', 'IO', 'IVOCT', 'IVUS', 'KO', 'MG',
     'MR', 'NM', 'OCT', 'OP', 'OPT', 'PR', 'PT', 'PX', 'REG', 'RF', 'RTDOSE', 'RTIMAGE', 'RTPLAN',
@@ -40,46 +39,47 @@ _OTHER_PARTS = (
     'SKULL', 'SPINE', 'THIGH', 'THUMB', 'TOE', 'TSPINE', 'WHOLEBODY', 'WRIST',
 )  # fmt: skip
 _SPACINGS = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
-SIZES = (*_SPACINGS, 'PixelAspectRatio')  # what `aspect` looks at
+SIZES = (*_SPACINGS, 'PixelAspectRatio')  # the tags that `aspect` reads
 
 
-def read(path: str | os.PathLike) -> pydicom.Dataset:
-    """Reads the tags of `KEPT`, as far as they are sound.
+def read(file: limits.BoundedFile) -> pydicom.Dataset:
+    """Reads the tags in `KEPT` that are not damaged, and nothing beyond the header.
 
-    pydicom converts a value when it is first asked for, and may raise then: that is done here.
+    pydicom converts a value, and may raise, on first access; so each is accessed here.
+
+    Args:
+      file: a DICOM file at its start that has passed `dicom.check`.
 
     Raises:
       Exception: whatever pydicom raises on a damaged file.
     """
-    with limits.BoundedFile(path) as file:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT))
+    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT))
     for tag in list(header.keys()):
         try:
             _ = header[tag]
-        except Exception:  # of many kinds
+        except Exception:
             del header[tag]
     return header
 
 
-def kind(header: pydicom.Dataset) -> str:
-    """The SOP class; '' where the file does not say."""
+def sop_class(header: pydicom.Dataset) -> str:
+    """The SOP class UID; '' if the file does not state one."""
     return header.get('SOPClassUID') or header.file_meta.get('MediaStorageSOPClassUID') or ''
 
 
-def other_kind(header: pydicom.Dataset) -> str | None:
-    """What the file is, where it is no grey single-frame projection radiograph; else None."""
-    sop_class = kind(header)
-    if sop_class == uid.MediaStorageDirectoryStorage:
-        return 'a DICOMDIR, no image'
+def why_not_radiograph(header: pydicom.Dataset) -> str | None:
+    """What the file is instead of a grey single-frame projection radiograph; None if it is one."""
+    found = sop_class(header)
+    if found == uid.MediaStorageDirectoryStorage:
+        return 'a DICOMDIR, not an image'
     modality = text(header, 'Modality').upper()
-    if sop_class and sop_class not in _CLASSES:
-        # An unknown UID is the file's own text, and of no use to a reader.
-        name = uid.UID(sop_class).name
-        known = name if name != sop_class else 'of a class unknown here'
-        return f'no projection radiograph: {known}'
+    if found and found not in _CLASSES:
+        # An unknown UID is free text from the file and means nothing to a reader.
+        name = uid.UID(found).name
+        return f'not a projection radiograph: {name if name != found else "unknown SOP class"}'
     if modality not in _MODALITIES:
-        known = modality if modality in _OTHER_MODALITIES else 'unknown here'
-        return f'no projection radiograph: modality {known}'
+        known = modality if modality in _OTHER_MODALITIES else 'unknown'
+        return f'not a projection radiograph: modality {known}'
     frames = header.get('NumberOfFrames')
     if frames is not None and frames != '' and int(frames) > 1:
         return f'{int(frames)} frames, expected a single one'
@@ -90,10 +90,10 @@ def other_kind(header: pydicom.Dataset) -> str | None:
 
 
 def spacing(header: pydicom.Dataset) -> tuple[float, float] | None:
-    """Millimetres from row to row and from column to column; None where the file does not say.
+    """Millimetres between rows and between columns; None if the file does not state them.
 
-    PixelSpacing where there is one (it may be calibrated to the patient), else at the detector,
-    where things appear larger than they are.
+    PixelSpacing is preferred, as it may be calibrated to the patient. The other tags apply to the
+    detector, where anatomy appears magnified.
     """
     for keyword in _SPACINGS:
         pair = _pair(header, keyword)
@@ -103,30 +103,30 @@ def spacing(header: pydicom.Dataset) -> tuple[float, float] | None:
 
 
 def aspect(header: pydicom.Dataset) -> float:
-    """Height of a pixel over its width, 1 where the file does not say otherwise."""
+    """Height of a pixel over its width; 1 unless the file states another ratio."""
     pair = spacing(header) or _pair(header, 'PixelAspectRatio')
     ratio = 1.0 if pair is None else pair[0] / pair[1]
-    # Within one per cent is rounding of the spacings; beyond ten is no detector.
+    # A difference under 1 % comes from rounded spacings; no detector has a ratio above 10.
     return ratio if 0.1 <= ratio <= 10 and abs(ratio - 1) > 0.01 else 1.0
 
 
 def notes(header: pydicom.Dataset) -> tuple[str, ...]:
-    """What keeps the network from being trusted on this image, as far as the header tells."""
+    """Reasons in the header not to trust the network on this image."""
     found = []
     part = text(header, 'BodyPartExamined').upper()
     if part and not any(word in part for word in ('CHEST', 'THORAX', 'LUNG', 'RIB')):
         known = part if part in _OTHER_PARTS else 'other than the chest'
-        found.append(f'body part {known}: the network knows only chests')
+        found.append(f'body part {known}: the network was trained on chests only')
     view = text(header, 'ViewPosition').upper()
     if view in ('LL', 'RL', 'LLD', 'RLD', 'LATERAL', 'LAT'):
-        found.append(f'view {view}: the network knows only frontal views')
+        found.append(f'view {view}: the network was trained on frontal views only')
     if header.get('SOPClassUID') == uid.DigitalXRayImageStorageForProcessing:
         found.append('raw detector values, not meant for viewing')
     return tuple(found)
 
 
 def text(header: pydicom.Dataset, keyword: str) -> str:
-    """A tag as stripped text; '' where it is missing or empty."""
+    """A tag as stripped text; '' if it is missing or empty."""
     value = header.get(keyword)
     return '' if value is None else str(value).strip()
 

@@ -1,15 +1,16 @@
-"""Any file in: a radiograph out, or the reason why not. Files are known by content, not by name.
+"""Reads a radiograph from any file, or says why there is none. The content decides, not the name.
 
-What is no projection radiograph (DICOMDIR, reports, CT slices, colour, several frames, other files)
-is `Skipped`; what claims to be one and cannot be read is `Unreadable`.
+A file that is not a projection radiograph (DICOMDIR, report, CT slice, colour, several frames, any
+other file) is `Skipped`; one that should be, but cannot be read, is `Unreadable`.
 """
 
+import contextlib
 import hashlib
 import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,25 +18,29 @@ import pydicom
 
 from pneumojax.data.files import dicom, headers, picture_files
 from pneumojax.errors import UsageError
+from pneumojax.system import limits
+
+FileType = Literal['dicom', 'picture', '']
 
 NAMED_DICOM = ('.dcm', '.dicom', '.dic', '.ima')
 _SUFFIXES = (*NAMED_DICOM, '.png', '.jpg', '.jpeg')
-_LONGEST = 120  # bytes of a name: suffixes and the 255 of file systems are far
+_HEAD = 132  # bytes at the start that tell the type of a file
+_LONGEST = 120  # bytes of a name, which leaves room for suffixes within the usual limit of 255
 
 
 class Skipped(ValueError):
-    """Not a projection radiograph; the message says what it is, without the path."""
+    """Not a projection radiograph; the message says what the file is, without its path."""
 
 
 class Unreadable(ValueError):
-    """A damaged or unusual file; the message says why, without the path."""
+    """A damaged or unusual file; the message says why, without its path."""
 
 
 class Radiograph(NamedTuple):
-    """One image as it will be predicted and marked."""
+    """One image to predict on, and what the file says about it."""
 
     image: np.ndarray  # uint8 [H, W], MONOCHROME2 sense
-    spacing: tuple[float, float] | None  # millimetres from row to row and from column to column
+    spacing: tuple[float, float] | None  # millimetres between rows and between columns
     aspect: float  # height of a pixel over its width
     notes: tuple[str, ...]  # what a reader of the result should know
     header: pydicom.Dataset | None  # `headers.KEPT` of a DICOM file; None for PNG and JPEG
@@ -44,18 +49,18 @@ class Radiograph(NamedTuple):
 def find(
     source: str | os.PathLike, leave_out: str | os.PathLike | None = None, key: str = '--input'
 ) -> list[str]:
-    """Lists a file, or all files below a folder in an order that depends on their names alone.
+    """Lists a file, or all files below a folder in an order that depends only on their names.
 
     Args:
       source: file or folder; links to folders are followed, each folder is entered once.
-      leave_out: folder that is not entered (the output's).
-      key: what named the source, for errors.
+      leave_out: folder to leave out (the one for the output).
+      key: flag or config key that named the source, for errors.
 
     Returns:
-      Paths relative to the folder; of a single file its name.
+      Paths relative to the folder; for a single file its name.
 
     Raises:
-      UsageError: nothing there.
+      UsageError: there is no such file or folder, or it holds no files.
     """
     source = os.fspath(source)
     if not os.path.isdir(source):
@@ -65,7 +70,7 @@ def find(
     avoid = os.path.realpath(leave_out) if leave_out is not None else None
     found, seen = [], set()
 
-    def refuse(error):
+    def refuse(error: OSError) -> None:
         raise UsageError(f'{key}: {error.filename} cannot be listed: {error.strerror}')
 
     for folder, folders, names in os.walk(source, followlinks=True, onerror=refuse):
@@ -77,20 +82,20 @@ def find(
         folders.sort()
         found += [os.path.relpath(os.path.join(folder, name), source) for name in sorted(names)]
     if not found:
-        raise UsageError(f'{key}: the folder {source!r} holds no files; give one that does')
+        raise UsageError(f'{key}: the folder {source!r} holds no files')
     return found
 
 
 def image_ids(files: Iterable[str], known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Names for what is written about each file: its stem, made safe and unique.
+    """Names the outputs of each file: its stem, made safe and unique.
 
     Args:
-      files: paths; the stem drops a known suffix, so `1.2.840` keeps its last number.
-      known: names given earlier, which stay.
+      files: paths; only suffixes of images are dropped, so `1.2.840` keeps its last number.
+      known: names given earlier, which are kept.
 
     Returns:
-      {file: name}. Names hold letters, digits, `-`, `_` and `.`, do not start with a dot, and
-      differ even where upper and lower case are the same. A second `a.dcm` becomes `a-2`.
+      {file: name}. Names consist of letters, digits, `-`, `_` and `.`, do not start with a dot,
+      and differ even where case is ignored. A second `a.dcm` becomes `a-2`.
     """
     known = known or {}
     taken = {_folded(name) for name in known.values()}
@@ -109,46 +114,49 @@ def image_ids(files: Iterable[str], known: Mapping[str, str] | None = None) -> d
     return given
 
 
-def is_safe(name) -> bool:
-    """Whether a name is such as `image_ids` gives: a file of that name lies where it is put."""
+def is_safe(name: object) -> bool:
+    """Whether a name could come from `image_ids`, so that no path made of it leaves its folder."""
     return isinstance(name, str) and re.fullmatch(r'\w[\w.-]{0,199}', name) is not None
 
 
 def name_note(file: str, name: str) -> str | None:
-    """Why outputs of a file are not named as it is, where they are not."""
+    """Why the outputs of a file do not have its stem as their name; None if they do."""
     safe = _safe(stem(file))
     if name != safe:
-        return f'another input is named {safe} too'
-    return None if name == stem(file) else 'named without the characters that file names forbid'
+        return f'another input is also named {safe}'
+    return None if name == stem(file) else 'named without characters that file names forbid'
 
 
 def stem(file: str) -> str:
-    """The file's name without folders and without the suffix of an image."""
+    """The name of a file without its folders and without the suffix of an image."""
     name = os.path.basename(file)
     root, suffix = os.path.splitext(name)
     return root if suffix.lower() in _SUFFIXES and root else name
 
 
 def printable(text: str) -> str:
-    """The text with bytes that are no UTF-8 (possible in file names) written as escapes."""
+    """The text with bytes that are not UTF-8 (possible in file names) written as escapes."""
     return os.fsencode(text).decode('utf-8', 'backslashreplace')
 
 
 def read(path: str | os.PathLike, *, max_pixels: int = dicom.MAX_PIXELS) -> Radiograph:
-    """Reads one file of any kind.
+    """Reads one file of any kind. A DICOM file is opened once, and nothing is read from it later.
 
     Args:
       path: the file.
-      max_pixels: refuse images that claim more, before any memory is taken.
+      max_pixels: images that claim more pixels are refused before any memory is allocated.
 
     Raises:
-      Skipped: it is something else than a grey single-frame projection radiograph.
+      Skipped: it is not a grey single-frame projection radiograph.
       Unreadable: it should be one, but cannot be read.
     """
-    head = _head(path)
-    if head[128:132] == b'DICM':
-        return _read_dicom(path, max_pixels)
-    if head.startswith((picture_files.PNG, picture_files.JPEG)):
+    with _open(path) as file:
+        head = file.read(_HEAD)
+        file_type = _type(head)
+        if file_type == 'dicom':
+            file.seek(0)
+            return _read_dicom(file, max_pixels)
+    if file_type == 'picture':
         return _read_picture(path, max_pixels)
     if os.fspath(path).lower().endswith(NAMED_DICOM) or _bare_dicom(head):
         raise Unreadable(
@@ -159,74 +167,76 @@ def read(path: str | os.PathLike, *, max_pixels: int = dicom.MAX_PIXELS) -> Radi
     raise Skipped('not a DICOM, PNG or JPEG file' if head else 'an empty file')
 
 
-def kind(path: str | os.PathLike) -> Literal['dicom', 'picture', '']:
-    """What a file is by its first bytes; '' for anything else, and where it cannot be opened."""
+def file_type(path: str | os.PathLike) -> FileType:
+    """The type of a file by its first bytes; '' for any other, or if it cannot be opened."""
     try:
-        head = _head(path)
+        with _open(path) as file:
+            return _type(file.read(_HEAD))
     except (Skipped, Unreadable):
         return ''
+
+
+@contextlib.contextmanager
+def _open(path: str | os.PathLike) -> Iterator[limits.BoundedFile]:
+    try:
+        # Opening a named pipe would block forever.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise Skipped('not a regular file')
+        with limits.BoundedFile(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise Unreadable('a link to a file that does not exist') from None
+    except OSError as error:
+        raise Unreadable(f'cannot be read: {error.strerror}') from None
+
+
+def _type(head: bytes) -> FileType:
     if head[128:132] == b'DICM':
         return 'dicom'
     return 'picture' if head.startswith((picture_files.PNG, picture_files.JPEG)) else ''
 
 
-def _head(path) -> bytes:
+def _read_dicom(file: limits.BoundedFile, max_pixels: int) -> Radiograph:
     try:
-        # Opening a named pipe would wait for ever.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise Skipped('not a regular file')
-        with open(path, 'rb') as file:
-            return file.read(132)
-    except FileNotFoundError:
-        raise Unreadable('a link to a file that is not there') from None
-    except OSError as error:
-        raise Unreadable(f'cannot be opened: {error.strerror}') from None
-
-
-def _read_dicom(path, max_pixels) -> Radiograph:
-    try:
-        dicom.check_file(path)
-        header = headers.read(path)
-        other = headers.other_kind(header)
-        spacing, aspect, notes = (
-            headers.spacing(header),
-            headers.aspect(header),
-            headers.notes(header),
-        )
+        dicom.check(file)
+        header = headers.read(file)
+        reason = headers.why_not_radiograph(header)
+        spacing, aspect = headers.spacing(header), headers.aspect(header)
+        notes = headers.notes(header)
     except dicom.DicomError as error:
         raise Unreadable(str(error)) from None
-    # Foreign input: whatever pydicom raises means that the file is damaged. Its messages may quote
-    # the file, which names a patient, so only the type is passed on.
+    # Any exception of pydicom's means that the file is damaged. Its messages may quote the file,
+    # which names a patient, so only the type is passed on.
     except Exception as error:
         raise Unreadable(
             f'damaged or unusual DICOM header ({type(error).__name__}); export the image again'
         ) from error
-    if other:
-        raise Skipped(other)
-    if header.get('Rows') is None and not headers.kind(header):
-        raise Unreadable('names no kind of object and holds no image; copy the file again')
+    if reason:
+        raise Skipped(reason)
+    if header.get('Rows') is None and not headers.sop_class(header):
+        raise Unreadable('has no SOP class and no image; copy the file again')
     try:
-        image = dicom.to_uint8(dicom.read(path, max_pixels=max_pixels))
+        image = dicom.to_uint8(dicom.decode(file, max_pixels=max_pixels))
     except dicom.DicomError as error:
-        raise Unreadable(str(error).removeprefix(f'{path}: ')) from error
+        raise Unreadable(str(error)) from error
     except MemoryError:
-        raise Unreadable('needs more memory than there is; downsample the image first') from None
+        raise Unreadable('needs more memory than available; downsample the image first') from None
     return Radiograph(image, spacing, aspect, notes, header)
 
 
-def _read_picture(path, max_pixels) -> Radiograph:
+def _read_picture(path: str | os.PathLike, max_pixels: int) -> Radiograph:
     try:
         image = picture_files.read(path, max_pixels=max_pixels)
     except picture_files.Colour as error:
         raise Skipped(str(error)) from None
     except ValueError as error:
         raise Unreadable(str(error)) from None
-    notes = ('no DICOM file: no SEG, and no area in mm²',)
+    notes = ('not a DICOM file: no SEG, and no area in mm²',)
     return Radiograph(image, None, 1.0, notes, None)
 
 
 def _bare_dicom(head: bytes) -> bool:
-    """Whether the bytes look like a DICOM data set that lacks its file header."""
+    """Whether the bytes look like a DICOM data set without a file header."""
     return head[:2] in (b'\x02\0', b'\x08\0', b'\0\x08') and (
         head[4:6].isalpha() and head[4:6].isupper()
     )

@@ -9,7 +9,7 @@ import pydicom
 
 
 @contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """No warning about a foreign header reaches log or stream: headers name patients.
 
     Also a decorator. What is set is the process's, so threads started inside are quiet too.

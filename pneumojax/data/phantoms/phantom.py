@@ -25,7 +25,7 @@ from pydicom.uid import (
 from tqdm import tqdm
 
 from pneumojax.data import rle
-from pneumojax.data.phantoms.phantom_drawing import Phantom, draw
+from pneumojax.data.phantoms.drawing import Phantom, draw
 from pneumojax.errors import UsageError
 from pneumojax.system import atomic
 from pneumojax.system.parallel import cores

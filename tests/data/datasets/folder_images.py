@@ -7,6 +7,7 @@ from pneumojax.data.datasets import example as example_lib
 from pneumojax.data.files import headers
 from pneumojax.data.phantoms import phantom
 from pneumojax.prediction import seg
+from pneumojax.system import limits
 
 SHAPE = 40, 56  # not square
 
@@ -38,6 +39,7 @@ def write_seg(folder, example, kind='binary', value=0.7):
     path = folder / f'result-{example.image_id[-9:]}.dcm'
     result = mask if kind == 'binary' else mask.astype(np.float32) * np.float32(value)
     algorithm = seg.Algorithm('0', 'a run', {})
-    header = headers.read(example.path)
+    with limits.BoundedFile(example.path) as file:
+        header = headers.read(file)
     seg.write(path, header, result, kind=kind, algorithm=algorithm, key='x')
     return path

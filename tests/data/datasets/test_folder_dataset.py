@@ -14,6 +14,7 @@ from pneumojax.data.datasets import folder_dataset
 from pneumojax.data.files import headers
 from pneumojax.errors import UsageError
 from pneumojax.prediction import seg
+from pneumojax.system import limits
 from tests.data.datasets.folder_images import SHAPE, drawing, ids, table, write, write_seg
 
 # --- PNG ---------------------------------------------------------------------------------------
@@ -151,7 +152,8 @@ def test_one_patient_id_for_all_is_refused(films):
 
 def segments_of(example, labels):
     """A Segmentation with one square for each label, the n-th beginning at row and column n."""
-    header = headers.read(example.path)
+    with limits.BoundedFile(example.path) as file:
+        header = headers.read(file)
     source = seg.reference(header, example_lib.load(example)[0].shape)
     masks = np.zeros((1, source.Rows, source.Columns, len(labels)), np.uint8)
     descriptions = []

@@ -170,11 +170,13 @@ def test_a_length_beyond_the_end_takes_no_memory(tmp_path, monkeypatch):
     path.write_bytes(b'0123456789')
     for at_once in (0, 100):
         monkeypatch.setattr(limits, '_AT_ONCE', at_once)
-        with limits.open_file(path, 10) as file:
-            assert file.read(3) == b'012'
-            assert file.read(1 << 40) == b'3456789'
-        with pytest.raises(limits.TooLarge, match='has 10 bytes, more than the limit of 9'):
-            limits.open_file(path, 9)
+        with limits.BoundedFile(path) as file:
+            file.read(1)
+            content = limits.in_memory(file)
+            assert content.read(3) == b'012'
+            assert content.read(1 << 40) == b'3456789'
+    with pytest.raises(limits.TooLarge, match='has 10 bytes, more than the limit of 9'):
+        limits.check_file(path, 9)
 
 
 @pytest.mark.parametrize('suffix', ['.dcm', '.png', '.jpg'])

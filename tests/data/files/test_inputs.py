@@ -122,7 +122,7 @@ CT, SR = uid.CTImageStorage, uid.ComprehensiveSRStorage
         ({'SOPClassUID': CT, 'Modality': 'CT'}, 'CT Image Storage'),
         ({'SOPClassUID': SR, 'PixelData': None}, 'Comprehensive SR'),
         ({'SOPClassUID': uid.MediaStorageDirectoryStorage}, 'DICOMDIR'),
-        ({'SOPClassUID': '1.2.3.999'}, 'class unknown'),
+        ({'SOPClassUID': '1.2.3.999'}, 'unknown SOP class'),
         ({'SOPClassUID': uid.SecondaryCaptureImageStorage, 'Modality': 'MR'}, 'modality MR'),
         ({'NumberOfFrames': 3}, '3 frames'),
         ({'SamplesPerPixel': 3, 'PhotometricInterpretation': 'RGB'}, 'colour'),

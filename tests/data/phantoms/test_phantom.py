@@ -12,8 +12,7 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_modality_lut, apply_windowing
 
 from pneumojax.data.datasets import siim
-from pneumojax.data.phantoms import phantom, phantom_drawing
-from pneumojax.data.phantoms import phantom_shapes as shapes
+from pneumojax.data.phantoms import drawing, phantom, shapes
 from pneumojax.errors import UsageError
 
 SIZE, COUNT, SEED, SHARE = 48, 40, 3, 0.3
@@ -26,7 +25,7 @@ def rng(*seed: int) -> np.random.Generator:
 def anatomy(seed: tuple[int, ...], size: int) -> list[np.ndarray]:
     """The two cavities [size, size] of the phantom that this seed draws, filled by OpenCV."""
     source = rng(*seed)
-    pose, fields = phantom_drawing.pose(source), []
+    pose, fields = drawing.pose(source), []
     for lung in shapes.lungs(source):
         corners = (lung.outline @ pose[:, :2].T + pose[:, 2]) * size - 0.5
         field = np.zeros((size, size), np.uint8)
@@ -106,7 +105,7 @@ def test_drawn_masks_have_siims_quantiles(monkeypatch):
     def nothing(rng, film, pair, gap):
         return np.zeros(gap.shape, np.float32)
 
-    monkeypatch.setattr(phantom_drawing, 'attenuation', nothing)  # masks alone, for speed
+    monkeypatch.setattr(drawing, 'attenuation', nothing)  # masks alone, for speed
     areas = [phantom.draw(rng(2, i), 256, True).mask.sum() * 16 for i in range(200)]
     expected = np.array([2061, 9500, 32219])
     ratio = np.quantile(areas, (0.1, 0.5, 0.9)) / expected

@@ -1,7 +1,7 @@
 """The anatomy of a phantom: outlines and curves as points, in parts of the image's side.
 
 x runs to the image's right (the patient's left), y down; the midline is x = 0.5. Everything here is
-geometry: `phantom_drawing` says how bright it is.
+geometry: `drawing` says how bright it is.
 """
 
 from typing import NamedTuple

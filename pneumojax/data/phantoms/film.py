@@ -5,7 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from pneumojax.data.phantoms.phantom_shapes import Strokes
+from pneumojax.data.phantoms.shapes import Strokes
 
 FINE = 4  # bits of sub-pixel position handed to OpenCV
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from pneumojax.data.phantoms import phantom_shapes as shapes
-from pneumojax.data.phantoms.phantom_film import Film, clouds
-from pneumojax.data.phantoms.phantom_shapes import ellipse
+from pneumojax.data.phantoms import shapes
+from pneumojax.data.phantoms.film import Film, clouds
+from pneumojax.data.phantoms.shapes import ellipse
 
 SMALLEST = 256  # smaller pictures are drawn at a multiple of their size and averaged down
 
