@@ -19,8 +19,8 @@ from benchmarks.predict import available
 from benchmarks.report import Report
 from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import metrics, thresholds
-from pneumojax.evaluation.thresholds import Rule
+from pneumojax.evaluation import metrics
+from pneumojax.evaluation.rules import AUTHORS, Rule, apply
 from pneumojax.prediction.ensemble import Ensemble
 from pneumojax.prediction.streaming import Item, load
 from pneumojax.runs.run import Run
@@ -29,7 +29,7 @@ WAYS = (
     ('openvino', 'float32'), ('openvino', 'bfloat16'), ('openvino', 'mixed'),
     ('onnxruntime', 'float32'), ('jax', 'bfloat16'),
 )  # fmt: skip
-RULES = (Rule(0.5, 600, 0.5), thresholds.AUTHORS, Rule(0.7, 600, 0.3), Rule(0.5, 0, 0.5))
+RULES = (Rule(0.5, 600, 0.5), AUTHORS, Rule(0.7, 600, 0.3), Rule(0.5, 0, 0.5))
 
 
 def add_options(parser) -> None:
@@ -95,7 +95,7 @@ def _masks(ensemble, rules, loaded):
     found = []
     for ensemble.rule in rules:
         whole, again = ensemble.probability(loaded.squares, predicted, image.shape, aspect)
-        found.append((thresholds.apply(ensemble.rule, whole), again))
+        found.append((apply(ensemble.rule, whole), again))
     return found
 
 

@@ -1,30 +1,30 @@
-"""A k-fold training judged as one: every image by the network that did not see its patient.
+"""A k-fold training evaluated as one: every image by the network that did not see its patient.
 
-The rule for the images of fold k is chosen on the other folds' images, so the reported figure is
-never the one that was tuned. (The networks of the other folds did learn from fold k's images; a
-rule is three numbers, and what it could carry over is far below the width of the intervals.)
+The rule for the images of fold k is chosen on the other folds' images, so it is never scored on
+images it was tuned on. (The networks of the other folds did learn from fold k's images. A rule is
+three numbers, and what it could carry over is far below the width of the intervals.)
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import ml_collections
 import numpy as np
 
 from pneumojax.data import dataset as dataset_lib
-from pneumojax.data.dataset import Dataset
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import evaluate as evaluate_lib
 from pneumojax.evaluation import scores
-from pneumojax.evaluation.evaluate import held_out, judge, write_figures
+from pneumojax.evaluation.results import Evaluation
 from pneumojax.models import build
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
 
 
-def evaluate(config, run: Run) -> dict[str, Any]:
-    """Pools the folds of a k-fold training, evaluated one by one before, and writes its figures.
+def evaluate(config: ml_collections.ConfigDict, run: Run) -> dict[str, Any]:
+    """Pools the folds of a k-fold training, each evaluated before, and writes the results.
 
-    Writes the files that `evaluate.evaluate` writes, but scores.npz. Where there are stages, the
+    Writes the files that `evaluate.evaluate` writes, except scores.npz. Where there are stages, the
     last one counts, and the others stand beside it as variants.
 
     Args:
@@ -37,59 +37,56 @@ def evaluate(config, run: Run) -> dict[str, Any]:
     Raises:
       UsageError: a fold is not trained, or the folds are not of one data set and kind.
     """
-    stages = list(zip(*(_leaves(fold, path) for fold, path in _folds(config, run)), strict=True))
-    pools = [Pool(stage) for stage in stages]
+    folds = [list(layout.runs(fold, path)) for fold, path in layout.children(config, run.path)]
+    pools = [Pool(stage) for stage in zip(*folds, strict=True)]
     results = {}
     for pool in pools:
         for variant, scored in pool.scores.items():
             label = variant.label if len(pools) == 1 else f'{pool.config.name} {variant.label}'
-            judged = judge(config, scored, pool.patients, pool.fold)
-            results[variant._replace(label=label.removesuffix(' final'))] = judged
+            result = evaluate_lib.evaluate_variant(config, scored, pool.dataset, pool.folds)
+            results[variant._replace(label=label.removesuffix(' final'))] = result
     last, chosen = pools[-1], list(results)[-1]
-    return write_figures(
-        layout.last_stage(config), run, last.dataset, results,
+    return evaluate_lib.write(run, Evaluation(
+        layout.last_stage(config), last.dataset, results,
         lambda indices: last.predict(chosen, indices), last.history(),
-        step=max(last.steps),
-        folds=[{'run': str(r.path.relative_to(run.path)), 'step': s}
-               for r, s in zip(last.runs, last.steps, strict=True)],
-        thresholds='of each fold chosen on the other folds: never on images they are judged on',
-    )  # fmt: skip
+        step=max(fold.step for fold in last.trained),
+        about={
+            'folds': [{'run': str(fold.run.path.relative_to(run.path)), 'step': fold.step}
+                      for fold in last.trained],
+            'thresholds':
+                'of each fold chosen on the other folds: never on images they are judged on',
+        },
+    ))  # fmt: skip
 
 
 class Pool:
     """The same stage of every fold: all images, in the data set's order.
 
     Args:
-      leaves: (configuration, run) of each fold.
+      stages: (configuration, run) of each fold.
+
+    Raises:
+      UsageError: a fold is not trained, or the folds are not of one data set and kind.
     """
 
-    def __init__(self, leaves: Sequence[tuple[Any, Run]]):
-        self.configs, self.runs = zip(*leaves, strict=True)
-        self.config = self.configs[0]
-        found = [held_out(config, run) for config, run in leaves]
-        self.datasets, self.steps = zip(*found, strict=True)
-        rows = np.concatenate([dataset.validation for dataset in self.datasets])
-        ids = [[e.image_id for e in dataset.examples] for dataset in self.datasets]
+    def __init__(self, stages: Sequence[tuple[ml_collections.ConfigDict, Run]]):
+        self.trained = [scores.load_trained(config, run) for config, run in stages]
+        self.config, run, dataset, _ = self.trained[0]
+        held_out = [fold.dataset.validation for fold in self.trained]
+        rows = np.concatenate(held_out)
+        ids = [[e.image_id for e in fold.dataset.examples] for fold in self.trained]
         if any(other != ids[0] for other in ids) or sorted(rows) != list(range(len(ids[0]))):
             raise UsageError(
-                f'{self.runs[0].path} and the other folds do not hold out every image of one data '
-                'set once; train all folds with the same config.data'
+                f'{run.path} and the other folds do not hold out every image of one data set once; '
+                'train all folds with the same config.data'
             )
         order = np.argsort(rows)
-        folds = [np.full(len(d.validation), fold) for fold, d in enumerate(self.datasets)]
-        self.fold = np.concatenate(folds)[order]
-        first: Dataset = self.datasets[0]
-        self.dataset = first._replace(train=rows[:0], validation=rows[order])
-        self.patients = [example.patient_id for example in first.examples]
-        kept = [
-            scores.of_run(config, run, dataset, step, keep=True)
-            for config, run, dataset, step in zip(
-                self.configs, self.runs, self.datasets, self.steps, strict=True
-            )
-        ]
+        self.folds = np.repeat(np.arange(len(held_out)), [len(part) for part in held_out])[order]
+        self.dataset = dataset._replace(train=rows[:0], validation=rows[order])
+        kept = [scores.of_run(fold, keep=True) for fold in self.trained]
         if any(list(other) != list(kept[0]) for other in kept):
             raise UsageError(
-                f'{self.runs[0].path} and the other folds do not all have averaged weights; '
+                f'{run.path} and the other folds do not all have averaged weights; '
                 'finish their training first'
             )
         self.scores = {
@@ -103,11 +100,11 @@ class Pool:
         """Yields (index, probabilities at the original size), each by its own fold's network."""
         predictor = scores.Predictor(self.config, variant.flips)
         shapes, found = build.variable_shapes(self.config), {}
-        for fold, (run, step) in enumerate(zip(self.runs, self.steps, strict=True)):
-            mine = [i for i in indices if self.fold[i] == fold]
+        for number, (_, run, dataset, step) in enumerate(self.trained):
+            mine = [i for i in indices if self.folds[i] == number]
             if mine:
                 variables = run.checkpoints.load_variables(step, shapes, averaged=variant.averaged)
-                found |= dict(predictor(variables, self.datasets[fold], mine))
+                found |= dict(predictor(variables, dataset, mine))
         for index in indices:
             yield int(index), found[index]
 
@@ -115,7 +112,8 @@ class Pool:
         """Mean learning curves of the folds, as lines of metrics.jsonl."""
         mean = []
         for split in ('train', 'validation'):
-            curves = [[r for r in run.metrics() if r['split'] == split] for run in self.runs]
+            curves = [[r for r in fold.run.metrics() if r['split'] == split]
+                      for fold in self.trained]  # fmt: skip
             for rows in zip(*curves, strict=False):  # one fold may have a few steps more
                 row: dict[str, Any] = {'split': split}
                 for key in rows[0]:
@@ -126,42 +124,31 @@ class Pool:
         return mean
 
 
-def _folds(config, run: Run):
-    return layout.children(config, run.path)
+def check(config: ml_collections.ConfigDict) -> None:
+    """Fails before any fold is trained if the data set states its own split.
 
-
-def _leaves(config, path) -> list[tuple[Any, Run]]:
-    return list(layout.runs(config, path))
-
-
-def check(config) -> None:
-    """UsageError where a data set's own split leaves no folds: said before they are trained."""
-    parts = [layout.fold_config(config, fold) for fold in range(config.data.num_folds)]
-    first = dataset_lib.examples(parts[0])
-    if not any(example.side for example in first):
+    Raises:
+      UsageError: the folds would not hold out every image once.
+    """
+    count = config.data.num_folds
+    folds = [dataset_lib.examples(layout.fold_config(config, fold)) for fold in range(count)]
+    if not any(example.side for example in folds[0]):
         return
-    held_out = [
-        example.image_id
-        for part in parts
-        for example in dataset_lib.examples(part)
-        if example.side == 'validation'
-    ]
-    if sorted(held_out) != sorted(example.image_id for example in first):
+    held_out = [e.image_id for fold in folds for e in fold if e.side == 'validation']
+    if sorted(held_out) != sorted(example.image_id for example in folds[0]):
         raise UsageError(
-            f'config.data.table states one split, so the {len(parts)} folds would not hold out '
-            'every image once; give it a column fold instead of split, or train it without :folds'
+            f'config.data.table states one split, so the {count} folds would not hold out every '
+            'image once; give it a column fold instead of split, or train without :folds'
         )
 
 
-def evaluate_one(config, run: Run) -> None:
+def evaluate_one(config: ml_collections.ConfigDict, run: Run) -> None:
     """Evaluates one fold, unless that was done at its newest checkpoint with the same settings."""
     done = (run / 'evaluation.json').is_file() and (run / 'thresholds.json').is_file()
     step = run.checkpoints.latest_step()
     if done and step is not None:
         same_step = run.read_json('evaluation.json').get('step') == step
         same_rule = run.read_json('thresholds.json').get('kind') == config.evaluation.rule
-        if same_step and same_rule:
-            dataset, step = held_out(config, run)
-            if scores.are_kept(config, run, dataset, step):
-                return
+        if same_step and same_rule and scores.are_kept(scores.load_trained(config, run)):
+            return
     evaluate_lib.evaluate(config, run, keep=True)

@@ -3,30 +3,31 @@
 The headings follow Mitchell et al., Model Cards for Model Reporting (2019).
 """
 
-import os
 import pathlib
+from typing import Any
+
+import ml_collections
 
 from pneumojax.config import ALL_FOLDS
 from pneumojax.errors import UsageError
-from pneumojax.evaluation.wording import FIGURES, LIMITS, dropped
+from pneumojax.evaluation.wording import LIMITS, METRIC_NAMES, rule_sentence
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
 
 
-def write(run: Run, path: str | os.PathLike | None = None) -> pathlib.Path:
+def write(run: Run) -> pathlib.Path:
     """Writes the card of an evaluated run.
 
     Args:
       run: with config.json, split.json, thresholds.json and evaluation.json.
-      path: of the Markdown file; `model_card.md` in the run by default.
 
     Returns:
-      The path.
+      The path of model_card.md.
 
     Raises:
       UsageError: the run was not evaluated.
     """
-    path = pathlib.Path(path or run / 'model_card.md')
+    path = run / 'model_card.md'
     try:
         path.write_text(make(run), encoding='utf-8')
     except OSError as error:
@@ -37,8 +38,7 @@ def write(run: Run, path: str | os.PathLike | None = None) -> pathlib.Path:
 def make(run: Run) -> str:
     """The card as Markdown text."""
     config = layout.last_stage(run.config())
-    evaluation = run.read_json('evaluation.json')
-    rule = run.read_json('thresholds.json')
+    evaluation, rule = run.read_json('evaluation.json'), run.read_json('thresholds.json')
     return f"""# Model card: {config.name}
 
 Written by `pneumojax.evaluation.model_card` from the files of the run, at step {rule['step']}.
@@ -49,51 +49,54 @@ Written by `pneumojax.evaluation.model_card` from the files of the run, at step 
 
 ## Intended use
 
-Research on the segmentation of pneumothorax in frontal chest radiographs, and teaching. In: one
-grey radiograph (DICOM, PNG or JPEG). Out: a probability for each pixel, a mask, and a score for the
-image. The mask follows this rule: an image is left empty when fewer than {rule['area']} pixels (at
-1024 x 1024, scaled to its size) reach {rule['top']:g}; else every pixel that reaches
-{rule['bottom']:g} is marked{dropped(rule)}.
+Research on the segmentation of pneumothorax in frontal chest radiographs, and teaching.
+
+- Input: one grey radiograph (DICOM, PNG or JPEG)
+- Output: a probability for each pixel, a mask, and a score for the image
+- Rule for masks: {rule_sentence(rule)}
 
 Out of scope: any clinical use.
 
 ## Data
 
-{_data(config, _images(config, run, evaluation))}
+{_data(config, run, evaluation)}
 
-## Figures
+## Results
 
 On {evaluation['n']} held-out images, {evaluation['n_positive']} of them with pneumothorax, of
-patients that were not trained on. Thresholds: {evaluation.get('thresholds', 'not stated')}.
-Intervals are 95 % bootstrap intervals over patients.
+patients not trained on. Thresholds: {evaluation.get('thresholds', 'not stated')}. Intervals are
+95 % bootstrap intervals over patients.
 
-| figure | value | 95 % interval |
+| metric | value | 95 % interval |
 |---|---|---|
-{_figures(evaluation)}
+{_results(evaluation)}
 
-Marking nothing at all scores the second line: read the first one against it.
+Marking nothing at all scores the second line. Compare the first line with it.
 
 ## Limits
 
 {chr(10).join(f'- {limit}' for limit in LIMITS)}
-- The figures hold for images like those held out: the same source, and masks by the same readers.
-- Subgroups (age, sex, view, device, drains in place) were not measured apart.
+- The results hold for images like those held out: from the same source, with masks by the same
+  readers.
+- Subgroups (age, sex, view, device, drains in place) were not measured separately.
 """
 
 
-def _model(config, rule):
+def _model(config: ml_collections.ConfigDict, rule: dict[str, Any]) -> str:
     model = config.model
     plain = model.width == 64 and tuple(model.stage_sizes) == (3, 4, 6, 3)
-    start = 'an earlier stage at a lower resolution' if config.init_from else (
-        f'pretrained weights ({pathlib.PurePath(model.pretrained).name})'
-        if model.pretrained else 'random weights'
-    )  # fmt: skip
+    narrowed = f', narrowed: width {model.width}, blocks {tuple(model.stage_sizes)}'
+    if config.init_from:
+        start = 'an earlier stage at a lower resolution'
+    elif model.pretrained:
+        start = f'pretrained weights ({pathlib.PurePath(model.pretrained).name})'
+    else:
+        start = 'random weights'
     flips = ' and '.join(rule['flips'])
     lines = [
-        'U-Net with a ResNet34 encoder'
-        + ('' if plain else f', narrowed: width {model.width}, blocks {tuple(model.stage_sizes)}'),
+        'U-Net with a ResNet34 encoder' + ('' if plain else narrowed),
         f'Input: {config.image_size} x {config.image_size} px, {model.channels} channel(s); images '
-        'are fitted without distortion and masks mapped back to the original size',
+        'are resized without distortion and masks mapped back to the original size',
         f'Trained for {config.num_epochs} epochs from {start}, batch {config.batch_size}, '
         f'{config.optimizer.name}, {config.loss.bce:g} cross-entropy + {config.loss.dice:g} Dice',
         f'Weights: {"averaged (SWA)" if rule["weights"] == "average" else "last"}',
@@ -102,37 +105,35 @@ def _model(config, rule):
     return '\n'.join(f'- {line}' for line in lines)
 
 
-def _images(config, run, evaluation):
+def _data(config: ml_collections.ConfigDict, run: Run, evaluation: dict[str, Any]) -> str:
+    folds = config.data.num_folds
     if config.data.fold == ALL_FOLDS:
-        return (
-            f'{evaluation["n"]} images in {config.data.num_folds} folds, no patient in two of '
-            'them; each image was predicted by the network that was trained on the other folds'
+        images = (
+            f'{evaluation["n"]} images in {folds} folds, no patient in two of them; each image was '
+            'predicted by the network that was trained on the other folds'
         )
-    split = run.read_json('split.json')
-    return (
-        f'{len(split["train"])} images trained on, {len(split["validation"])} held out (fold '
-        f'{config.data.fold} of {config.data.num_folds}, or what its table states; no patient is '
-        'on both sides)'
-    )
-
-
-def _data(config, images):
+    else:
+        split = run.read_json('split.json')
+        images = (
+            f'{len(split["train"])} images trained on, {len(split["validation"])} held out (fold '
+            f'{config.data.fold} of {folds}, or as its table states; no patient is on both sides)'
+        )
     if config.data.phantoms.num_images:
         return (
-            f'**Drawn phantoms, no radiographs**: {images}. The figures say that the '
-            'program works; they say nothing about real radiographs.'
+            f'**Drawn phantoms, no radiographs**: {images}. The results show that the program '
+            'works; they say nothing about real radiographs.'
         )
     return f'A folder of radiographs and masks: {images}.'
 
 
-def _figures(evaluation):
+def _results(evaluation: dict[str, Any]) -> str:
     lines = []
-    for key, label in FIGURES.items():
-        figure = evaluation.get(key) or {}
-        if figure.get('value') is None:
+    for key, label in METRIC_NAMES.items():
+        metric = evaluation.get(key) or {}
+        if metric.get('value') is None:
             lines.append(f'| {label} | not defined | |')
         else:
-            low, high = figure.get('low'), figure.get('high')
+            low, high = metric.get('low'), metric.get('high')
             interval = '' if low is None else f'{low:.3f} to {high:.3f}'
-            lines.append(f'| {label} | {figure["value"]:.3f} | {interval} |')
+            lines.append(f'| {label} | {metric["value"]:.3f} | {interval} |')
     return '\n'.join(lines)

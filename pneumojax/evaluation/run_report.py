@@ -1,27 +1,28 @@
-"""report.html of an evaluated run: figures, pictures and limits on one page."""
+"""report.html of an evaluated run: metrics, pictures and limits on one page."""
 
 import base64
 import pathlib
 from html import escape
+from typing import Any
 
 from pneumojax.drawing.report_page import STYLE
-from pneumojax.evaluation.wording import FIGURES, LIMITS, dropped, interval
+from pneumojax.evaluation.wording import LIMITS, METRIC_NAMES, rule_sentence, value_and_interval
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
 
 _PICTURES = (
     ('curves.png', 'Learning, thresholds, ROC, Dice by size'),
     ('calibration.png', 'Calibration'),
-    ('contact_sheet.png', 'Best, middling and worst cases, and the most suspicious negatives'),
+    ('contact_sheet.png', 'Best, middle and worst cases, and the most suspicious negatives'),
 )
 
 
 def write(run: Run) -> pathlib.Path:
-    """Writes the page from what the run holds; missing pictures are left out.
+    """Writes the page from the files of a run; missing pictures are left out.
 
     Args:
-      run: evaluated; where `config.init_from` is another run on this disk, that stage's learning
-        curves are shown too.
+      run: an evaluated run. Where `config.init_from` is another run on this disk, that stage's
+        learning curves are shown too.
 
     Returns:
       The path of report.html.
@@ -38,7 +39,7 @@ def write(run: Run) -> pathlib.Path:
     variants = evaluation.get('variants', {})
     warning = '<b>Not for diagnosis.</b> Research software; read the limits below.'
     if config.data.phantoms.num_images:
-        warning += ' <b>Trained on drawn phantoms: says nothing about real radiographs.</b>'
+        warning += ' <b>Trained on drawn phantoms: this says nothing about real radiographs.</b>'
     run.write_text('report.html', f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
@@ -53,29 +54,29 @@ td {{ font-variant-numeric: tabular-nums; }} .picture {{ max-width: 100%; backgr
 <p class="sub">{evaluation['n']} held-out images, {evaluation['n_positive']} with pneumothorax
 &middot; {config.image_size} px &middot; step {evaluation['step']}</p>
 <p class="warning">{warning}</p>
-<h2>Figures, with 95 % intervals</h2><table>{_table(evaluation, variants)}</table>
-<p class="note">Thresholds: {escape(str(evaluation.get('thresholds', '')))}. In use: at least
-{rule['area']} px (at 1024 x 1024) reach {rule['top']:g}, then all that reach
-{rule['bottom']:g}{dropped(rule)}.
+<h2>Results, with 95 % intervals</h2><table>{_table(evaluation, variants)}</table>
+<p class="note">Thresholds: {escape(str(evaluation.get('thresholds', '')))}. Rule in use:
+{escape(rule_sentence(rule))}
 </p>{pictures}
 <h2>Limits</h2><ul>{''.join(f'<li>{escape(limit)}</li>' for limit in LIMITS)}</ul>
-<p class="note">More in model_card.md, per_image.csv, evaluation.json and thresholds.json beside
-this page.</p></body></html>
+<p class="note">For more, see model_card.md, per_image.csv, evaluation.json and thresholds.json
+beside this page.</p></body></html>
 """)  # fmt: skip
     return run / 'report.html'
 
 
-def _table(evaluation, variants):
+def _table(evaluation: dict[str, Any], variants: dict[str, Any]) -> str:
     others = list(variants)[:-1]  # the last one is the run's own figure
     head = ''.join(f'<th>{escape(label)}</th>' for label in others)
     lines = [f'<tr><th></th>{head}<th>this run</th></tr>'] if others else []
-    for key, label in FIGURES.items():
-        cells = ''.join(f'<td>{interval(variants[name][key])}</td>' for name in others)
-        lines.append(f'<tr><th>{label}</th>{cells}<td>{interval(evaluation[key])}</td></tr>')
+    for key, label in METRIC_NAMES.items():
+        shown = [variants[name][key] for name in others] + [evaluation[key]]
+        cells = ''.join(f'<td>{value_and_interval(metric)}</td>' for metric in shown)
+        lines.append(f'<tr><th>{label}</th>{cells}</tr>')
     return ''.join(lines)
 
 
-def _picture(path, title):
+def _picture(path: pathlib.Path, title: str) -> str:
     if not path.is_file():
         return ''
     data = base64.b64encode(path.read_bytes()).decode()

@@ -1,18 +1,22 @@
 """What evaluation keeps of each image's probabilities, in memory and in a run's scores.npz.
 
-Rules are searched and folds are put together from this alone: nothing is predicted twice.
+Rules are searched and folds are pooled from this alone: nothing is predicted twice.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import ml_collections
 import numpy as np
 from tqdm import tqdm
 
+from pneumojax.data import dataset as dataset_lib
 from pneumojax.data import geometry, pipeline, rle
 from pneumojax.data.dataset import Dataset
-from pneumojax.evaluation import metrics, thresholds
+from pneumojax.errors import UsageError
+from pneumojax.evaluation import counts, metrics, rules
 from pneumojax.models import build, tta
 from pneumojax.runs.run import Run
 from pneumojax.system.devices import Devices
@@ -21,28 +25,54 @@ from pneumojax.system.progress import log
 FILE = 'scores.npz'
 
 
-class Scores(NamedTuple):
-    """N images, in the order of `Dataset.validation`."""
+class TrainedRun(NamedTuple):
+    """A trained run, and the data that it was split over."""
 
-    histograms: np.ndarray  # int32 [N, 2, BINS], see thresholds.pixel_histogram
-    pixels: np.ndarray  # int64 [N], height times width of the original
-    probability: np.ndarray  # float64 [N], of the image, see metrics.image_probability
-    regions: np.ndarray | None = None  # int32 [N, B, R, 2], see rules.region_table; if wanted
+    config: ml_collections.ConfigDict  # `evaluation` and `tta` may differ from what it trained with
+    run: Run
+    dataset: Dataset
+    step: int  # of its newest checkpoint
 
-    @property
-    def true_px(self) -> np.ndarray:
-        """int64 [N]: pixels of the official mask."""
-        return self.histograms[:, 1].sum(axis=1)
 
-    def take(self, rows) -> 'Scores':
-        """Chosen images, in the order of `rows` (indices)."""
-        return Scores._make(None if column is None else column[rows] for column in self)
+def load_trained(config: ml_collections.ConfigDict, run: Run) -> TrainedRun:
+    """Finds a run's newest checkpoint and loads its data set.
+
+    Raises:
+      UsageError: nothing is trained yet, or the data set is not the one trained on.
+    """
+    step = run.checkpoints.latest_step()
+    if step is None:
+        raise UsageError(
+            f'{run.path} has no checkpoint to evaluate; train it first: '
+            f'python -m pneumojax.main --config=... --workdir={run.path}'
+        )
+    dataset = dataset_lib.load(config)
+    if run.read_json('split.json') != dataset.split_ids():
+        raise UsageError(
+            f'{run.path} was trained on another split (split.json) than config.data gives now; '
+            'evaluating it would report images it was trained on'
+        )
+    return TrainedRun(config, run, dataset, step)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scores(counts.PixelCounts):
+    """N images, in the order of `Dataset.validation`.
+
+    Attributes:
+      probability: float64 [N], see `metrics.image_probability`.
+    """
+
+    probability: np.ndarray
 
 
 def concatenate(parts: Sequence[Scores]) -> Scores:
     """The images of several runs, one run after another."""
-    columns = zip(*parts, strict=True)
-    return Scores._make(None if c[0] is None else np.concatenate(c) for c in columns)
+    columns: dict[str, Any] = {}
+    for name in vars(parts[0]):
+        column = [getattr(part, name) for part in parts]
+        columns[name] = None if column[0] is None else np.concatenate(column)
+    return Scores(**columns)
 
 
 class Variant(NamedTuple):
@@ -54,8 +84,8 @@ class Variant(NamedTuple):
     own_statistics: bool = True  # False: averaged weights with the batch statistics of the last
 
 
-def variants(config, has_average: bool) -> list[Variant]:
-    """What to score; the last one is the run's own figure, those before show what it gained."""
+def variants(config: ml_collections.ConfigDict, has_average: bool) -> list[Variant]:
+    """What to score; the last one is the run's own, those before show what each part gained."""
     flips = tuple(config.tta.flips)
     averaged = config.evaluation.weights == 'average' and has_average
     if (
@@ -83,14 +113,14 @@ class Predictor:
       flips: see `tta.flip_axes`.
     """
 
-    def __init__(self, config, flips: Sequence[str]):
+    def __init__(self, config: ml_collections.ConfigDict, flips: Sequence[str]):
         self.devices = Devices()
         self.batch_size = config.evaluation.batch_size
         function = tta.make_predict(config, build.make_model(config), flips)
         self.predict = self.devices.compile(function, tta.describe(config, flips))
 
     def __call__(
-        self, variables, dataset: Dataset, indices: Sequence[int] | np.ndarray
+        self, variables: dict[str, Any], dataset: Dataset, indices: Sequence[int] | np.ndarray
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (index, probabilities float32 [H, W] at the original size) for each index."""
         variables = self.devices.replicate(variables)
@@ -104,7 +134,12 @@ class Predictor:
 
 
 def score(
-    predictor: Predictor, variables, label: str, dataset: Dataset, *, regions: bool = False
+    predictor: Predictor,
+    variables: dict[str, Any],
+    label: str,
+    dataset: Dataset,
+    *,
+    regions: bool = False,
 ) -> Scores:
     """Predicts all validation images and keeps what `Scores` holds, `regions` if wanted."""
     histograms, pixels, image_probability, tables = [], [], [], []
@@ -112,22 +147,21 @@ def score(
     total = len(dataset.validation)
     for index, probability in tqdm(stream, f'evaluate ({label})', total, unit='image'):
         mask = rle.decode_all(dataset.examples[index].rles, probability.shape)
-        histograms.append(thresholds.pixel_histogram(probability, mask))
+        histograms.append(counts.pixel_histogram(probability, mask))
         pixels.append(probability.size)
         image_probability.append(metrics.image_probability(probability))
         if regions:
-            tables.append(thresholds.region_table(probability, mask))
+            tables.append(counts.region_table(probability, mask))
     return Scores(
-        np.stack(histograms), np.array(pixels), np.array(image_probability),
-        np.stack(tables) if regions else None,
-    )  # fmt: skip
+        histograms=np.stack(histograms),
+        pixels=np.array(pixels),
+        regions=np.stack(tables) if regions else None,
+        probability=np.array(image_probability),
+    )
 
 
 def of_run(
-    config,
-    run: Run,
-    dataset: Dataset,
-    step: int,
+    trained: TrainedRun,
     *,
     keep: bool = False,
     wanted: Sequence[Variant] | None = None,
@@ -136,19 +170,16 @@ def of_run(
     """The scores of every variant of a run, which are also left in its scores.npz.
 
     Args:
-      config: the run's configuration; `evaluation` and `tta` may differ from what it trained with.
-      run: a trained run.
-      dataset: its validation images are scored.
-      step: of the checkpoint.
-      keep: take what scores.npz holds where it is of this checkpoint, these images and variants,
-        instead of predicting again.
+      trained: its validation images are scored.
+      keep: instead of predicting again, use scores.npz where it holds the scores of this
+        checkpoint, these images and these variants.
       wanted: which variants; those of the configuration by default.
       file: instead of scores.npz.
     """
+    config, run, dataset, step = trained
     if wanted is None:
         wanted = variants(config, run.checkpoints.has_average(step))
-    about = _about(config, run, dataset, step, wanted)
-    if keep and (kept := _read(run, file, about, wanted)):
+    if keep and (kept := _read(trained, wanted, file)):
         return kept
     shapes = build.variable_shapes(config)
     results, predictors = {}, {}
@@ -163,40 +194,45 @@ def of_run(
             predictors[variant.flips], variables, variant.label, dataset,
             regions=config.evaluation.regions,
         )  # fmt: skip
-    arrays = {'about': np.array(about)}
+    arrays = {'about': np.array(_about(trained, wanted))}
     for number, scores in enumerate(results.values()):
-        columns = scores._asdict().items()
+        columns = vars(scores).items()
         arrays |= {f'{name}_{number}': c for name, c in columns if c is not None}
     run.write_arrays(file, arrays)
     return results
 
 
-def are_kept(config, run: Run, dataset: Dataset, step: int) -> bool:
+def are_kept(trained: TrainedRun) -> bool:
     """Whether `of_run` would have nothing to predict."""
-    wanted = variants(config, run.checkpoints.has_average(step))
-    return _read(run, FILE, _about(config, run, dataset, step, wanted), wanted) is not None
+    wanted = variants(trained.config, trained.run.checkpoints.has_average(trained.step))
+    return _read(trained, wanted, FILE) is not None
 
 
-def _read(run, file, about, wanted) -> dict[Variant, Scores] | None:
-    arrays = run.read_arrays(file)
-    if arrays is None or str(arrays.get('about')) != about:
+def _read(
+    trained: TrainedRun, wanted: Sequence[Variant], file: str
+) -> dict[Variant, Scores] | None:
+    arrays = trained.run.read_arrays(file)
+    if arrays is None or str(arrays.get('about')) != _about(trained, wanted):
         return None
-    return {
-        variant: Scores(*(arrays.get(f'{name}_{number}') for name in Scores._fields))
-        for number, variant in enumerate(wanted)
-    }
+    names = [field.name for field in dataclasses.fields(Scores)]
+    kept = {}
+    for number, variant in enumerate(wanted):
+        columns: dict[str, Any] = {name: arrays.get(f'{name}_{number}') for name in names}
+        kept[variant] = Scores(**columns)
+    return kept
 
 
-def _about(config, run, dataset, step, wanted) -> str:
-    """What scores are of, as text to compare."""
+def _about(trained: TrainedRun, wanted: Sequence[Variant]) -> str:
+    """What the scores are of, as text to compare."""
+    config, run, dataset, step = trained
     about: dict[str, Any] = {
         'checkpoint': run.checkpoints.identity(step),
         'variants': wanted,
-        # Its name changes with files, annotations and size; the folder it lies in does not count.
+        # Its name changes with files, annotations and size; the folder it is in does not count.
         'data': dataset.records.folder.name,
         'images': [dataset.examples[i].image_id for i in dataset.validation],
-        'bins': thresholds.BINS,
+        'bins': rules.BINS,
         'score_share': metrics.SCORE_SHARE,
-        'regions': [thresholds.REGION_BOTTOMS, thresholds.REGIONS] * config.evaluation.regions,
+        'regions': [counts.REGION_BOTTOMS, counts.REGIONS] * config.evaluation.regions,
     }
     return json.dumps(about)

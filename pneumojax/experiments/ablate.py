@@ -10,17 +10,18 @@ that. Cost is counted in training pixels (images x side x side): the work of a f
 network is proportional to them. Seconds stand beside it, as they were measured.
 """
 
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pneumojax.data.datasets import splits
 from pneumojax.drawing import ablation as outputs
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import metrics, scores, thresholds
-from pneumojax.evaluation.comparison import Judgement, difference
-from pneumojax.evaluation.evaluate import PARTS, held_out
+from pneumojax.evaluation.comparison import difference
+from pneumojax.evaluation.evaluate import assign_parts
+from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.scores import Variant
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
@@ -65,8 +66,7 @@ def ablate(config, workdir: pathlib.Path) -> dict[str, Any]:
             for stage, run in stages:
                 loop.train(stage, run)
             trained[training, seed] = stages
-    judged, true_px, patients = judge(config, trained)
-    report = summarize(config, judged, true_px, patients)
+    report = summarize(config, judge(config, trained))
     report['training'] = {
         training: cost(config, [trained[training, seed] for seed in seeds(config)])
         for training in (TWO, SINGLE)
@@ -129,69 +129,60 @@ def arms(config) -> list[Arm]:
     return found
 
 
-def judge(config, trained) -> tuple[dict[str, Judgement], np.ndarray, list[str]]:
-    """Every arm on the held-out images: [seeds, N] each, the true sizes, and the patients."""
-    rows: dict[str, list[Judgement]] = {}
+def judge(config, trained) -> dict[str, list[PerImage]]:
+    """Every arm on the held-out images, one table for each seed."""
+    tables: dict[str, list[PerImage]] = {arm.name: [] for arm in arms(config)}
     for seed in seeds(config):
         for training in (TWO, SINGLE):
-            stage, run = trained[training, seed][-1]
-            dataset, step = held_out(stage, run)
+            last = scores.load_trained(*trained[training, seed][-1])
             mine = [arm for arm in arms(config) if arm.training == training]
             wanted = list(dict.fromkeys(arm.variant for arm in mine))
-            scored = scores.of_run(stage, run, dataset, step, keep=True, wanted=wanted, file=FILE)
-            patients = [dataset.examples[i].patient_id for i in dataset.validation]
+            scored = scores.of_run(last, keep=True, wanted=wanted, file=FILE)
+            examples = [last.dataset.examples[i] for i in last.dataset.validation]
             for arm in mine:
-                one = scored[arm.variant]
-                rows.setdefault(arm.name, []).append(_judged(config, one, patients, arm.area_rule))
-                true_px = one.true_px
-    order = [arm.name for arm in arms(config)]
-    return (
-        {name: Judgement(*map(np.stack, zip(*rows[name], strict=True))) for name in order},
-        true_px,
-        patients,
-    )
+                table = _cross_fit(config, scored[arm.variant], examples, arm.area_rule)
+                tables[arm.name].append(table)
+    return tables
 
 
-def _judged(config, scored: scores.Scores, patients, area_rule: bool) -> Judgement:
+def _cross_fit(config, scored: scores.Scores, examples, area_rule: bool) -> PerImage:
     """Each part of the held-out patients under the rule that the other parts choose."""
-    count = min(PARTS, len(set(patients)))
-    part = splits.assign_folds(scored.true_px > 0, patients, count, config.data.split_seed)
-    grid = {} if area_rule else {'areas': (0,)}
-    fitted = thresholds.cross_fit(
-        scored.histograms, scored.pixels, part, scored.regions if area_rule else None,
-        kind=config.evaluation.rule, **grid,
+    patients = [example.patient_id for example in examples]
+    grid = thresholds.GRID
+    if not area_rule:
+        scored = dataclasses.replace(scored, regions=None)
+        grid = dataclasses.replace(grid, areas=(0,))
+    parts = assign_parts(config, scored, patients)
+    fitted = thresholds.cross_fit(scored, parts, config.evaluation.rule, grid)
+    return PerImage(
+        [example.image_id for example in examples], patients,
+        fitted.dice, scored.true_px, fitted.predicted_px, scored.probability,
     )  # fmt: skip
-    return Judgement(fitted.dice, fitted.predicted_px, scored.probability)
 
 
-def summarize(config, judged: dict[str, Judgement], true_px, patients) -> dict[str, Any]:
+def summarize(config, tables: dict[str, list[PerImage]]) -> dict[str, Any]:
     """The table: each arm's figures, and what the first one has more, with intervals."""
-    names = list(judged)
+    full, *_ = names = list(tables)
     rows = []
     for name in names:
         found = difference(
-            judged[names[0]], judged[name], true_px, seed=config.seed, patients=patients,
-            samples=config.evaluation.bootstrap,
-        )  # fmt: skip
-        per_seed = [
-            metrics.figures(np.ones((1, len(true_px))), dice, true_px > 0, marked > 0, probability)[
-                0
-            ].tolist()
-            for dice, marked, probability in zip(*judged[name], strict=True)
-        ]
+            tables[full], tables[name], seed=config.seed, samples=config.evaluation.bootstrap
+        )
+        per_seed = [metrics.compute(images)[0].tolist() for images in tables[name]]
         rows.append({
             'name': name,
-            'figures': {figure: found[figure]['second'] for figure in metrics.NAMES},
-            'lost': None if name == names[0] else {
+            'figures': {figure: found[figure]['second'] for figure in metrics.METRICS},
+            'lost': None if name == full else {
                 figure: {key: found[figure][key] for key in ('difference', 'low', 'high')}
-                for figure in metrics.NAMES
+                for figure in metrics.METRICS
             },
-            'seeds': [dict(zip(metrics.NAMES, values, strict=True)) for values in per_seed],
+            'seeds': [dict(zip(metrics.METRICS, values, strict=True)) for values in per_seed],
         })  # fmt: skip
+    images = tables[full][0]
     return {
         'rows': rows,
-        'n': len(true_px),
-        'n_positive': int((true_px > 0).sum()),
+        'n': len(images),
+        'n_positive': int(images.positive.sum()),
         'seeds': list(seeds(config)),
         'intervals': '95 %, paired bootstrap over patients and over seeds, each drawn anew',
     }

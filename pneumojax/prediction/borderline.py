@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-from pneumojax.evaluation import metrics, thresholds
-from pneumojax.evaluation.thresholds import BINS, Rule
+from pneumojax.evaluation import metrics, rules
+from pneumojax.evaluation.rules import BINS, Rule
 
 # Not the largest error there is, but what was enough for a mean Dice of 0.999 with float32, and the
 # same images marked, by a sharp network on phantoms and a vague one on SIIM: benchmarks/README.md.
@@ -34,7 +34,7 @@ def hangs_on_rounding(rule: Rule, probability: np.ndarray) -> bool:
     if probability.max() < _shift(rule.top, -LOGIT_ERROR):
         return False  # most images: nothing is marked, and far from it
     larger, smaller = (
-        thresholds.apply(
+        rules.apply(
             dataclasses.replace(
                 rule, top=_shift(rule.top, error), bottom=_shift(rule.bottom, error)
             ),

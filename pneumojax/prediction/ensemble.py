@@ -9,7 +9,7 @@ import numpy as np
 
 from pneumojax.data import geometry
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import thresholds
+from pneumojax.evaluation.rules import Rule
 from pneumojax.prediction import borderline
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
@@ -22,7 +22,7 @@ Squares = dict[int, np.ndarray]  # side -> [side, side]
 class Judged(NamedTuple):
     """A run directory: how it was judged, and the networks that predict together."""
 
-    rule: thresholds.Rule
+    rule: Rule
     evaluation: dict[str, Any] | None  # content of evaluation.json
     members: Sequence[member.Member]
 

@@ -7,7 +7,7 @@ from jaxtyping import Float32, UInt8
 
 from pneumojax.data import geometry
 from pneumojax.data.files import dicom
-from pneumojax.evaluation import thresholds
+from pneumojax.evaluation import rules
 from pneumojax.prediction.ensemble import Ensemble
 from pneumojax.runs.run import Run
 
@@ -56,7 +56,7 @@ class Predictor:
 
     def mask(self, probability: Float32[np.ndarray, 'H W']) -> UInt8[np.ndarray, 'H W']:
         """The mask that `--mode=predict` writes: `rule` applied to what a call returned; 0 or 1."""
-        return thresholds.apply(self.rule, probability)
+        return rules.apply(self.rule, probability)
 
 
 def load(run: str | os.PathLike, *, runtime: str = 'auto', precision: str = 'auto') -> Predictor:

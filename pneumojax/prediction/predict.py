@@ -22,7 +22,7 @@ from pneumojax.data.files import headers, inputs
 from pneumojax.data.files.silence import silence_libraries
 from pneumojax.drawing import heatmap, overlay
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import metrics, thresholds
+from pneumojax.evaluation import metrics, rules
 from pneumojax.prediction import report, submission
 from pneumojax.prediction.ensemble import Ensemble, Squares
 from pneumojax.prediction.folder import OutputFolder
@@ -132,7 +132,7 @@ def write_outputs(
     probability, again = ensemble.probability(
         loaded.squares, squares, image.shape, radiograph.aspect
     )
-    mask = thresholds.apply(ensemble.rule, probability)
+    mask = rules.apply(ensemble.rule, probability)
     row, area = loaded.row, int(np.count_nonzero(mask))
     row |= {
         'probability': metrics.image_probability(probability),

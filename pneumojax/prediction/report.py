@@ -18,7 +18,7 @@ import numpy as np
 from pneumojax.data.files.inputs import printable
 from pneumojax.drawing import overlay
 from pneumojax.drawing.report_page import SCRIPT, STYLE
-from pneumojax.evaluation.wording import FIGURES, LIMITS, dropped, interval
+from pneumojax.evaluation.wording import LIMITS, METRIC_NAMES, rule_sentence, value_and_interval
 from pneumojax.system.atomic import replacing
 
 THUMBNAIL = 96  # pixels of its longer side
@@ -111,7 +111,7 @@ def _head(counts, runs, rule, evaluation, version, show_names):
 <div class="tiles">{tiles}</div>
 <details><summary>Network, thresholds, figures and limits</summary>
 <h2>Network</h2><table>{''.join(map(_run, runs))}</table>
-<h2>Thresholds</h2><p>{_rule(rule)}</p>
+<h2>Thresholds</h2><p>{escape(rule_sentence(rule))}</p>
 <h2>Figures on held-out images</h2>{_figures(evaluation)}
 <h2>Limits</h2><ul>{''.join(f'<li>{escape(limit)}</li>' for limit in LIMITS)}</ul>
 </details>
@@ -145,20 +145,12 @@ def _run(run):
     )
 
 
-def _rule(rule):
-    return escape(
-        f'An image is left empty when fewer than {rule["area"]:,} pixels (at 1024 x 1024, scaled '
-        f'to its size) reach a probability of {rule["top"]:g}; else every pixel that reaches '
-        f'{rule["bottom"]:g} is marked{dropped(rule)}.'
-    )
-
-
 def _figures(evaluation):
     if not evaluation:
         return '<p>The run holds no evaluation.</p>'
     lines = ''.join(
-        f'<tr><th>{label}</th><td>{interval(evaluation[key])}</td></tr>'
-        for key, label in FIGURES.items()
+        f'<tr><th>{label}</th><td>{value_and_interval(evaluation[key])}</td></tr>'
+        for key, label in METRIC_NAMES.items()
         if key in evaluation
     )
     return (

@@ -6,7 +6,7 @@ from typing import Any
 
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import thresholds
+from pneumojax.evaluation.rules import Rule
 from pneumojax.runs.run import Run
 from pneumojax.runtimes import exported
 from pneumojax.system.progress import log
@@ -30,7 +30,7 @@ class Member:
     """
 
     identity: dict[str, Any]
-    rule: thresholds.Rule | None
+    rule: Rule | None
     evaluation: dict[str, Any] | None
     image_size: int
     batch_size: int
@@ -53,7 +53,7 @@ class Member:
         return self.run.checkpoints.load_variables(step, shapes, averaged=averaged)
 
 
-def read_rule(run: Run) -> thresholds.Rule:
+def read_rule(run: Run) -> Rule:
     """The rule of a run's thresholds.json. UsageError when it is missing or broken."""
     try:
         return _rule(run.read_json('thresholds.json'))
@@ -171,7 +171,7 @@ def _member(run, config, step, weights, flips, rule) -> Member:
     )  # fmt: skip
 
 
-def _rule(stated) -> thresholds.Rule:
+def _rule(stated) -> Rule:
     stated = {'region': 0} | stated  # which older runs and exports do not state
-    names = [field.name for field in dataclasses.fields(thresholds.Rule)]
-    return thresholds.Rule(*(stated[name] for name in names))
+    names = [field.name for field in dataclasses.fields(Rule)]
+    return Rule(*(stated[name] for name in names))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pneumojax.drawing import curves
+from pneumojax.drawing.curves import Panels
 
 LOSS, DICE, SWEEP, ROC, BY_SIZE, AREAS = range(6)
 
@@ -51,7 +52,7 @@ def words(axes):
 
 def test_every_panel_shows_its_data():
     given = evaluation()
-    axes = curves.draw_curves(history=history(4), **given, title='Stage 2').axes
+    axes = curves.draw_curves(Panels(history=history(4), **given), title='Stage 2').axes
     np.testing.assert_allclose(line(axes[LOSS], 'train'), [range(1, 13), 1 / np.arange(1, 13)])
     np.testing.assert_allclose(line(axes[LOSS], 'validation')[0], [3, 6, 9, 12])
     np.testing.assert_allclose(line(axes[DICE], 'all images')[1], [0.5, 0.51, 0.52, 0.53])
@@ -70,13 +71,13 @@ def test_every_panel_shows_its_data():
 
 
 def test_dice_of_augmented_training_batches_is_not_mixed_in():
-    axes = curves.draw_curves(history=history(2)).axes[DICE]
+    axes = curves.draw_curves(Panels(history=history(2))).axes[DICE]
     assert not any(0.123 in drawn.get_ydata() for drawn in axes.lines)
 
 
 def test_a_step_written_twice_counts_as_written_last():
     first, again = history(2), [row | {'loss': 0.5} for row in history(2)]
-    steps, loss = line(curves.draw_curves(history=first + again).axes[LOSS], 'train')
+    steps, loss = line(curves.draw_curves(Panels(history=first + again)).axes[LOSS], 'train')
     assert steps.tolist() == [1, 2, 3, 4, 5, 6]
     assert loss.tolist() == [0.5] * 6
 
@@ -87,16 +88,16 @@ def test_a_long_series_is_drawn_as_its_running_mean():
         {'step': s, 'split': 'train', 'loss': 1 - s / 2000 + 0.1 * rng.standard_normal()}
         for s in range(1, 1001)
     ]
-    steps, smooth = line(curves.draw_curves(history=rows).axes[LOSS], 'train')
+    steps, smooth = line(curves.draw_curves(Panels(history=rows)).axes[LOSS], 'train')
     assert len(steps) == len(smooth) == 1000
     assert np.abs(smooth - (1 - steps / 2000))[50:-50].max() < 0.06
-    assert len(curves.draw_curves(history=rows).axes[LOSS].lines[0].get_xdata()) == 1000
+    assert len(curves.draw_curves(Panels(history=rows)).axes[LOSS].lines[0].get_xdata()) == 1000
 
 
 def test_the_mean_of_similar_sizes_is_their_mean():
     size = np.geomspace(100, 30_000, 40)
     given = {'dice': np.repeat(np.arange(8) / 10, 5), 'true_px': size, 'predicted_px': size}
-    axes = curves.draw_curves(**given).axes[BY_SIZE]
+    axes = curves.draw_curves(Panels(**given)).axes[BY_SIZE]
     centres, means = line(axes, 'mean of similar sizes')
     np.testing.assert_allclose(means, np.arange(8) / 10)
     np.testing.assert_allclose(centres, [np.prod(s) ** 0.2 for s in size.reshape(8, 5)])
@@ -116,20 +117,20 @@ def test_the_mean_of_similar_sizes_is_their_mean():
 )
 def test_a_missing_part_is_said_in_its_panel(missing, panel, said):
     given = evaluation() | {'history': history(1)} | missing
-    assert said in words(curves.draw_curves(**given).axes[panel])
+    assert said in words(curves.draw_curves(Panels(**given)).axes[panel])
 
 
 def test_no_positives_no_epochs_one_image(tmp_path):
     given = evaluation(1) | {'sweep': (np.array([0.5]), np.array([1.0]), None)}
     rows = [{'step': 1, 'split': 'validation', 'loss': 0.3, 'positive_dice': None}]
-    curves.write_curves(tmp_path / 'a.png', history=rows, **given)
-    curves.write_curves(tmp_path / 'b.png')
+    curves.write_curves(tmp_path / 'a.png', Panels(history=rows, **given))
+    curves.write_curves(tmp_path / 'b.png', Panels())
     assert {path.name for path in tmp_path.iterdir()} == {'a.png', 'b.png'}
 
 
 def test_the_file_is_a_picture_in_colour(tmp_path):
     path = tmp_path / 'run' / 'curves.png'
-    curves.write_curves(path, history=history(3), **evaluation())
+    curves.write_curves(path, Panels(history=history(3), **evaluation()))
     picture = cv2.imread(str(path))
     height, width, _ = picture.shape
     assert width > 1200
@@ -141,7 +142,7 @@ def test_the_file_is_a_picture_in_colour(tmp_path):
 
 def test_pyplot_and_its_global_state_stay_out():
     code = (
-        'import sys; from pneumojax.outputs import curves; curves.draw_curves(); '
+        'import sys; from pneumojax.drawing import curves; curves.draw_curves(curves.Panels()); '
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

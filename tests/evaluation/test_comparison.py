@@ -7,11 +7,12 @@ from sklearn.metrics import roc_auc_score
 
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import comparison
-from pneumojax.evaluation.comparison import Judgement
 from pneumojax.runs.run import Run
+from tests.evaluation.tables import table
 
 
-def judgements(seed, seeds=3, images=60):
+def tables(seed, seeds=3, images=60):
+    """Two methods, a good one and a worse one, under several seeds of training."""
     rng = np.random.default_rng(seed)
     true_px = np.where(rng.random(images) < 0.4, 500, 0)
     hard = rng.random(images)
@@ -19,25 +20,30 @@ def judgements(seed, seeds=3, images=60):
     def one(skill):
         noise = rng.normal(0, 0.1, (seeds, images))
         dice = np.clip(hard + skill + noise, 0, 1)
-        return Judgement(dice, (dice > 0.5) * 100, np.clip(true_px / 900 + noise * 4, 0, 1))
+        columns = dice, (dice > 0.5) * 100, np.clip(true_px / 900 + noise * 4, 0, 1)
+        return [table(d, true_px, px, p) for d, px, p in zip(*columns, strict=True)]
 
-    return one(0.1), one(0.0), true_px
+    return one(0.1), one(0.0)
+
+
+def stacked(side, name):
+    """[seeds, images]: one column of all seeds."""
+    return np.stack([getattr(images, name) for images in side])
 
 
 def test_values_are_differences_of_means_over_seeds():
-    first, second, true_px = judgements(0)
-    found = comparison.difference(first, second, true_px, seed=0, samples=100)
-    positive = true_px > 0
+    ours, theirs = tables(0)
+    found = comparison.difference(ours, theirs, seed=0, samples=100)
+    positive = ours[0].positive
+    dice, marked = (stacked(ours, k) * 1 - stacked(theirs, k) for k in ('dice', 'marked'))
     expected = {
-        'mean_dice': first.dice.mean() - second.dice.mean(),
+        'mean_dice': stacked(ours, 'dice').mean() - stacked(theirs, 'dice').mean(),
         'all_empty_dice': 0,
-        'positive_dice': (first.dice - second.dice)[:, positive].mean(),
-        'sensitivity': ((first.predicted_px > 0) * 1 - (second.predicted_px > 0))[
-            :, positive].mean(),
-        'specificity': ((first.predicted_px == 0) * 1 - (second.predicted_px == 0))[
-            :, ~positive].mean(),
-        'auc': np.mean([roc_auc_score(positive, p) for p in first.probability])
-        - np.mean([roc_auc_score(positive, p) for p in second.probability]),
+        'positive_dice': dice[:, positive].mean(),
+        'sensitivity': marked[:, positive].mean(),
+        'specificity': -marked[:, ~positive].mean(),
+        'auc': np.mean([roc_auc_score(positive, images.probability) for images in ours])
+        - np.mean([roc_auc_score(positive, images.probability) for images in theirs]),
     }  # fmt: skip
     for name, value in expected.items():
         assert found[name]['difference'] == pytest.approx(value, abs=1e-12)
@@ -46,20 +52,20 @@ def test_values_are_differences_of_means_over_seeds():
 
 
 def test_one_seed_and_single_images_give_the_interval_of_a_paired_t_test():
-    first, second, true_px = judgements(1, seeds=1, images=400)
-    found = comparison.difference(first, second, true_px, seed=0, samples=4000)['mean_dice']
-    gap = first.dice[0] - second.dice[0]
+    ours, theirs = tables(1, seeds=1, images=400)
+    found = comparison.difference(ours, theirs, seed=0, samples=4000)['mean_dice']
+    gap = ours[0].dice - theirs[0].dice
     low, high = stats.ttest_1samp(gap, 0).confidence_interval()
     assert found['low'] == pytest.approx(low, abs=0.15 * (high - low))
     assert found['high'] == pytest.approx(high, abs=0.15 * (high - low))
     # Far narrower than what the two runs' own intervals would suggest.
-    alone = 2 * 1.96 * np.sqrt((first.dice.var() + second.dice.var()) / 400)
+    alone = 2 * 1.96 * np.sqrt((ours[0].dice.var() + theirs[0].dice.var()) / 400)
     assert found['high'] - found['low'] < 0.5 * alone
 
 
 def test_a_run_does_not_differ_from_itself():
-    first, _, true_px = judgements(2)
-    found = comparison.difference(first, first, true_px, seed=0, samples=100)
+    ours, _ = tables(2)
+    found = comparison.difference(ours, ours, seed=0, samples=100)
     assert all((f['difference'], f['low'], f['high']) == (0, 0, 0) for f in found.values())
 
 
@@ -68,11 +74,14 @@ def test_images_of_one_patient_and_seeds_that_disagree_widen_the_interval():
     true_px, zero = np.full(90, 500), np.zeros((1, 90))
 
     def width(gap, patients=None):
-        first = Judgement(0.5 + gap, np.full(gap.shape, 9), gap)
-        second = Judgement(0.5 + 0 * gap, np.full(gap.shape, 9), gap)
-        found = comparison.difference(
-            first, second, true_px, seed=0, patients=patients, samples=1000
-        )['mean_dice']
+        ours, theirs = (
+            [
+                table(row, true_px, true_px, one, patients)
+                for row, one in zip(dice, gap, strict=True)
+            ]
+            for dice in (0.5 + gap, 0.5 + 0 * gap)
+        )
+        found = comparison.difference(ours, theirs, seed=0, samples=1000)['mean_dice']
         return found['high'] - found['low']
 
     patients = np.repeat(np.arange(30), 3).astype(str)
@@ -84,12 +93,12 @@ def test_images_of_one_patient_and_seeds_that_disagree_widen_the_interval():
     assert width(np.zeros((3, 90))) == 0
 
 
-def test_shapes_that_differ_are_refused():
-    first, second, true_px = judgements(4)
-    with pytest.raises(ValueError, match='same 60 images'):
-        comparison.difference(first, second, true_px[:-1], seed=0)
-    with pytest.raises(ValueError, match='same'):
-        comparison.difference(first, Judgement(*(c[:2] for c in second)), true_px, seed=0)
+def test_results_of_other_images_or_seeds_are_refused():
+    ours, theirs = tables(4)
+    others = tables(5)[1]
+    for bad in (theirs[:2], others, [images.take(range(59)) for images in theirs]):
+        with pytest.raises(ValueError, match='same 60 images and 3 seeds'):
+            comparison.difference(ours, bad, seed=0)
 
 
 def write(run, rows):
@@ -108,7 +117,7 @@ def test_two_evaluated_runs_are_compared_on_the_images_of_both(config, tmp_path,
     assert (report['auc']['first'], report['auc']['second']) == (1.0, 0.0)
     assert mine.read_json('comparisons.json') == {str(theirs.path): report}
     printed = capsys.readouterr().out
-    for words in ('mine', 'theirs', '+0.6500', 'on 2 images', '1 that only one judged'):
+    for words in ('mine', 'theirs', '+0.6500', 'on the 2 images', '1 that only one evaluated'):
         assert words in printed
     comparison.compare(config, mine, str(mine / 'per_image.csv'))  # a file will do
     assert len(mine.read_json('comparisons.json')) == 2
@@ -120,7 +129,7 @@ def test_two_evaluated_runs_are_compared_on_the_images_of_both(config, tmp_path,
     with pytest.raises(UsageError, match='no image in common'):
         comparison.compare(config, mine, str(theirs.path))
     (theirs / 'per_image.csv').write_text('ImageId,dice\na,1\n')
-    with pytest.raises(UsageError, match='no per_image'):
+    with pytest.raises(UsageError, match='not a per_image'):
         comparison.compare(config, mine, str(theirs.path))
     with pytest.raises(UsageError, match='--mode=evaluate'):
         comparison.compare(config, mine, str(tmp_path / 'nowhere'))

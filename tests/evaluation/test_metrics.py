@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
 from pneumojax.evaluation import metrics
+from tests.evaluation.tables import table
 
 
 def test_dice_closed_forms():
@@ -51,6 +52,11 @@ def test_image_probability_is_the_level_that_a_thousandth_of_the_pixels_reach():
     assert metrics.image_probability(stray) == 1
 
 
+def auc(scores, positive):
+    images = table(np.ones(len(scores)), positive, positive, np.array(scores, float))
+    return metrics.summarize(images, seed=0, samples=1)['auc']['value']
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40).filter(
         lambda rows: len({positive for _, positive in rows}) == 2
@@ -58,28 +64,33 @@ def test_image_probability_is_the_level_that_a_thousandth_of_the_pixels_reach():
 )
 def test_auc_and_roc_equal_scikit_learn_with_ties(rows):
     scores, positive = np.array([s for s, _ in rows]), np.array([p for _, p in rows])
-    assert metrics.auc(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
+    assert auc(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
     expected = roc_curve(positive, scores, drop_intermediate=False)[:2]
     np.testing.assert_allclose(metrics.roc(scores, positive), expected)
 
 
 def test_auc_without_one_of_the_classes_is_none():
-    assert metrics.auc([0.1, 0.2], [True, True]) is None
-    assert metrics.auc([0.1, 0.2], [False, False]) is None
+    assert auc([0.1, 0.2], [True, True]) is None
+    assert auc([0.1, 0.2], [False, False]) is None
     assert metrics.roc([0.1, 0.2], [False, False]) is None
 
 
 def test_scores_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match='finite'):
-        metrics.auc([0.1, np.nan], [True, False])
+        auc([0.1, np.nan], [True, False])
 
 
 def test_sensitivity_and_specificity_count_images():
+    def value(name, true_px, predicted_px):
+        zeros = np.zeros(len(true_px))
+        images = table(zeros, true_px, predicted_px, zeros)
+        return metrics.summarize(images, seed=0, samples=1)[name]['value']
+
     true_px, predicted_px = [5, 5, 5, 0, 0], [9, 0, 1, 0, 3]
-    assert metrics.sensitivity(true_px, predicted_px) == 2 / 3
-    assert metrics.specificity(true_px, predicted_px) == 1 / 2
-    assert metrics.sensitivity([0], [3]) is None
-    assert metrics.specificity([3], [3]) is None
+    assert value('sensitivity', true_px, predicted_px) == 2 / 3
+    assert value('specificity', true_px, predicted_px) == 1 / 2
+    assert value('sensitivity', [0], [3]) is None
+    assert value('specificity', [3], [3]) is None
 
 
 def simulated(seed, n=300):
@@ -93,14 +104,14 @@ def simulated(seed, n=300):
 
 def test_summary_values_are_the_plain_definitions():
     dice, true_px, predicted_px, scores = columns = simulated(0)
-    summary = metrics.summarize(*columns, seed=0, samples=50)
+    summary = metrics.summarize(table(*columns), seed=0, samples=50)
     positive = true_px > 0
     expected = {
         'mean_dice': dice.mean(),
         'all_empty_dice': (~positive).mean(),
         'positive_dice': dice[positive].mean(),
-        'sensitivity': metrics.sensitivity(true_px, predicted_px),
-        'specificity': metrics.specificity(true_px, predicted_px),
+        'sensitivity': (predicted_px > 0)[positive].mean(),
+        'specificity': (predicted_px == 0)[~positive].mean(),
         'auc': roc_auc_score(positive, scores),
     }
     assert set(summary) == {*expected, 'n', 'n_positive'}
@@ -111,8 +122,8 @@ def test_summary_values_are_the_plain_definitions():
 
 
 def test_mean_is_made_of_specificity_and_positive_dice():
-    summary = metrics.summarize(*simulated(3), seed=0, samples=50)
-    value = {name: summary[name]['value'] for name in metrics.NAMES}
+    summary = metrics.summarize(table(*simulated(3)), seed=0, samples=50)
+    value = {name: summary[name]['value'] for name in metrics.METRICS}
     prevalence = summary['n_positive'] / summary['n']
     assert value['mean_dice'] == pytest.approx(
         (1 - prevalence) * value['specificity'] + prevalence * value['positive_dice']
@@ -123,7 +134,7 @@ def test_mean_is_made_of_specificity_and_positive_dice():
 def test_bootstrap_equals_a_loop_that_draws_patients():
     columns = simulated(4, n=60)
     patients = np.array([f'patient {i // 2}' for i in range(60)])
-    summary = metrics.summarize(*columns, seed=5, patients=patients, samples=4000)
+    summary = metrics.summarize(table(*columns, patients), seed=5, samples=4000)
 
     rng = np.random.default_rng(99)  # another stream: the distributions agree, not the draws
     drawn = []
@@ -144,9 +155,8 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     truth, hits = 0.6, 0  # each image scores 1 with this chance
     for seed in range(200):
         dice = (np.random.default_rng(seed).random(120) < truth).astype(float)
-        interval = metrics.summarize(dice, np.ones(120), dice, dice, seed=seed, samples=300)[
-            'mean_dice'
-        ]
+        images = table(dice, np.ones(120), dice, dice)
+        interval = metrics.summarize(images, seed=seed, samples=300)['mean_dice']
         hits += interval['low'] <= truth <= interval['high']
     assert 0.90 <= hits / 200 <= 0.99  # 0.95 +- 3 standard errors
 
@@ -156,18 +166,18 @@ def test_interval_of_patients_is_wider_where_their_images_agree():
     four = [np.repeat(column, 4) for column in one]
     patients = np.repeat(np.arange(100).astype(str), 4)
 
-    def width(**arguments):
-        interval = metrics.summarize(*four, seed=0, **arguments)['mean_dice']
+    def width(patients=None):
+        interval = metrics.summarize(table(*four, patients), seed=0)['mean_dice']
         return interval['high'] - interval['low']
 
     # Four copies of a patient hold no more than one: the interval must not shrink by half.
-    assert width(patients=patients) / width() == pytest.approx(2, rel=0.1)
+    assert width(patients) / width() == pytest.approx(2, rel=0.1)
 
 
 def test_same_seed_same_summary_and_valid_json_without_positives():
     columns = [np.ones(5), np.zeros(5, int), np.zeros(5, int), np.linspace(0, 1, 5)]
-    summary = metrics.summarize(*columns, seed=1, samples=20)
-    assert summary == metrics.summarize(*columns, seed=1, samples=20)
+    summary = metrics.summarize(table(*columns), seed=1, samples=20)
+    assert summary == metrics.summarize(table(*columns), seed=1, samples=20)
     undefined = {'value': None, 'low': None, 'high': None}
     assert summary['positive_dice'] == summary['sensitivity'] == summary['auc'] == undefined
     assert summary['specificity'] == {'value': 1, 'low': 1, 'high': 1}
@@ -176,7 +186,7 @@ def test_same_seed_same_summary_and_valid_json_without_positives():
 
 def test_resamples_without_a_positive_image_are_left_out():
     columns = [np.array([0.5, 1, 1]), np.array([9, 0, 0]), np.array([9, 0, 0]), np.arange(3.0)]
-    interval = metrics.summarize(*columns, seed=1, samples=200)['positive_dice']
+    interval = metrics.summarize(table(*columns), seed=1, samples=200)['positive_dice']
     assert interval == {'value': 0.5, 'low': 0.5, 'high': 0.5}
     assert not any(math.isnan(value) for value in interval.values())
 
@@ -186,4 +196,4 @@ def test_columns_of_unequal_length_are_refused(shorter):
     columns = list(simulated(0, n=10))
     columns[shorter] = columns[shorter][:-1]
     with pytest.raises(ValueError, match='one value per image'):
-        metrics.summarize(*columns, seed=0)
+        table(*columns)

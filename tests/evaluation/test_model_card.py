@@ -9,13 +9,13 @@ from pneumojax.drawing import calibration
 from pneumojax.drawing.overlay import write_png
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import model_card, run_report
-from pneumojax.evaluation.wording import FIGURES
+from pneumojax.evaluation.wording import METRIC_NAMES
 from tests.tiny_runs import write_run
 
 EVALUATION = {
     **{
         name: {'value': 0.1 + i / 10, 'low': 0.05 + i / 10, 'high': 0.15 + i / 10}
-        for i, name in enumerate(FIGURES)
+        for i, name in enumerate(METRIC_NAMES)
     },
     'n': 57, 'n_positive': 13, 'step': 7, 'thresholds': 'of the other half',
 }  # fmt: skip
@@ -37,7 +37,7 @@ def test_a_card_states_what_the_files_hold(run):
                   '0.625', '0.25', 'width 4', '32 x 32 px', 'step 7', 'last'):  # fmt: skip
         assert words in text
     values = re.findall(r'^\| .* \| (0\.\d+) \| (0\.\d+) to (0\.\d+) \|$', text, re.MULTILINE)
-    expected = [f'{EVALUATION[name][key]:.3f}' for name in FIGURES for key in EVALUATION[name]]
+    expected = [f'{EVALUATION[name][key]:.3f}' for name in METRIC_NAMES for key in EVALUATION[name]]
     assert [number for row in values for number in row] == expected
     assert 'phantoms' not in text
     assert str(run.path) not in text

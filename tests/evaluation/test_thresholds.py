@@ -1,5 +1,6 @@
 """Rules from histograms against the same rules on pixels, and search against loops."""
 
+import dataclasses
 import itertools
 import time
 
@@ -11,11 +12,19 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from pneumojax.data.datasets.splits import assign_folds
-from pneumojax.evaluation import thresholds
+from pneumojax.evaluation import rules, thresholds
+from pneumojax.evaluation.counts import (
+    REGION_BOTTOMS,
+    REGIONS,
+    PixelCounts,
+    pixel_histogram,
+    region_table,
+)
 from pneumojax.evaluation.metrics import dice
-from pneumojax.evaluation.thresholds import REFERENCE_PIXELS, Rule
+from pneumojax.evaluation.rules import BINS, REFERENCE_PIXELS, Rule
+from pneumojax.evaluation.thresholds import Grid
 
-GRID = {'tops': (0.3, 0.5, 0.7, 0.9), 'areas': (0, 3000, 20_000), 'bottoms': (0.2, 0.5, 0.7)}
+GRID = Grid(tops=(0.3, 0.5, 0.7, 0.9), areas=(0, 3000, 20_000), bottoms=(0.2, 0.5, 0.7))
 
 
 def image(rng, shape=(40, 56), share=0.5):
@@ -31,16 +40,16 @@ def images(seed, n):
     rng = np.random.default_rng(seed)
     shapes = [(40, 56), (32, 32), (64, 48)]
     pairs = [image(rng, shapes[i % 3]) for i in range(n)]
-    histograms = np.stack([thresholds.pixel_histogram(*pair) for pair in pairs])
-    return pairs, histograms, np.array([mask.size for _, mask in pairs])
+    histograms = np.stack([pixel_histogram(*pair) for pair in pairs])
+    return pairs, PixelCounts(histograms, np.array([mask.size for _, mask in pairs]))
 
 
 def test_histogram_equals_numpy_and_counts_every_pixel():
     rng = np.random.default_rng(0)
     probability = (rng.integers(0, 1000, (64, 48)) / 1000 + 0.0005).astype(np.float32)
     mask = rng.random((64, 48)) < 0.2
-    histogram = thresholds.pixel_histogram(probability, mask * np.uint8(255))
-    edges = np.arange(thresholds.BINS + 1) / thresholds.BINS
+    histogram = pixel_histogram(probability, mask * np.uint8(255))
+    edges = np.arange(BINS + 1) / BINS
     for row, inside in zip(histogram, (~mask, mask), strict=True):
         np.testing.assert_array_equal(row, np.histogram(probability[inside], edges)[0])
     assert histogram.dtype == np.int32
@@ -48,24 +57,24 @@ def test_histogram_equals_numpy_and_counts_every_pixel():
 
 
 def test_every_threshold_is_reached_by_its_own_float32_and_not_from_a_bin_below():
-    edges = (np.arange(thresholds.BINS) / thresholds.BINS).astype(np.float32)
+    edges = (np.arange(BINS) / BINS).astype(np.float32)
     assert any(edges[k] * 1000 < k for k in range(1000))  # what a plain floor gets wrong
-    np.testing.assert_array_equal(thresholds.quantize(edges), np.arange(thresholds.BINS))
-    below = thresholds.quantize(edges[1:] - np.float32(1e-6))
-    np.testing.assert_array_equal(below, np.arange(thresholds.BINS - 1))
-    assert thresholds.quantize(1.0) == thresholds.BINS - 1
-    assert thresholds.quantize(np.float32(1 + 1e-6)) == thresholds.BINS - 1
+    np.testing.assert_array_equal(rules.quantize(edges), np.arange(BINS))
+    below = rules.quantize(edges[1:] - np.float32(1e-6))
+    np.testing.assert_array_equal(below, np.arange(BINS - 1))
+    assert rules.quantize(1.0) == BINS - 1
+    assert rules.quantize(np.float32(1 + 1e-6)) == BINS - 1
 
 
 @pytest.mark.parametrize('bad', [-0.1, 1.1, np.nan, np.inf])
 def test_logits_and_nan_are_refused(bad):
     with pytest.raises(ValueError, match='probabilities'):
-        thresholds.quantize(np.array([0.5, bad], np.float32))
+        rules.quantize(np.array([0.5, bad], np.float32))
 
 
 def test_histogram_refuses_another_shape():
     with pytest.raises(ValueError, match='differ'):
-        thresholds.pixel_histogram(np.zeros((4, 4)), np.zeros((4, 5)))
+        pixel_histogram(np.zeros((4, 4)), np.zeros((4, 5)))
 
 
 def test_apply_is_the_triplet_rule_at_the_reference_size():
@@ -73,10 +82,10 @@ def test_apply_is_the_triplet_rule_at_the_reference_size():
     probability[0, :700] = 0.8  # 700 px reach the top
     probability[1, :500] = 0.4  # and 500 more the bottom
     expected = (probability >= 0.3).astype(np.uint8)
-    np.testing.assert_array_equal(thresholds.apply(Rule(0.8, 700, 0.3), probability), expected)
-    assert not thresholds.apply(Rule(0.8, 701, 0.3), probability).any()
-    assert thresholds.apply(Rule(0.4, 1200, 0.4), probability).sum() == 1200
-    assert not thresholds.apply(Rule(0.4, 1201, 0.4), probability).any()
+    np.testing.assert_array_equal(rules.apply(Rule(0.8, 700, 0.3), probability), expected)
+    assert not rules.apply(Rule(0.8, 701, 0.3), probability).any()
+    assert rules.apply(Rule(0.4, 1200, 0.4), probability).sum() == 1200
+    assert not rules.apply(Rule(0.4, 1201, 0.4), probability).any()
 
 
 def test_area_scales_with_the_image():
@@ -84,13 +93,13 @@ def test_area_scales_with_the_image():
     for side, just_enough in ((1024, 2048), (512, 512), (256, 128), (2048, 8192)):
         probability = np.zeros(side * side, np.float32)
         probability[:just_enough] = 0.9
-        assert thresholds.apply(rule, probability.reshape(side, side)).sum() == just_enough
+        assert rules.apply(rule, probability.reshape(side, side)).sum() == just_enough
         probability[0] = 0
-        assert not thresholds.apply(rule, probability.reshape(side, side)).any()
+        assert not rules.apply(rule, probability.reshape(side, side)).any()
     halves = Rule(0.5, 512, 0.5, reference_pixels=512 * 512)  # the same rule said at 512
     probability = np.zeros((1024, 1024), np.float32)
     probability.flat[:2048] = 0.9
-    assert thresholds.apply(halves, probability).sum() == 2048
+    assert rules.apply(halves, probability).sum() == 2048
 
 
 @settings(max_examples=40, deadline=None)
@@ -101,37 +110,37 @@ def test_area_scales_with_the_image():
 )
 def test_histograms_give_exactly_what_pixels_give(seed, edges, area):
     rule = Rule(max(edges) / 1000, area, min(edges) / 1000)
-    pairs, histograms, pixels = images(seed, 4)
-    masks = [thresholds.apply(rule, probability) for probability, _ in pairs]
-    score, area_px = thresholds.dice_per_image(histograms, pixels, rule)
+    pairs, counts = images(seed, 4)
+    masks = [rules.apply(rule, probability) for probability, _ in pairs]
+    score, area_px = thresholds.dice_per_image(counts, rule)
     assert score.tolist() == [dice(m, true) for m, (_, true) in zip(masks, pairs, strict=True)]
     assert area_px.tolist() == [int(m.sum()) for m in masks]
 
 
 @pytest.mark.parametrize('kind', ['single', 'triplet'])
 def test_search_equals_a_loop_over_pixels(kind):
-    pairs, histograms, pixels = images(7, 12)
+    pairs, counts = images(7, 12)
     if kind == 'single':
-        rules = [Rule(t, a, t) for t, a in itertools.product(GRID['tops'], GRID['areas'])]
+        tried = [Rule(t, a, t) for t, a in itertools.product(GRID.tops, GRID.areas)]
     else:
-        rules = [Rule(t, a, b) for t, a, b in itertools.product(*GRID.values()) if b <= t]
+        product = itertools.product(GRID.tops, GRID.areas, GRID.bottoms)
+        tried = [Rule(t, a, b) for t, a, b in product if b <= t]
     means = {
-        rule: np.mean([dice(thresholds.apply(rule, p), true) for p, true in pairs])
-        for rule in rules
+        rule: np.mean([dice(rules.apply(rule, p), true) for p, true in pairs]) for rule in tried
     }
-    rule, mean = thresholds.search(histograms, pixels, kind=kind, **GRID)
+    rule, mean = thresholds.search(counts, kind, GRID)
     assert mean == pytest.approx(max(means.values()), abs=1e-12)
     assert means[rule] == pytest.approx(mean, abs=1e-12)
     assert len({round(value, 9) for value in means.values()}) > 5  # not all alike
 
 
 def test_half_chooses_nothing():
-    pairs, histograms, pixels = images(7, 12)
-    rule, mean = thresholds.search(histograms, pixels, kind='half', **GRID)
+    pairs, counts = images(7, 12)
+    rule, mean = thresholds.search(counts, 'half', GRID)
     assert mean == pytest.approx(np.mean([dice(p >= 0.5, true) for p, true in pairs]), abs=1e-12)
-    best = thresholds.search(histograms, pixels, kind='single', **GRID)[1]
+    best = thresholds.search(counts, 'single', GRID)[1]
     assert mean < best  # which these images would have chosen
-    fitted = thresholds.cross_fit(histograms, pixels, np.arange(12) % 2, kind='half')
+    fitted = thresholds.cross_fit(counts, np.arange(12) % 2, 'half')
     assert fitted.rules == (rule, rule)
     assert fitted.dice.mean() == pytest.approx(mean, abs=1e-12)
 
@@ -156,84 +165,79 @@ def speckled(seed, n):
         spots = cv2.GaussianBlur(rng.standard_normal(mask.shape), (0, 0), 1.5)
         noisy = np.clip(probability + 3 * np.maximum(spots - 0.12, 0), 0, 1)
         pairs.append((noisy.astype(np.float32), mask))
-    kept = [thresholds.pixel_histogram(*pair) for pair in pairs]
-    tables = [thresholds.region_table(*pair, reference_pixels=HERE) for pair in pairs]
-    return pairs, np.stack(kept), np.array([m.size for _, m in pairs]), np.stack(tables)
+    histograms = np.stack([pixel_histogram(*pair) for pair in pairs])
+    tables = np.stack([region_table(*pair, reference_pixels=HERE) for pair in pairs])
+    return pairs, PixelCounts(histograms, np.array([m.size for _, m in pairs]), tables)
 
 
 def test_region_table_equals_labels_of_another_library():
-    pairs, _, _, tables = speckled(21, 5)
-    for (probability, true), table in zip(pairs, tables, strict=True):
-        bins = thresholds.quantize(probability)
-        for b, bottom in enumerate(thresholds.REGION_BOTTOMS):
-            for r, region in enumerate(thresholds.REGIONS):
+    pairs, counts = speckled(21, 5)
+    for (probability, true), table in zip(pairs, counts.regions, strict=True):
+        bins = rules.quantize(probability)
+        for b, bottom in enumerate(REGION_BOTTOMS):
+            for r, region in enumerate(REGIONS):
                 mask = keep_large(bins >= round(bottom * 1000), region, HERE)
-                counts = [(mask & (true == 0)).sum(), (mask & (true == 1)).sum()]
-                assert table[b, r].tolist() == counts
+                expected = [(mask & (true == 0)).sum(), (mask & (true == 1)).sum()]
+                assert table[b, r].tolist() == expected
                 rule = Rule(bottom, 0, bottom, HERE, region)
-                np.testing.assert_array_equal(thresholds.apply(rule, probability), mask)
-    assert len(np.unique(tables)) > 50
+                np.testing.assert_array_equal(rules.apply(rule, probability), mask)
+    assert len(np.unique(counts.regions)) > 50
 
 
 @pytest.mark.parametrize('kind', ['single', 'triplet'])
 def test_search_with_regions_equals_a_loop_over_pixels(kind):
-    pairs, histograms, pixels, tables = speckled(22, 12)
-    grid = {'tops': (0.3, 0.5, 0.55, 0.7), 'areas': (0, 60, 300), 'bottoms': (0.2, 0.25, 0.5)}
-    edges = [(t, t) for t in grid['tops']]
+    pairs, counts = speckled(22, 12)
+    grid = Grid((0.3, 0.5, 0.55, 0.7), (0, 60, 300), (0.2, 0.25, 0.5), reference_pixels=HERE)
+    edges = [(t, t) for t in grid.tops]
     if kind == 'triplet':
-        edges = [(t, b) for t in grid['tops'] for b in grid['bottoms'] if b <= t]
-    rules = [
+        edges = [(t, b) for t in grid.tops for b in grid.bottoms if b <= t]
+    tried = [
         Rule(t, a, b, HERE, r)
-        for (t, b), a, r in itertools.product(edges, grid['areas'], (0, *thresholds.REGIONS))
-        if r == 0 or b in thresholds.REGION_BOTTOMS
+        for (t, b), a, r in itertools.product(edges, grid.areas, (0, *REGIONS))
+        if r == 0 or b in REGION_BOTTOMS
     ]
     means = {
-        rule: np.mean([dice(thresholds.apply(rule, p), true) for p, true in pairs])
-        for rule in rules
+        rule: np.mean([dice(rules.apply(rule, p), true) for p, true in pairs]) for rule in tried
     }
-    rule, mean = thresholds.search(
-        histograms, pixels, tables, kind=kind, reference_pixels=HERE, **grid
-    )
+    rule, mean = thresholds.search(counts, kind, grid)
     assert mean == pytest.approx(max(means.values()), abs=1e-12)
     assert means[rule] == pytest.approx(mean, abs=1e-12)
     assert rule.region  # dropping regions is what helps here
     assert mean > max(value for r, value in means.items() if not r.region)
-    score, area = thresholds.dice_per_image(histograms, pixels, rule, tables)
-    masks = [thresholds.apply(rule, p) for p, _ in pairs]
+    score, area = thresholds.dice_per_image(counts, rule)
+    masks = [rules.apply(rule, p) for p, _ in pairs]
     assert score.tolist() == [dice(m, true) for m, (_, true) in zip(masks, pairs, strict=True)]
     assert area.tolist() == [int(m.sum()) for m in masks]
 
 
 def test_regions_are_judged_by_rules_of_other_images():
-    _, histograms, pixels, tables = speckled(23, 12)
-    part = np.arange(12) % 3
-    grid = {'kind': 'triplet', 'reference_pixels': HERE, **GRID}
-    fitted = thresholds.cross_fit(histograms, pixels, part, tables, **grid)
-    for p in range(3):
-        rule, _ = thresholds.search(
-            histograms[part != p], pixels[part != p], tables[part != p], **grid
-        )
-        assert fitted.rules[p] == rule
-        score, _ = thresholds.dice_per_image(histograms, pixels, rule, tables)
-        np.testing.assert_array_equal(fitted.dice[part == p], score[part == p])
+    _, counts = speckled(23, 12)
+    parts = np.arange(12) % 3
+    grid = dataclasses.replace(GRID, reference_pixels=HERE)
+    fitted = thresholds.cross_fit(counts, parts, 'triplet', grid)
+    for part in range(3):
+        rule, _ = thresholds.search(counts.take(parts != part), 'triplet', grid)
+        assert fitted.rules[part] == rule
+        score, _ = thresholds.dice_per_image(counts, rule)
+        np.testing.assert_array_equal(fitted.dice[parts == part], score[parts == part])
     assert any(rule.region for rule in fitted.rules)
 
 
 def test_ties_end_in_the_middle_of_the_plateau():
     # One lesion of 10,000 px with p = 0.905, one false alarm of 1,000 px with p = 0.605.
-    histograms = np.zeros((2, 2, thresholds.BINS), np.int32)
+    histograms = np.zeros((2, 2, BINS), np.int32)
     histograms[0, 1, 905], histograms[0, 0, 5] = 10_000, REFERENCE_PIXELS - 10_000
     histograms[1, 0, 605], histograms[1, 0, 5] = 1_000, REFERENCE_PIXELS - 1_000
     pixels = np.full(2, REFERENCE_PIXELS)
-    grid = {'tops': (0.5,), 'areas': (0, 1000, 2000, 4000, 6000, 10_000, 20_000)}
-    rule, mean = thresholds.search(histograms, pixels, kind='single', **grid)
+    grid = Grid(tops=(0.5,), areas=(0, 1000, 2000, 4000, 6000, 10_000, 20_000))
+    rule, mean = thresholds.search(PixelCounts(histograms, pixels), 'single', grid)
     assert mean == 1
     assert rule.area == 6000  # 2,000 to 10,000 all do it; of the two middle ones the larger
 
 
 def test_search_finds_a_planted_rule_on_the_default_grid():
     rng = np.random.default_rng(2)
-    histograms = np.zeros((40, 2, thresholds.BINS), np.int32)
+    histograms = np.zeros((40, 2, BINS), np.int32)
     for i, histogram in enumerate(histograms):
         histogram[0, 5] = REFERENCE_PIXELS - 10_000
         if i % 2:  # lesions: a sure core in an unsure rim that belongs to them
@@ -241,7 +245,7 @@ def test_search_finds_a_planted_rule_on_the_default_grid():
             histogram[0, 220] = 1_000
         else:  # false alarms: less sure, or sure but small
             histogram[0, 720], histogram[0, 900] = 9_500, rng.integers(100, 500)
-    rule, mean = thresholds.search(histograms, np.full(40, REFERENCE_PIXELS))
+    rule, mean = thresholds.search(PixelCounts(histograms, np.full(40, REFERENCE_PIXELS)))
     assert mean == 1
     assert 0.72 < rule.top <= 0.85
     assert 500 < rule.area <= 4_000
@@ -249,10 +253,11 @@ def test_search_finds_a_planted_rule_on_the_default_grid():
 
 
 def test_default_grid_has_the_published_rules():
-    for rule in (thresholds.AUTHORS, Rule(0.75, 2000, 0.3), Rule(0.7, 600, 0.3), thresholds.SNEDDY):
-        assert rule.top in thresholds.TOPS
-        assert rule.area in thresholds.AREAS
-        assert rule.bottom in (rule.top, *thresholds.BOTTOMS)
+    default = Grid()
+    for rule in (rules.AUTHORS, Rule(0.75, 2000, 0.3), Rule(0.7, 600, 0.3), rules.SNEDDY):
+        assert rule.top in default.tops
+        assert rule.area in default.areas
+        assert rule.bottom in (rule.top, *default.bottoms)
 
 
 @pytest.mark.parametrize(
@@ -276,67 +281,73 @@ def test_impossible_rules_are_refused(arguments):
 
 
 def test_search_refuses_nothing_to_search():
-    _, histograms, pixels = images(0, 2)
+    _, counts = images(0, 2)
     with pytest.raises(ValueError, match='no images'):
-        thresholds.search(histograms[:0], pixels[:0])
+        thresholds.search(counts.take([]))
     with pytest.raises(ValueError, match='no rule'):
-        thresholds.search(histograms, pixels, tops=(0.3,), areas=(0,), bottoms=(0.5,))
+        thresholds.search(counts, grid=Grid(tops=(0.3,), areas=(0,), bottoms=(0.5,)))
     with pytest.raises(ValueError, match='kind'):
-        thresholds.search(histograms, pixels, kind='double')
+        thresholds.search(counts, 'double')
 
 
 def test_cross_fit_measures_no_image_with_a_rule_chosen_on_its_patient():
-    pairs, histograms, pixels = images(11, 24)
+    pairs, counts = images(11, 24)
     patients = np.array([f'p{i // 2}' for i in range(24)])
-    parts = assign_folds(histograms[:, 1].any(axis=1), patients, 2, 3)
-    fitted = thresholds.cross_fit(histograms, pixels, parts, **GRID)
-    assert set(fitted.part) == {0, 1}
+    parts = assign_folds(counts.true_px > 0, patients, 2, 3)
+    fitted = thresholds.cross_fit(counts, parts, grid=GRID)
+    assert set(parts) == {0, 1}
     for patient in set(patients):
-        assert len(set(fitted.part[patients == patient])) == 1
+        assert len(set(parts[patients == patient])) == 1
     for i, (probability, true) in enumerate(pairs):
-        others = fitted.part != fitted.part[i]
-        rule, _ = thresholds.search(histograms[others], pixels[others], **GRID)
-        mask = thresholds.apply(rule, probability)
-        assert fitted.rules[fitted.part[i]] == rule
+        rule, _ = thresholds.search(counts.take(parts != parts[i]), grid=GRID)
+        mask = rules.apply(rule, probability)
+        assert fitted.rules[parts[i]] == rule
         assert (fitted.dice[i], fitted.predicted_px[i]) == (dice(mask, true), mask.sum())
 
 
 def test_cross_fit_is_less_optimistic_than_the_search_it_replaces():
     optimism = []
     for seed in range(8):
-        _, histograms, pixels = images(seed, 12)
-        chosen = thresholds.search(histograms, pixels)[1]
-        positive = histograms[:, 1].any(axis=1)
-        parts = assign_folds(positive, np.arange(12).astype(str), 2, seed)
-        optimism.append(chosen - thresholds.cross_fit(histograms, pixels, parts).dice.mean())
+        _, counts = images(seed, 12)
+        chosen = thresholds.search(counts)[1]
+        parts = assign_folds(counts.true_px > 0, np.arange(12).astype(str), 2, seed)
+        optimism.append(chosen - thresholds.cross_fit(counts, parts).dice.mean())
     assert np.mean(optimism) > 0
 
 
 def test_cross_fit_needs_two_parts():
-    _, histograms, pixels = images(0, 3)
+    _, counts = images(0, 3)
     with pytest.raises(ValueError, match='only one'):
-        thresholds.cross_fit(histograms, pixels, [1, 1, 1])
+        thresholds.cross_fit(counts, [1, 1, 1])
+
+
+def test_counts_that_do_not_belong_together_are_refused():
+    _, counts = images(0, 3)
+    with pytest.raises(ValueError, match='histograms'):
+        dataclasses.replace(counts, pixels=counts.pixels[:2])
+    with pytest.raises(ValueError, match='histograms'):
+        dataclasses.replace(counts, histograms=counts.histograms[:, :, :5])
 
 
 def test_sweep_equals_single_rules_one_by_one():
-    _, histograms, pixels = images(5, 9)
-    curve = thresholds.sweep(histograms, pixels, area=3000, tops=(0.2, 0.5, 0.8))
-    positive = histograms[:, 1].any(axis=1)
+    _, counts = images(5, 9)
+    curve = thresholds.sweep(counts, area=3000, tops=(0.2, 0.5, 0.8))
+    positive = counts.true_px > 0
     for t, mean, on_positives in zip(*curve, strict=True):
-        score, _ = thresholds.dice_per_image(histograms, pixels, Rule(t, 3000, t))
+        score, _ = thresholds.dice_per_image(counts, Rule(t, 3000, t))
         assert mean == pytest.approx(score.mean())
         assert on_positives == pytest.approx(score[positive].mean())
-    assert thresholds.sweep(histograms[~positive], pixels[~positive]).positive_dice is None
+    assert thresholds.sweep(counts.take(~positive)).positive_dice is None
 
 
 def test_ten_thousand_rules_on_a_thousand_images_take_seconds():
     rng = np.random.default_rng(0)
-    histograms = rng.integers(0, 200, (1000, 2, thresholds.BINS), np.int32)
-    grid = {
-        'tops': [k / 100 for k in range(50, 70)],
-        'areas': range(0, 5000, 200),
-        'bottoms': [k / 100 for k in range(30, 50)],
-    }
+    histograms = rng.integers(0, 200, (1000, 2, BINS), np.int32)
+    grid = Grid(
+        tops=[k / 100 for k in range(50, 70)],
+        areas=range(0, 5000, 200),
+        bottoms=[k / 100 for k in range(30, 50)],
+    )
     start = time.process_time()
-    thresholds.search(histograms, histograms.sum(axis=(1, 2)), **grid)
+    thresholds.search(PixelCounts(histograms, histograms.sum(axis=(1, 2))), grid=grid)
     assert time.process_time() - start < 10

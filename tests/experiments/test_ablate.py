@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from pneumojax.drawing import ablation as outputs
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import thresholds
+from pneumojax.evaluation import rules
 from pneumojax.evaluation.scores import Scores
 from pneumojax.experiments import ablate
 from pneumojax.runs.run import Run
@@ -114,15 +115,15 @@ def test_parts_that_a_config_does_not_have_are_not_in_the_table(config):
 
 def test_the_area_rule_is_taken_away_by_allowing_no_area(config):
     """False alarms of 100 px, lesions of 10,000 px: only the area tells them apart."""
-    histograms = np.zeros((12, 2, thresholds.BINS), np.int32)
-    size = thresholds.REFERENCE_PIXELS
+    histograms = np.zeros((12, 2, rules.BINS), np.int32)
+    size = rules.REFERENCE_PIXELS
     histograms[:, 0, 5] = size
     histograms[::2, 0, 5], histograms[::2, 1, 900] = size - 10_000, 10_000  # six
     histograms[1::6, 0, 5], histograms[1::6, 0, 900] = size - 100, 100  # two
-    scored = Scores(histograms, np.full(12, size), np.full(12, 0.5))
-    patients = [str(i) for i in range(12)]
-    assert ablate._judged(config, scored, patients, area_rule=True).dice.mean() == 1
-    assert ablate._judged(config, scored, patients, area_rule=False).dice.mean() == 10 / 12
+    scored = Scores(histograms, np.full(12, size), probability=np.full(12, 0.5))
+    examples = [SimpleNamespace(image_id=str(i), patient_id=str(i)) for i in range(12)]
+    assert ablate._cross_fit(config, scored, examples, area_rule=True).dice.mean() == 1
+    assert ablate._cross_fit(config, scored, examples, area_rule=False).dice.mean() == 10 / 12
 
 
 def test_figures_that_are_not_defined_are_left_empty(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import folds, pictures, scores, thresholds
+from pneumojax.evaluation.counts import PixelCounts
 from pneumojax.experiments import stages
 from pneumojax.flags import spell_out
 from pneumojax.prediction.ensemble import Ensemble
@@ -87,15 +88,11 @@ def test_every_image_is_judged_by_the_network_and_the_rule_that_did_not_see_it(f
     config, run, _ = folded
     pooled, report = rows(run), run.read_json('evaluation.json')
     leaves = [Run(run / f'fold{k}' / 'b') for k in (0, 1)]
-    kept = [leaf.read_arrays('scores.npz') for leaf in leaves]
+    arrays = [leaf.read_arrays('scores.npz') for leaf in leaves]
+    kept = [PixelCounts(a['histograms_0'], a['pixels_0']) for a in arrays]
     for fold, leaf in enumerate(leaves):
-        other = kept[1 - fold]
-        rule, _ = thresholds.search(
-            other['histograms_0'], other['pixels_0'], kind=config.evaluation.rule
-        )
-        dice, area = thresholds.dice_per_image(
-            kept[fold]['histograms_0'], kept[fold]['pixels_0'], rule
-        )
+        rule, _ = thresholds.search(kept[1 - fold], config.evaluation.rule)
+        dice, area = thresholds.dice_per_image(kept[fold], rule)
         held_out, alone = leaf.read_json('split.json')['validation'], rows(leaf)
         for image_id, d, a in zip(held_out, dice, area, strict=True):
             assert pooled[image_id]['dice'] == f'{d:.6f}'
@@ -106,8 +103,9 @@ def test_every_image_is_judged_by_the_network_and_the_rule_that_did_not_see_it(f
     mean = np.mean([float(row['dice']) for row in pooled.values()])
     assert report['mean_dice']['value'] == pytest.approx(mean, abs=1e-6)
     assert list(report['variants']) == ['a', 'b']  # the first stage stands beside it
-    everything = [np.concatenate([k[name] for k in kept]) for name in ('histograms_0', 'pixels_0')]
-    rule, best = thresholds.search(*everything, kind=config.evaluation.rule)
+    columns = ('histograms_0', 'pixels_0')
+    everything = PixelCounts(*(np.concatenate([a[name] for a in arrays]) for name in columns))
+    rule, best = thresholds.search(everything, config.evaluation.rule)
     stated = run.read_json('thresholds.json')
     assert (stated['top'], stated['area'], stated['calibrated_dice']) == (rule.top, rule.area, best)
     for name in ('report.html', 'model_card.md', 'curves.png', 'contact_sheet.png'):
@@ -158,17 +156,17 @@ def test_another_training_of_a_fold_is_scored_anew(folded, tmp_path):
     step = leaf.checkpoints.latest_step()
     path = leaf / f'checkpoints/{step}/_CHECKPOINT_METADATA'
     text = path.read_text()
-    dataset = dataset_lib.load(leaf.config())
-    assert scores.are_kept(leaf.config(), leaf, dataset, step)
+    trained = scores.TrainedRun(leaf.config(), leaf, dataset_lib.load(leaf.config()), step)
+    assert scores.are_kept(trained)
     try:
         path.write_text(json.dumps(json.loads(text) | {'commit_timestamp_nsecs': 1}))
-        assert not scores.are_kept(leaf.config(), leaf, dataset, step)
+        assert not scores.are_kept(trained)
     finally:
         path.write_text(text)
     (leaf / 'scores.npz').rename(tmp_path / 'kept')
     try:
         (leaf / 'scores.npz').write_bytes((tmp_path / 'kept').read_bytes()[:-50])
-        assert not scores.are_kept(leaf.config(), leaf, dataset, step)
+        assert not scores.are_kept(trained)
     finally:
         (tmp_path / 'kept').rename(leaf / 'scores.npz')
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import thresholds
+from pneumojax.evaluation.rules import Rule
 from pneumojax.prediction import predict
 from pneumojax.runs.run import Run
 from tests.fuzz import mutate
@@ -22,7 +22,7 @@ _WRITTEN = ('results.csv', 'submission.csv', 'masks', 'seg', 'report.html')
 class FakeEnsemble:
     """Brighter is more probable: no network, and no time."""
 
-    sizes, batch_size, rule = (32,), 4, thresholds.Rule(0.6, 0, 0.5)
+    sizes, batch_size, rule = (32,), 4, Rule(0.6, 0, 0.5)
     identity = (
         {
             'run': 'r', 'name': 'fuzz', 'step': 1, 'weights': 'last', 'flips': [],

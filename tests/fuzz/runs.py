@@ -12,7 +12,7 @@ import numpy as np
 from configs import base
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import model_card, run_report, thresholds
+from pneumojax.evaluation import model_card, rules, run_report
 from pneumojax.runs import checkpoints
 from pneumojax.runs.run import Run
 from pneumojax.runtimes import member
@@ -121,7 +121,7 @@ class SmallJson:
     def _thresholds(self):
         rule = member.read_rule(self.run)
         member.stated_weights(self.run)
-        mask = thresholds.apply(rule, self.probability)
+        mask = rules.apply(rule, self.probability)
         with contextlib.suppress(ValueError):
             expected = self._by_hand(dataclasses.asdict(rule))
             if not np.array_equal(mask, expected):

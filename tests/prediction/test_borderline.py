@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pneumojax.evaluation import metrics, thresholds
-from pneumojax.evaluation.thresholds import Rule
+from pneumojax.evaluation import metrics, rules
+from pneumojax.evaluation.rules import Rule
 from pneumojax.prediction import borderline
 
 
@@ -14,7 +14,7 @@ def by_shifted_logits(rule, probability, error):
     """Dice of the masks that logits shifted up and down make: a second definition."""
     logit = np.log(probability / (1 - probability))
     up, down = (1 / (1 + np.exp(-(logit + shift))) for shift in (error, -error))
-    return metrics.dice(thresholds.apply(rule, up), thresholds.apply(rule, down))
+    return metrics.dice(rules.apply(rule, up), rules.apply(rule, down))
 
 
 @settings(deadline=None, max_examples=150)
@@ -70,7 +70,7 @@ def test_large_lesions_do_not_and_borderline_ones_do(radius, area, doubtful):
 def test_what_is_just_too_faint_to_be_marked_is_in_doubt():
     rule = Rule(0.5, 600, 0.5, 200 * 200)
     faint, fainter = disc(40, high=0.495), disc(40, high=0.48)  # logits of -0.02 and -0.08
-    assert not thresholds.apply(rule, faint).any()
+    assert not rules.apply(rule, faint).any()
     assert borderline.hangs_on_rounding(rule, faint)
     assert not borderline.hangs_on_rounding(rule, fainter)
 

@@ -1,0 +1,105 @@
+"""Results per image, from which every metric is computed. Their file is per_image.csv."""
+
+import csv
+import dataclasses
+import io
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from pneumojax.errors import UsageError
+
+# The columns of the file after ImageId: type and format.
+_COLUMNS = {
+    'dice': (float, '.6f'), 'true_px': (int, 'd'), 'predicted_px': (int, 'd'),
+    'probability': (float, '.6f'),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class PerImage:
+    """N images and what one method made of them. A new measurement is a new column here.
+
+    Attributes:
+      image_ids: [N].
+      patients: [N], the patient of each image; intervals resample whole patients.
+      dice: float64 [N], in [0, 1].
+      true_px: int64 [N], pixels in the true mask.
+      predicted_px: int64 [N], pixels in the predicted mask.
+      probability: float64 [N], image-level score, see `metrics.image_probability`.
+
+    Raises:
+      ValueError: there are no images, a column has another length, or a score is not finite.
+    """
+
+    image_ids: Sequence[str]
+    patients: Sequence[str]
+    dice: np.ndarray
+    true_px: np.ndarray
+    predicted_px: np.ndarray
+    probability: np.ndarray
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(column) for name, column in vars(self).items()}
+        if len(set(lengths.values())) > 1 or not lengths['dice']:
+            raise ValueError(f'one value per image expected in every column, got {lengths}')
+        if not np.isfinite(self.probability).all():
+            raise ValueError('image-level probabilities must be finite')
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def positive(self) -> np.ndarray:
+        """bool [N]: images with pneumothorax."""
+        return self.true_px > 0
+
+    @property
+    def marked(self) -> np.ndarray:
+        """bool [N]: images with a non-empty predicted mask."""
+        return self.predicted_px > 0
+
+    def take(self, rows: Iterable[int]) -> Self:
+        """Some of the images, by their indices."""
+        rows = list(rows)
+        columns: Any = {name: np.asarray(column)[rows] for name, column in vars(self).items()}
+        return type(self)(**columns)
+
+
+def to_csv(images: PerImage) -> str:
+    """The content of per_image.csv: one row per image."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['ImageId', *_COLUMNS])
+    columns = [[format(v, f) for v in getattr(images, name)] for name, (_, f) in _COLUMNS.items()]
+    writer.writerows(zip(images.image_ids, *columns, strict=True))
+    return text.getvalue()
+
+
+def read_csv(path: pathlib.Path) -> PerImage:
+    """Reads a per_image.csv. It does not know patients: each image counts as one.
+
+    Args:
+      path: of the file, or of the evaluated run directory that holds it.
+
+    Raises:
+      UsageError: the file is missing or broken.
+    """
+    file = path / 'per_image.csv' if path.is_dir() else path
+    try:
+        with file.open(newline='') as text:
+            rows = {row['ImageId']: row for row in csv.DictReader(text)}
+        columns = {
+            name: np.array([kind(row[name]) for row in rows.values()])
+            for name, (kind, _) in _COLUMNS.items()
+        }
+        return PerImage(list(rows), list(rows), **columns)
+    except OSError:
+        raise UsageError(f'{file} cannot be read; run --mode=evaluate on that run first') from None
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f'{file} is not a per_image.csv ({error}); expected the columns ImageId, '
+            f'{", ".join(_COLUMNS)}'
+        ) from None
