@@ -1,102 +1,157 @@
-"""Every flag of the program, in one place; what they say is the `--help`."""
+"""Every flag of the program, in one place, and what several flags mean together.
 
+The help texts are what `--help` prints and what docs/reference/command.md lists.
+"""
+
+import pathlib
 import re
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from pneumojax import config as config_lib
 from pneumojax import config_files
+from pneumojax.errors import UsageError
+from pneumojax.runs import layout
+from pneumojax.runs.run import Run
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None,
-    f'A name ({", ".join(config_files.names())}) or FILE.py; may be left out where the run '
-    'directory has one. NAME:folds trains every fold, NAME:fold3 only that one of them.',
+    f'A name ({", ".join(config_files.names())}) or FILE.py; not needed if the run directory has '
+    'one. NAME:folds trains every fold, NAME:fold3 only fold 3.',
 )  # fmt: skip
 flags.FLAGS['config'].parser = config_files.Parser()
-FOLD = flags.DEFINE_string('fold', None, 'What :folds and :fold3 are short for: all, or a number.')
+FOLD = flags.DEFINE_string(
+    'fold', None, "The number of a fold, or 'all'; NAME:fold3 and NAME:folds set it."
+)
 WORKDIR = flags.DEFINE_multi_string(
     'workdir', [],
-    'Run directory; default runs/<config.name>. predict: repeat it to average several runs.',
+    'Run directory; default: runs/<config.name>. predict: repeat it to average several runs.',
 )  # fmt: skip
 MODE = flags.DEFINE_enum(
     'mode', 'train', ['prepare', 'train', 'evaluate', 'predict', 'export', 'convert', 'ablate'],
-    'prepare: decode all images into the cache. train: (prepare and) train, or continue. '
-    'evaluate: figures, thresholds and pictures of a run. predict: masks of radiographs. '
+    'prepare: decode all images into the cache. train: prepare and train, or continue a run. '
+    'evaluate: scores, thresholds and pictures of a run. predict: masks of radiographs. '
     "export: a run's network for other programs. convert: PyTorch weights into a checkpoint. "
-    'ablate: what each part is worth.',
+    'ablate: measure what each part contributes.',
 )  # fmt: skip
 INPUT = flags.DEFINE_string(
-    'input', None, "predict: a file or folder. convert: a .safetensors or .pth file, or 'imagenet'."
-)
+    'input', None,
+    "predict: the file or folder to read. convert: a .safetensors or .pth file, or 'imagenet'.",
+)  # fmt: skip
 OUTPUT = flags.DEFINE_string('output', None, 'predict, export, convert: the folder to write.')
 
 COMPARE = flags.DEFINE_string(
     'compare', None,
-    'evaluate: only print by how much an evaluated run differs from this other one, a run '
-    'directory or a per_image.csv, on the same images.',
+    'evaluate: only print how the run differs from this other one (a run directory or a '
+    'per_image.csv) on the same images.',
 )  # fmt: skip
 
 COMPILATION_CACHE = flags.DEFINE_string(
     'compilation_cache', None,
-    'Folder that keeps compiled programs for the next start; default: ~/.cache/pneumojax/compiled; '
-    'empty: none.',
+    'Folder of compiled programs; default: ~/.cache/pneumojax/compiled; empty: keep none.',
 )  # fmt: skip
 
 PROFILE = flags.DEFINE_integer(
-    'profile', 0, 'train: so many steps are traced into RUN/profile.', lower_bound=0
+    'profile', 0, 'train: trace this many steps into RUN/profile.', lower_bound=0
 )  # fmt: skip
 
 # --- several processes that train one run -------------------------------------------------------
 COORDINATOR = flags.DEFINE_string(
     'coordinator', None,
-    "HOST:PORT of process 0, with the two below; or 'auto' where the cluster tells (SLURM, Open "
-    'MPI, Kubernetes, Cloud TPU). See docs/scaling.md.',
+    "HOST:PORT of process 0, with --num_processes and --process_id; or 'auto' on a cluster that "
+    'provides them (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/scaling.md.',
 )  # fmt: skip
-NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes train together.')
-PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
+NUM_PROCESSES = flags.DEFINE_integer(
+    'num_processes', None, 'Number of processes that train together.'
+)
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Index of this process, from 0.')
 
 # --- export ------------------------------------------------------------------------------------
 FORMAT = flags.DEFINE_enum(
     'format', 'torch', ['torch', 'onnx', 'stablehlo'],
-    "export: 'torch', a state dict for segmentation_models_pytorch.Unet('resnet34'); 'onnx', for "
-    "OpenVINO, ONNX Runtime and --mode=predict without JAX; 'stablehlo', for jax.export.",
+    "export: 'torch' is a state dict for segmentation_models_pytorch.Unet('resnet34'), 'onnx' is "
+    "for OpenVINO, ONNX Runtime and --mode=predict without JAX, 'stablehlo' is for jax.export.",
 )  # fmt: skip
 SHAPE = flags.DEFINE_string(
     'shape', '',
-    "export: BATCH,HEIGHT,WIDTH of the input, each a number or 'any'; default any,S,S of the run.",
+    "export: BATCH,HEIGHT,WIDTH of the input, each a number or 'any'; default: any,S,S of the run.",
 )  # fmt: skip
 
 # --- predict -----------------------------------------------------------------------------------
 SEG = flags.DEFINE_enum(
     'seg', 'binary', ['binary', 'fractional', 'none'],
-    'predict: DICOM SEG files of masks, of probabilities, or none.',
+    'predict: write DICOM SEG files of masks, of probabilities, or none.',
 )  # fmt: skip
 HEATMAP = flags.DEFINE_bool('heatmap', False, 'predict: also write pictures of the probability.')
-OVERLAYS = flags.DEFINE_bool('overlays', True, 'predict: write pictures of the outlines.')
+OVERLAYS = flags.DEFINE_bool(
+    'overlays', True, 'predict: write pictures with the outline of the mask.'
+)
 REPORT = flags.DEFINE_bool('report', True, 'predict: write report.html.')
-SHOW_NAMES = flags.DEFINE_bool('show_names', False, "predict: patients' names in the report.")
+SHOW_NAMES = flags.DEFINE_bool('show_names', False, "predict: show patients' names in the report.")
 RUNTIME = flags.DEFINE_enum(
     'runtime', 'auto', ['auto', 'jax', 'openvino', 'onnxruntime'],
-    'predict: what computes. auto: OpenVINO or ONNX Runtime where installed and there is no GPU or '
-    'TPU, else JAX.',
+    'predict: what runs the network. auto: JAX on a GPU or TPU, else OpenVINO or ONNX Runtime if '
+    'installed.',
 )  # fmt: skip
+_PRECISIONS = ['auto', 'bfloat16_checked', 'float32', 'bfloat16']
 PRECISION = flags.DEFINE_enum(
-    'precision', 'auto', ['auto', 'mixed', 'float32', 'bfloat16'],
-    'predict: mixed is bfloat16, and float32 where the mask hangs on rounding. auto: mixed where '
-    'OpenVINO finds bfloat16 in the processor, else float32; with JAX as trained.',
+    'precision', 'auto', _PRECISIONS,
+    'predict: bfloat16_checked is bfloat16, then float32 for masks that are sensitive to rounding. '
+    'auto: as trained with JAX; bfloat16_checked with OpenVINO where the processor has bfloat16 '
+    'instructions; else float32.',
 )  # fmt: skip
 
+OLD_VALUES = {'mixed': 'bfloat16_checked'}  # values of --precision that were renamed
 
-def spell_out(argv: list[str]) -> list[str]:
-    """`--config=NAME.py:fold3` as `--config=NAME.py --fold=3`, and `:folds` as `--fold=all`."""
-    spelt = []
+
+class _PrecisionParser(flags.EnumParser):
+    """Names the new value where an old one is given."""
+
+    def parse(self, argument: str) -> str:
+        """The value; ValueError for an old or an unknown one."""
+        if argument in OLD_VALUES:
+            raise ValueError(f'this value is now called {OLD_VALUES[argument]}')
+        return super().parse(argument)
+
+
+flags.FLAGS['precision'].parser = _PrecisionParser(_PRECISIONS)
+
+
+def required(flag: flags.FlagHolder) -> str:
+    """The flag's value. UsageError if it is not given."""
+    if not flag.value:
+        raise UsageError(f'--mode={MODE.value} needs --{flag.name}')
+    return flag.value
+
+
+def config_and_workdir() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
+    """The configuration, checked, and the run directory that the flags name."""
+    config, workdirs = CONFIG.value, WORKDIR.value
+    if config is None and not workdirs:
+        raise UsageError(
+            'give --config=configs/NAME.py, or --workdir=RUN of an existing run; '
+            'to try everything on drawn images: --config=configs/demo.py'
+        )
+    if len(workdirs) > 1:
+        raise UsageError(f'--mode={MODE.value} takes one --workdir, not {len(workdirs)}')
+    workdir = pathlib.Path(workdirs[0] if workdirs else f'runs/{config.name}')
+    config = Run(workdir).config() if config is None else config
+    if FOLD.value is not None:
+        config, workdir = layout.of_fold(config, workdir, FOLD.value)
+    config_lib.check(config)
+    return config, workdir
+
+
+def expand_fold(argv: list[str]) -> list[str]:
+    """`--config=NAME:fold3` as `--config=NAME --fold=3`, and `NAME:folds` as `--fold=all`."""
+    expanded = []
     for before, word in zip([None, *argv], argv, strict=False):
         match = re.fullmatch(r'(.+):fold(s|\d+)', word)
-        if match and (word.startswith(('--config=', '-config=')) or before in _CONFIG):
-            spelt += [match[1], '--fold=' + ('all' if match[2] == 's' else match[2])]
+        is_config = before in ('--config', '-config') or word.startswith(('--config=', '-config='))
+        if match and is_config:
+            expanded += [match[1], '--fold=' + ('all' if match[2] == 's' else match[2])]
         else:
-            spelt.append(word)
-    return spelt
-
-
-_CONFIG = ('--config', '-config')
+            expanded.append(word)
+    return expanded

@@ -1,4 +1,4 @@
-"""Starts the program: every mistake of the user's is one line and exit status 2."""
+"""Starts the program. A mistake of the user's becomes one line on stderr and exit status 2."""
 
 import errno
 import os
@@ -10,62 +10,62 @@ from collections.abc import Callable
 from absl import app, flags
 
 from pneumojax.errors import UsageError
-from pneumojax.flags import spell_out
+from pneumojax.flags import expand_fold
 from pneumojax.system import processes, signals
 from pneumojax.system.progress import show_log
 
 LOST = (
-    'another process of this run has ended or cannot be reached; start all of them again with the '
-    'same commands, they continue from the newest checkpoint'
+    'another process of this run has ended or cannot be reached; start all processes again with '
+    'the same commands, and they continue from the newest checkpoint'
 )
-# What the system refuses and its owner can mend; any other OSError is a defect of ours.
-_MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG,
-             errno.EIO, errno.EMFILE, errno.ENFILE)  # fmt: skip
+# What the user can fix, such as a full disk. Any other OSError is a bug of the program.
+_FIXABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG,
+            errno.EIO, errno.EMFILE, errno.ENFILE)  # fmt: skip
 
 
 def command() -> None:
-    """The installed command `pneumojax`: `python -m pneumojax.main`, whatever that does."""
+    """The installed command `pneumojax`, the same as `python -m pneumojax.main`."""
     runpy.run_module('pneumojax.main', run_name='__main__', alter_sys=True)
 
 
 def launch(main: Callable[[list[str]], int]) -> None:
-    """Parses the flags, runs `main` and exits with what it returns.
+    """Parses the flags, runs `main` and exits with the status that it returns.
 
     Args:
-      main: from the arguments that are no flags to an exit status.
+      main: from the arguments that are not flags to an exit status.
     """
     show_log()
     signals.end_on_terminate()
 
-    def guarded(argv):
+    def guarded(argv: list[str]) -> None:
         try:
             sys.exit(main(argv))
         except UsageError as error:
-            _fail(_complain(str(error)))
+            _exit(_complain(str(error)))
         except OSError as error:
-            if error.errno not in _MENDABLE:
+            if error.errno not in _FIXABLE:
                 raise
             where = f'{error.filename}: ' if error.filename else ''
-            _fail(_complain(f'{where}{error.strerror}; mend that and the same command continues'))
+            _exit(_complain(f'{where}{error.strerror}; fix this, then rerun the same command'))
         except KeyboardInterrupt as error:
-            print('pneumojax: interrupted; the same command continues', file=sys.stderr)
+            print('pneumojax: interrupted; rerun the same command to continue', file=sys.stderr)
             sys.exit(getattr(error, 'status', 130))  # as a shell reports the signal
         except FloatingPointError as error:
             print(f'pneumojax: {error}', file=sys.stderr)
-            _fail(1)
+            _exit(1)
         except Exception as error:
             if processes.process_count() == 1:
                 raise
             traceback.print_exc()
-            if type(error).__name__ == 'JaxRuntimeError':  # without importing JAX for it
+            if type(error).__name__ == 'JaxRuntimeError':  # by name, so as not to import JAX
                 _complain(LOST)
-            _fail(1)
+            _exit(1)
 
     app.run(guarded, flags_parser=parse_flags)
 
 
-def _fail(status: int) -> None:
-    """Ends the program. Of several processes each ends by itself: waiting would be for ever."""
+def _exit(status: int) -> None:
+    """Ends this process at once where several train: a clean exit would wait for the others."""
     if processes.process_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -74,13 +74,13 @@ def _fail(status: int) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """As absl's own, but every mistake is one line and exit status 2."""
+    """Like absl's own parser, but a mistake is one line and exit status 2."""
     try:
-        return flags.FLAGS(spell_out(argv))
+        return flags.FLAGS(expand_fold(argv))
     except (flags.Error, UsageError) as error:
         message = str(error)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        message = f'--config: {error}'  # an unknown key, a bad value
+        message = f'--config: {error}'  # an unknown key or a bad value
     return sys.exit(_complain(message))
 
 

@@ -7,8 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from pneumojax import config as config_lib
+from pneumojax import main
+from pneumojax.flags import OLD_VALUES
 from pneumojax.runs.run import Run
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -51,6 +54,8 @@ def test_help_can_be_read(tmp_path):
         (['--config={configs}/stage1.py', 'evaluate'], ['evaluate']),
         (['--mode=evaluate', '--workdir=nowhere'], ['nowhere', 'config.json']),
         (['--mode=convert'], ['--input']),
+        (['--mode=predict', '--precision=mixed'], ['--precision=mixed', 'bfloat16_checked']),
+        (['--precision', 'half'], ['--precision=half', 'bfloat16_checked|float32']),
         (['--config={configs}/stage1.py'], ['data/siim', 'configs/demo.py']),
     ],
 )
@@ -58,6 +63,16 @@ def test_mistakes_are_one_line_and_status_2(arguments, words, tmp_path):
     given = [a.format(configs=REPOSITORY / 'configs') for a in arguments]
     refused(pneumojax(*given, cwd=tmp_path), *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_mode_has_its_handler():
+    assert [*main.HANDLERS] == flags.FLAGS['mode'].parser.enum_values
+
+
+def test_every_old_value_names_a_value_of_today():
+    values = flags.FLAGS['precision'].parser.enum_values
+    assert {*OLD_VALUES.values()} <= {*values}
+    assert not {*OLD_VALUES} & {*values}
 
 
 def test_the_run_directory_of_another_config_is_left_alone(config, tmp_path):

@@ -12,7 +12,7 @@ from pneumojax.errors import UsageError
 from pneumojax.evaluation import folds, pictures, scores, thresholds
 from pneumojax.evaluation.counts import PixelCounts
 from pneumojax.experiments import stages
-from pneumojax.flags import spell_out
+from pneumojax.flags import expand_fold
 from pneumojax.prediction.ensemble import Ensemble
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
@@ -182,7 +182,7 @@ def test_another_training_of_a_fold_is_scored_anew(folded, tmp_path):
     ],
 )
 def test_the_short_form_of_the_flag(given, expected):
-    assert spell_out(given) == expected
+    assert expand_fold(given) == expected
 
 
 def test_one_fold_alone_is_the_one_that_all_would_train(config, tmp_path):
