@@ -4,6 +4,7 @@
 nothing has to be saved to resume, and worker counts cannot change the order.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,8 +18,21 @@ from pneumojax.data.sampling import Plan
 Batch = dict[str, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of every batch that one of `count` processes reads, 1 / count of its rows."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, rows: np.ndarray, batch_size: int) -> np.ndarray:
+        """The share of rows [num_batches * batch_size]: [num_batches, batch_size // count]."""
+        size = batch_size // self.count
+        return rows.reshape(-1, batch_size)[:, self.index * size : (self.index + 1) * size]
+
+
 class _Fetch:
-    """Position in an order -> one example. A class, so that worker processes can receive it."""
+    """Maps a position to an example. A class, so that worker processes can receive it."""
 
     def __init__(self, records: Records | None, order: np.ndarray):
         self.records, self.order = records, order
@@ -38,41 +52,32 @@ def train_batches(
     *,
     start_step: int = 0,
     workers: int = 0,
-    process_index: int | None = None,
-    process_count: int | None = None,
+    share: Share | None = None,
 ) -> Iterator[Batch]:
-    """This process's share of the training batches from `start_step` to the end of the plan.
+    """Yields the training batches from `start_step` to the end of the plan.
 
     Args:
       records: the cache; None to leave image and mask out.
       train: int [N], records that the plan's indices refer to.
       plan: the order of the whole run.
       start_step: steps already done.
-      workers: reading processes; 0 reads with threads.
-      process_index, process_count: of `jax.distributed`, by default this process's.
+      workers: processes that read; 0 reads in threads.
+      share: of every batch; None for that of this process in `jax.distributed`.
 
     Yields:
       image uint8 [b, S, S], mask uint8 [b, S, S] of 0 and 1, example int32 [b] (record index),
       where b is the plan's batch size divided by the number of processes.
     """
-    index = jax.process_index() if process_index is None else process_index
-    count = jax.process_count() if process_count is None else process_count
-    share = plan.batch_size // count
-    # Rows of a step: process 0 takes the first share of the global batch, and so on.
-    order = train[plan.order].reshape(-1, plan.batch_size)[start_step:]
-    order = order[:, index * share : (index + 1) * share].reshape(-1)
-    if not len(order):
+    share = share or Share(jax.process_index(), jax.process_count())
+    order = share.of(train[plan.order], plan.batch_size)[start_step:]
+    if not order.size:
         return iter(())
-    dataset = grain.MapDataset.range(len(order)).map(_Fetch(records, order)).batch(share)
-    if workers:
-        _parse_flags_for_grain()
-        iterable = dataset.to_iter_dataset(
-            grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
-        )
-        iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    else:
-        iterable = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
-    return iter(iterable)
+    batches = _batches(records, order)
+    if not workers:
+        return iter(batches.to_iter_dataset(_threads(8)))
+    _parse_flags_for_grain()
+    options = grain.MultiprocessingOptions(num_workers=workers)
+    return iter(batches.to_iter_dataset(_threads(16)).mp_prefetch(options))
 
 
 def evaluation_batches(
@@ -80,32 +85,36 @@ def evaluation_batches(
     indices: Sequence[int] | np.ndarray,
     batch_size: int,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: Share | None = None,
 ) -> Iterator[Batch]:
-    """All given records once, in order. The last batch is padded; `valid` says which rows count.
+    """Yields all given records once, in order. The last batch is padded; `valid` marks real rows.
 
     Args:
-      records: the cache.
+      records: the cache; None to leave image and mask out.
       indices: int [N], which records.
-      batch_size: B, of all processes together; a multiple of their number.
-      process_index, process_count: by default one process reads everything; of several each reads
-        its share of every batch, and all have the same number of batches.
+      batch_size: B, over all processes; a multiple of their number.
+      share: of every batch; None for all of it. All shares have the same number of batches.
 
     Yields:
       image uint8 [b, S, S], mask uint8 [b, S, S], example int32 [b], valid bool [b], where b is
-      this process's share of B.
+      the share of B.
     """
-    indices, share = np.asarray(indices, np.int32), batch_size // process_count
+    indices, share = np.asarray(indices, np.int32), share or Share()
     padded = np.resize(indices, -(-len(indices) // batch_size) * batch_size)
-    valid = np.arange(len(padded)) < len(indices)
-    mine = slice(process_index * share, (process_index + 1) * share)
-    padded = padded.reshape(-1, batch_size)[:, mine].reshape(-1)
-    valid = valid.reshape(-1, batch_size)[:, mine]
-    dataset = grain.MapDataset.range(len(padded)).map(_Fetch(records, padded)).batch(share)
-    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
-    for i, batch in enumerate(dataset.to_iter_dataset(options)):
+    valid = share.of(np.arange(len(padded)) < len(indices), batch_size)
+    batches = _batches(records, share.of(padded, batch_size)).to_iter_dataset(_threads(4))
+    for i, batch in enumerate(batches):
         yield batch | {'valid': valid[i]}
+
+
+def _batches(records: Records | None, order: np.ndarray) -> grain.MapDataset:
+    """Batches of the records in `order` [num_batches, batch size]."""
+    fetch = _Fetch(records, order.reshape(-1))
+    return grain.MapDataset.range(order.size).map(fetch).batch(order.shape[1])
+
+
+def _threads(prefetched: int) -> grain.ReadOptions:
+    return grain.ReadOptions(num_threads=4, prefetch_buffer_size=prefetched)
 
 
 def _parse_flags_for_grain() -> None:

@@ -346,5 +346,5 @@ class Stage:
         """This process's share of batches of `size` images, padded."""
         return pipeline.evaluation_batches(
             self.feed.records, indices, size,
-            process_index=processes.process_index(), process_count=processes.process_count(),
+            share=pipeline.Share(processes.process_index(), processes.process_count()),
         )  # fmt: skip

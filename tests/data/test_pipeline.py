@@ -81,7 +81,7 @@ def test_a_later_start_is_the_tail(cache, start):
 def test_the_shares_of_processes_make_up_the_batch(cache, processes):
     plan = make_plan()
     shares = [
-        batches(cache, plan, start_step=1, process_index=i, process_count=processes)
+        batches(cache, plan, start_step=1, share=pipeline.Share(i, processes))
         for i in range(processes)
     ]
     whole = [
@@ -105,7 +105,8 @@ def test_reading_processes_need_no_parsed_flags(cache):
     program = (
         'import sys, numpy as np\n'
         'from absl import flags\n'
-        'from pneumojax.data import pipeline, records, sampling\n'
+        'from pneumojax.data import pipeline, sampling\n'
+        'from pneumojax.data.cache import records\n'
         'if __name__ == "__main__":\n'
         '    assert not flags.FLAGS.is_parsed()\n'
         '    plan = sampling.make_plan(np.ones(8, bool), num_epochs=1, batch_size=4, seed=0)\n'
@@ -115,7 +116,7 @@ def test_reading_processes_need_no_parsed_flags(cache):
     )
     done = subprocess.run(
         [sys.executable, '-c', program, str(cache.folder)],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.stdout.strip() == str(list(range(8))), done.stderr
 

@@ -22,8 +22,11 @@ import time
 
 from tests.fuzz import worker
 
-SECONDS = 60.0  # that one case may take; a decoder's helper process gives up before
-_START = 120.0  # that a worker may take for its imports and seeds
+# Limits in seconds of processor time, which do not depend on how busy the machine is. A worker that
+# sleeps gets ten times as long by the clock; a decoder's helper process gives up before that.
+SECONDS = 60.0  # for one case
+_START = 120.0  # for a worker's imports and seeds
+_ASLEEP = 10
 
 
 class Worker:
@@ -38,18 +41,32 @@ class Worker:
         )
         self.process.start()
         theirs.close()
-        self.order, self.started, self.ready = None, 0.0, set()
+        self.order, self.ready = None, set()
+        self.restart_clocks()
 
     def begin(self, order) -> None:
         """Hands it a case."""
-        self.order, self.started = order, time.monotonic()
+        self.order = order
+        self.restart_clocks()
         self.connection.send(order)
+
+    def restart_clocks(self) -> None:
+        """What it does from now on counts."""
+        self.started, self.busy = time.monotonic(), self._processor_seconds()
+
+    def _processor_seconds(self) -> float:
+        try:
+            fields = pathlib.Path(f'/proc/{self.process.pid}/stat').read_text().rpartition(')')[2]
+        except OSError:  # it has ended
+            return 0.0
+        return sum(map(int, fields.split()[11:13])) / os.sysconf('SC_CLK_TCK')
 
     @property
     def late(self) -> bool:
         """Whether its case takes too long, or its imports and seeds do."""
         limit = self.seconds if self.order[0] in self.ready else _START
-        return time.monotonic() - self.started > limit
+        asleep = time.monotonic() - self.started > _ASLEEP * limit
+        return asleep or self._processor_seconds() - self.busy > limit
 
     def end(self) -> None:
         """Ends it, at work or not."""
@@ -76,7 +93,7 @@ def fuzz(cases, seed, names, workers, save: pathlib.Path, first=0, seconds=SECON
       workers: processes.
       save: where the files of a case that broke something go, a folder each.
       first: index of the first case of each target.
-      seconds: that one case may take.
+      seconds: of processor time that one case may take.
 
     Returns:
       Counter of (target, what happened), and a list of (target, index, kind, text) that broke.
@@ -106,7 +123,7 @@ def fuzz(cases, seed, names, workers, save: pathlib.Path, first=0, seconds=SECON
                     continue
                 if kind == 'ready':
                     one.ready.add(name)
-                    one.started = time.monotonic()
+                    one.restart_clocks()
                     continue
                 if kind == 'no target':
                     raise RuntimeError(f'the target {name} cannot be made:\n{happened}')
