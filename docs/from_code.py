@@ -175,7 +175,7 @@ def public_names() -> str:
     """What `import pneumojax` gives."""
     import pneumojax
 
-    names = sorted(getattr(pneumojax, '__all__', ()), key=str.lower)
+    names = sorted(pneumojax.__all__, key=str.lower)
     return '\n'.join(
         docstrings.describe(f'pneumojax.{name}', getattr(pneumojax, name)) for name in names
     )
