@@ -70,5 +70,8 @@ def _signature(name: str, value: Any) -> str:
         for p in inspect.signature(value).parameters.values()
         if p.name not in hidden
     ]
-    text = str(inspect.Signature(parameters))
-    return name + re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r'\1', text)
+    text = name + re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r'\1', str(inspect.Signature(parameters)))
+    if len(text) > 80:  # an argument a line
+        head, _, arguments = text.partition('(')
+        text = f'{head}(\n    ' + re.sub(r', (?=[\w*]+(=|,|$))', ',\n    ', arguments[:-1]) + ',\n)'
+    return text
