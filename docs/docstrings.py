@@ -64,14 +64,17 @@ def _called(name: str, value: Any) -> str:
 
 def _signature(name: str, value: Any) -> str:
     """How it is called. Types are left out: the docstring gives shapes, units and ranges."""
-    hidden = ('self', 'parent', 'name')  # the last two are flax's own
-    parameters = [
-        p.replace(annotation=inspect.Parameter.empty)
-        for p in inspect.signature(value).parameters.values()
-        if p.name not in hidden
-    ]
-    text = name + re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r'\1', str(inspect.Signature(parameters)))
-    if len(text) > 80:  # an argument a line
-        head, _, arguments = text.partition('(')
-        text = f'{head}(\n    ' + re.sub(r', (?=[\w*]+(=|,|$))', ',\n    ', arguments[:-1]) + ',\n)'
-    return text
+    parts: list[str] = []
+    for parameter in inspect.signature(value).parameters.values():
+        if parameter.name in ('self', 'parent', 'name'):  # the last two are flax's own
+            continue
+        if parameter.kind == parameter.KEYWORD_ONLY and '*' not in parts:
+            parts.append('*')
+        text = str(parameter.replace(annotation=parameter.empty))
+        parts.append(re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r'\1', text))
+    short = f'{name}({", ".join(parts)})'
+    return (
+        short
+        if len(short) <= 80
+        else '\n    '.join([f'{name}(', *(f'{part},' for part in parts)]) + '\n)'
+    )

@@ -278,7 +278,7 @@ def test_every_public_name_is_in_the_reference():
     text = (REPOSITORY / 'docs/reference/python.md').read_text()
     for public in pneumojax.__all__:
         assert f'### `{public}`\n' in text
-    assert 'pneumojax.UNet(width=64, stage_sizes=(3, 4, 6, 3), ' in text
+    assert 'pneumojax.UNet(\n    width=64,\n    stage_sizes=(3, 4, 6, 3),\n' in text
 
 
 def test_what_is_generated_is_current():
