@@ -3,7 +3,7 @@
     python -m pneumojax.main --config=configs/demo.py
     python -m docs.draw_pictures runs/demo/stage2
 
-The contact sheet's tiles stand in a grid whose measures are `pneumojax.drawing.overlay`'s.
+The contact sheet's tiles stand in a grid whose measures are `pneumojax.drawing.contact_sheet`'s.
 """
 
 import csv
@@ -17,12 +17,12 @@ from PIL import Image
 
 from pneumojax.data.datasets import siim
 from pneumojax.data.files import dicom
-from pneumojax.drawing import overlay
+from pneumojax.drawing.contact_sheet import GAP, HEAD, TEXT
 from pneumojax.prediction.predict import Options, predict
 from pneumojax.runs.run import Run
 
 FOLDER = pathlib.Path(__file__).parent / 'pictures'
-TILE, TEXT, HEAD, GAP = (320, 642), 24, 52, overlay.GAP  # of the contact sheet, pixels
+TILE = (320, 642)  # of the contact sheet, pixels
 CHOSEN = ((0, 2), (1, 1), (2, 0), (3, 0))  # rows: best, middle, worst positives, negatives
 GREYS, COLOURS = 56, 120  # of a picture's palette
 

@@ -2,19 +2,21 @@
 
 import csv
 import io
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREY = '#0072b2', '#d55e00', '#5a5a5a'
+from pneumojax.drawing.figures import BLUE, GREY, ORANGE, new_figure, style_axes
+
+Curves = Mapping[str, list[list[dict[str, Any]]]]  # training -> seeds -> points
 SHOWN = (('mean_dice', 'mean Dice'), ('positive_dice', 'Dice, positives'), ('auc', 'AUC'))
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The table as Markdown, with a line that says how it was made.
+    """The table as Markdown, with a line on how it was made.
 
     Args:
       report: of ablation.json.
@@ -40,7 +42,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The same and more as CSV: one row per arm, figure by figure."""
+    """The table as CSV with more digits: one row for each arm and metric."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['part', 'figure', 'value', 'all_minus_this', 'low', 'high', 'by_seed'])
@@ -53,36 +55,25 @@ def table(report: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def write_picture(
-    path: str | os.PathLike,
-    report: Mapping[str, Any],
-    curves: Mapping[str, list[list[dict[str, Any]]]],
-    title: str,
-) -> None:
-    """Two panels: what each part is worth, and how fast the two trainings learn.
+def draw_ablation(report: Mapping[str, Any], curves: Curves, title: str) -> Figure:
+    """Two panels: what each part gains, and how fast the two trainings learn.
 
     Args:
-      path: of the PNG.
       report: of ablation.json.
       curves: training -> seeds -> points with 'pixels', 'stage' and 'positive_dice'.
       title: heading.
     """
-    figure = Figure(figsize=(13.5, 4.8), dpi=120, layout='constrained', facecolor='white')
-    figure.suptitle(
-        f'{title}: {report["n"]} held-out images, {len(report["seeds"])} seeds',
-        fontsize=13, fontweight='bold',
-    )  # fmt: skip
+    heading = f'{title}: {report["n"]} held-out images, {len(report["seeds"])} seeds'
+    figure = new_figure((13.5, 4.8), heading)
     left, right = figure.subplots(1, 2)
     for axes in (left, right):
-        axes.spines[['top', 'right']].set_visible(False)
-        axes.grid(color='#e6e6e6', linewidth=0.8)
-        axes.set_axisbelow(True)
+        style_axes(axes)
     _parts(left, report)
     _learning(right, curves)
-    figure.savefig(path, format='png')
+    return figure
 
 
-def _parts(axes, report) -> None:
+def _parts(axes: Axes, report: Mapping[str, Any]) -> None:
     rows = [row for row in report['rows'] if row['lost']]
     for number, (key, label) in enumerate(SHOWN[:2]):
         colour, shift = (BLUE, ORANGE)[number], (0.13, -0.13)[number]
@@ -98,11 +89,11 @@ def _parts(axes, report) -> None:
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_yticks(range(len(rows)), [_wrapped(row['name']) for row in reversed(rows)])
     axes.set(ylim=(-0.6, len(rows) - 0.4), xlabel='lost without it (95 % interval)')
-    axes.set_title('What each part is worth')
+    axes.set_title('What each part gains')
     axes.legend(fontsize=9, frameon=False, loc='best')
 
 
-def _learning(axes, curves) -> None:
+def _learning(axes: Axes, curves: Curves) -> None:
     for colour, (training, seeds) in zip((BLUE, ORANGE), curves.items(), strict=False):
         stages = {point['stage'] for points in seeds for point in points}
         ends = None

@@ -1,7 +1,6 @@
 """One picture of how a run learned and what it can do: `curves.png`."""
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,17 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from pneumojax.drawing.figures import (
-    BLUE,
-    FAINT,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    new_figure,
-    save,
-    style_axes,
-)
+from pneumojax.drawing.figures import BLUE, FAINT, GREEN, GREY, INK, ORANGE, new_figure, style_axes
 
 SPLITS = {'train': BLUE, 'validation': ORANGE}
 History = Sequence[Mapping[str, Any]]
@@ -51,17 +40,6 @@ class Panels:
     dice: Sequence[float] | np.ndarray = ()
     true_px: Sequence[int] | np.ndarray = ()
     predicted_px: Sequence[int] | np.ndarray = ()
-
-
-def write_curves(path: str | os.PathLike, panels: Panels, title: str = '') -> None:
-    """Writes the picture; the file appears whole or not at all.
-
-    Args:
-      path: of the PNG; its folder is made.
-      panels: what to show.
-      title: heading.
-    """
-    save(draw_curves(panels, title), path)
 
 
 def draw_curves(panels: Panels, title: str = '') -> Figure:

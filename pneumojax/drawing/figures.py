@@ -37,7 +37,7 @@ def style_axes(axes: Axes) -> None:
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes a PNG; its folder is made, and the file appears whole or not at all."""
+    """Writes a PNG, see `overlay.write_png`."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     write_png(path, np.asarray(canvas.buffer_rgba())[..., :3])

@@ -2,12 +2,13 @@
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 OPACITY = 0.75  # where the probability is 1
 _BAR = 0.03  # width of the scale, as a share of the picture's
 
 
-def heatmap(image, probability) -> np.ndarray:
+def heatmap(image: ArrayLike, probability: ArrayLike) -> np.ndarray:
     """Lays probabilities over an image: none at 0, dark violet, orange, yellow at 1.
 
     Args:
@@ -31,7 +32,7 @@ def heatmap(image, probability) -> np.ndarray:
     return picture
 
 
-def _blend(image, probability):
+def _blend(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
     steps = np.rint(probability.clip(0, 1) * 255).astype(np.uint8)
     colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)
     colours = colours.reshape(256, 3)[:, ::-1]  # to RGB

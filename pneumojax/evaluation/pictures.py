@@ -6,8 +6,10 @@ import numpy as np
 
 from pneumojax.data.datasets import example as example_lib
 from pneumojax.data.files.silence import silence_libraries
-from pneumojax.drawing import calibration, curves, overlay
-from pneumojax.evaluation import metrics, rules, thresholds
+from pneumojax.drawing import contact_sheet, curves, figures
+from pneumojax.drawing.calibration import draw_calibration
+from pneumojax.drawing.overlay import write_png
+from pneumojax.evaluation import calibration, metrics, rules, thresholds
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.results import Evaluation, Result
 from pneumojax.evaluation.scores import Scores
@@ -37,7 +39,7 @@ def write_curves(
         true_px=images.true_px,
         predicted_px=images.predicted_px,
     )
-    curves.write_curves(run / 'curves.png', panels, title)
+    figures.save(curves.draw_curves(panels, title), run / 'curves.png')
 
 
 def write_calibration(run: Run, scores: Scores) -> None:
@@ -48,7 +50,8 @@ def write_calibration(run: Run, scores: Scores) -> None:
       scores: of its images.
     """
     histogram = scores.histograms.sum(axis=0, dtype=np.int64)
-    calibration.write_calibration(run / 'calibration.png', histogram)
+    groups, error = calibration.reliability(histogram), calibration.expected_error(histogram)
+    figures.save(draw_calibration(groups, error), run / 'calibration.png')
 
 
 def choose_cases(images: PerImage) -> list[int]:
@@ -81,11 +84,8 @@ def write_contact_sheet(run: Run, evaluation: Evaluation, rule: rules.Rule, titl
         example = dataset.examples[index]
         image, true = example_lib.load(example)
         predicted = rules.apply(rule, probability)
-        tiles.append(overlay.panel(image, predicted, true))
-        dice = metrics.dice(predicted, true)
-        captions.append(
-            overlay.caption(example.image_id, dice, metrics.image_probability(probability))
-        )
-    overlay.write_png(
-        run / 'contact_sheet.png', overlay.contact_sheet(tiles, captions, 4, title=title)
-    )
+        tiles.append(contact_sheet.panel(image, predicted, true))
+        captions.append(contact_sheet.caption(
+            example.image_id, metrics.dice(predicted, true), metrics.image_probability(probability)
+        ))  # fmt: skip
+    write_png(run / 'contact_sheet.png', contact_sheet.contact_sheet(tiles, captions, 4, title))

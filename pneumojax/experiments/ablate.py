@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pneumojax.drawing import ablation as outputs
+from pneumojax.drawing import figures
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import metrics, scores, thresholds
 from pneumojax.evaluation.comparison import difference
@@ -78,7 +79,7 @@ def ablate(config, workdir: pathlib.Path) -> dict[str, Any]:
     whole.write_json('ablation.json', {**report, 'curves': curves})
     whole.write_text('ablation.md', outputs.markdown(report))
     whole.write_text('ablation.csv', outputs.table(report))
-    outputs.write_picture(whole / 'ablation.png', report, curves, config.name)
+    figures.save(outputs.draw_ablation(report, curves, config.name), whole / 'ablation.png')
     print(outputs.markdown(report))
     return report
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pneumojax.drawing import curves
+from pneumojax.drawing import curves, figures
 from pneumojax.drawing.curves import Panels
 
 LOSS, DICE, SWEEP, ROC, BY_SIZE, AREAS = range(6)
@@ -123,14 +123,14 @@ def test_a_missing_part_is_said_in_its_panel(missing, panel, said):
 def test_no_positives_no_epochs_one_image(tmp_path):
     given = evaluation(1) | {'sweep': (np.array([0.5]), np.array([1.0]), None)}
     rows = [{'step': 1, 'split': 'validation', 'loss': 0.3, 'positive_dice': None}]
-    curves.write_curves(tmp_path / 'a.png', Panels(history=rows, **given))
-    curves.write_curves(tmp_path / 'b.png', Panels())
+    figures.save(curves.draw_curves(Panels(history=rows, **given)), tmp_path / 'a.png')
+    figures.save(curves.draw_curves(Panels()), tmp_path / 'b.png')
     assert {path.name for path in tmp_path.iterdir()} == {'a.png', 'b.png'}
 
 
 def test_the_file_is_a_picture_in_colour(tmp_path):
     path = tmp_path / 'run' / 'curves.png'
-    curves.write_curves(path, Panels(history=history(3), **evaluation()))
+    figures.save(curves.draw_curves(Panels(history=history(3), **evaluation())), path)
     picture = cv2.imread(str(path))
     height, width, _ = picture.shape
     assert width > 1200

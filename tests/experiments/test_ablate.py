@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pneumojax.drawing import ablation as outputs
+from pneumojax.drawing import figures
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import rules
 from pneumojax.evaluation.scores import Scores
@@ -139,5 +140,5 @@ def test_figures_that_are_not_defined_are_left_empty(tmp_path):
     }  # fmt: skip
     assert '| less | 0.500 | +0.100 (-0.100 to +0.200) | - |  | 0.500 |' in outputs.markdown(report)
     points = [{'pixels': 1e6 * i, 'stage': 0, 'positive_dice': None} for i in range(2)]
-    outputs.write_picture(tmp_path / 'a.png', report, {'two stages': [points]}, 'x')
+    figures.save(outputs.draw_ablation(report, {'two stages': [points]}, 'x'), tmp_path / 'a.png')
     assert (tmp_path / 'a.png').stat().st_size > 1000
