@@ -1,10 +1,11 @@
-"""From a configuration to images that can be read: find, (draw), decode once, split."""
+"""From a config to a data set that can be read: draw phantoms, find images, decode once, split."""
 
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from pneumojax.data.cache import records
 from pneumojax.data.datasets import folder_dataset, siim, splits
@@ -21,15 +22,15 @@ class Dataset(NamedTuple):
     examples: tuple[Example, ...]
     records: records.Records
     train: np.ndarray  # int [N], indices
-    validation: np.ndarray  # int [M], indices; no patient of `train` is among them
+    validation: np.ndarray  # int [M], indices; they share no patient with `train`
 
     @property
     def positive(self) -> np.ndarray:
-        """bool, which examples have a pneumothorax."""
+        """bool [N + M], which examples have a pneumothorax."""
         return np.array([e.positive for e in self.examples])
 
     def split_ids(self) -> dict[str, list[str]]:
-        """ImageIds trained on and held out, as a run directory records them."""
+        """ImageIds to train on and to hold out, as a run directory records them."""
         return {
             'train': [self.examples[i].image_id for i in self.train],
             'validation': [self.examples[i].image_id for i in self.validation],
@@ -37,11 +38,11 @@ class Dataset(NamedTuple):
 
 
 @silence_libraries()
-def examples(config) -> tuple[Example, ...]:
-    """The images that `config.data` names, none of them read.
+def examples(config: ConfigDict) -> tuple[Example, ...]:
+    """Lists the images that `config.data` names; phantoms are drawn first if it asks for them.
 
     Raises:
-      UsageError: no data set, or one that cannot be used; see `siim.find` and `own.find`.
+      UsageError: there is no usable data set; see `siim.find` and `folder_dataset.find`.
     """
     data = config.data
     if data.phantoms.num_images:
@@ -57,15 +58,15 @@ def examples(config) -> tuple[Example, ...]:
 
 
 @silence_libraries()
-def load(config, also: Sequence[int] = ()) -> Dataset:
-    """Finds the images that `config.data` names, decodes them if need be, and splits them.
+def load(config: ConfigDict, also: Sequence[int] = ()) -> Dataset:
+    """Finds the images that `config.data` names, decodes them unless cached, and splits them.
 
     Args:
       config: `data` and `image_size` are read.
-      also: more sizes to decode the images at in the same pass.
+      also: more sizes to decode the images to in the same pass.
 
     Raises:
-      UsageError: no data set, or one that cannot be used; see `find` and `records.prepare`.
+      UsageError: there is no usable data set; see `find` and `records.prepare`.
     """
     data, found = config.data, examples(config)
     train, validation = splits.split(
@@ -87,13 +88,13 @@ def load(config, also: Sequence[int] = ()) -> Dataset:
     )
 
 
-def find(data) -> tuple[Example, ...]:
-    """The labelled images that `config.data` names, in Kaggle's layout or one's own.
+def find(data: ConfigDict) -> tuple[Example, ...]:
+    """Lists the images that `config.data` names, in Kaggle's layout or a folder of your own.
 
-    Kaggle's is known by its CSV; `data.masks` or `data.table` say that it is one's own.
+    Kaggle's layout is recognised by its CSV, unless `data.masks` or `data.table` is set.
     """
-    beside = pathlib.Path(data.root) / 'patients.csv'
-    patients = data.patients or (str(beside) if beside.is_file() else '')
+    default = pathlib.Path(data.root) / 'patients.csv'
+    patients = data.patients or (str(default) if default.is_file() else '')
     there = bool(data.root) and pathlib.Path(data.root).is_dir()
     if data.masks or data.table or (there and siim.find_annotations(data.root) is None):
         return folder_dataset.find(
@@ -102,7 +103,7 @@ def find(data) -> tuple[Example, ...]:
     return siim.find(data.root, patients).examples
 
 
-def _subset(examples, count: int, seed: int):
-    """A seeded draw, in the old order."""
+def _subset(examples: tuple[Example, ...], count: int, seed: int) -> tuple[Example, ...]:
+    """A seeded random subset, in the original order."""
     chosen = np.random.default_rng([seed, 1]).permutation(len(examples))[:count]
     return tuple(examples[i] for i in sorted(chosen))

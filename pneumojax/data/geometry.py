@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Fit(NamedTuple):
-    """Where an image lies inside its square, in pixels of the square."""
+    """The position of an image inside its square, in pixels of the square."""
 
     top: int
     left: int
@@ -19,12 +19,12 @@ class Fit(NamedTuple):
 
 
 def fit_of(shape: tuple[int, int], size: int, aspect: float = 1.0) -> Fit:
-    """Scales an image of `shape` (H, W) to touch two sides of size x size, and centres it.
+    """Scales an image of `shape` (H, W) to the largest that fits size x size, and centres it.
 
     Args:
-      shape: of the image, pixels.
-      size: side of the square, pixels.
-      aspect: height of one of the image's pixels over its width; those of the square are square.
+      shape: height and width of the image in pixels.
+      size: side of the square in pixels.
+      aspect: height over width of one pixel of the image; pixels of the square are square.
     """
     h, w = shape[0] * aspect, shape[1]
     scale = size / max(h, w)
@@ -33,9 +33,10 @@ def fit_of(shape: tuple[int, int], size: int, aspect: float = 1.0) -> Fit:
 
 
 def fit_image(image: np.ndarray, size: int, aspect: float = 1.0) -> np.ndarray:
-    """Scales [H, W] uint8 into [size, size] uint8; margins are black.
+    """Scales uint8 [H, W] into uint8 [size, size] with black margins.
 
-    Shrinking averages areas (no aliasing); enlarging is bilinear, as the authors' code is (A).
+    Shrinking averages areas, which avoids aliasing; enlarging is bilinear, as in the authors' code
+    (A).
     """
     fit = fit_of(image.shape, size, aspect)
     if aspect == 1:
@@ -52,7 +53,7 @@ def fit_image(image: np.ndarray, size: int, aspect: float = 1.0) -> np.ndarray:
 
 
 def fit_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Scales a 0/1 mask [H, W] like its image: a pixel is in where at least half of it was.
+    """Scales a 0/1 mask [H, W] like its image; a pixel is 1 if at least half of its area was.
 
     The authors' code keeps any value above 0 after a bilinear resize, which dilates the mask (A).
     """
@@ -66,7 +67,7 @@ def unfit(probability: np.ndarray, shape: tuple[int, int], aspect: float = 1.0) 
     return cv2.resize(inner, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def _resize_height(image, height):
+def _resize_height(image: np.ndarray, height: int) -> np.ndarray:
     interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
     return cv2.resize(
         np.ascontiguousarray(image), (image.shape[1], height), interpolation=interpolation

@@ -1,9 +1,9 @@
 """The SIIM-ACR competition's run-length code, exact in both directions.
 
 A mask is read column by column. The text alternates `gap length`: `gap` background pixels since the
-end of the run before (since pixel 0 for the first one), then `length` foreground pixels. An empty
-mask is `-1`. Source: the competition's data page (kaggle.com/c/siim-acr-pneumothorax-segmentation)
-and its `mask_functions.py`, whose encoder loses a run touching the last pixel. This one keeps it.
+end of the previous run (or since pixel 0), then `length` foreground pixels. An empty mask is `-1`.
+Source: the competition's data page (kaggle.com/c/siim-acr-pneumothorax-segmentation) and its
+`mask_functions.py`, whose encoder loses a run that touches the last pixel. This one keeps it.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ def encode(mask: np.ndarray) -> str:
       mask: [H, W], any number or bool type; every nonzero pixel is foreground.
 
     Returns:
-      `gap length gap length ...`, no gap of 0 but possibly the first; '-1' when nothing is set.
+      `gap length gap length ...`, where only the first gap can be 0; '-1' if no pixel is set.
 
     Raises:
       ValueError: the mask is not two-dimensional.
@@ -39,7 +39,7 @@ def encode(mask: np.ndarray) -> str:
 
 
 def parse(text: str) -> np.ndarray:
-    """Reads the numbers of one text without knowing the image: the cheap check for a whole CSV.
+    """Parses one text without knowing the image, a cheap check for a whole CSV.
 
     Args:
       text: `gap length ...` or '-1'; surrounding white space is allowed.
@@ -48,7 +48,7 @@ def parse(text: str) -> np.ndarray:
       int64 [n, 2]: gap >= 0 and length >= 1 of each run, in pixels; n = 0 for '-1'.
 
     Raises:
-      ValueError: malformed text, with what is wrong.
+      ValueError: the text is malformed; the message says how.
     """
     if not isinstance(text, str):
         raise ValueError(f'run-length text must be a string, not {type(text).__name__}')
@@ -76,17 +76,17 @@ def parse(text: str) -> np.ndarray:
 
 
 def decode(text: str, shape: tuple[int, int]) -> np.ndarray:
-    """Draws the mask of one text.
+    """Draws the mask that one text describes.
 
     Args:
-      text: `gap length ...` or '-1'. A gap of 0 (a run adjoining the one before) is legal.
+      text: `gap length ...` or '-1'. A gap of 0 (a run adjoining the previous one) is legal.
       shape: (height, width) of the image in pixels, each at least 1.
 
     Returns:
       uint8 [H, W], 0 or 1.
 
     Raises:
-      ValueError: malformed text, or runs beyond the image, with what is wrong and the shape.
+      ValueError: the text is malformed or a run exceeds the image; the message says how.
     """
     height, width = _checked_shape(shape)
     pixels = height * width
@@ -96,7 +96,7 @@ def decode(text: str, shape: tuple[int, int]) -> np.ndarray:
         raise ValueError(f'{error} (image of {height} x {width} pixels)') from None
     if not len(runs):
         return np.zeros((height, width), np.uint8)
-    # The first test keeps the sum of the second far from overflow.
+    # The first comparison keeps the sum in the second from overflowing.
     if runs.max() > pixels or runs.sum() > pixels:
         end = sum(runs.ravel().tolist())
         raise ValueError(
@@ -104,13 +104,13 @@ def decode(text: str, shape: tuple[int, int]) -> np.ndarray:
             f'{height} x {width} (height x width)'
         )
     edges = np.cumsum(runs.ravel())
-    # Only the columns that hold runs are filled and turned over.
+    # Only the columns with runs are filled and transposed.
     first, last = int(edges[0]) // height, -(-int(edges[-1]) // height)
     columns = np.zeros((last - first, height), np.uint8)
     flat = columns.reshape(-1)
     edges -= first * height
     for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        flat[start:end] = 1  # a few hundred runs: faster than np.repeat over all pixels
+        flat[start:end] = 1  # for a few hundred runs, faster than np.repeat over all pixels
     mask = np.zeros((height, width), np.uint8)
     mask[:, first:last] = _transpose(columns)
     return mask
@@ -120,14 +120,14 @@ def decode_all(texts: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
     """Draws the union of several texts, as for an image with several rows.
 
     Args:
-      texts: any number of texts; with none of them the mask is empty.
+      texts: any number of texts; without any the mask is empty.
       shape: (height, width) of the image in pixels, each at least 1.
 
     Returns:
       uint8 [H, W], 0 or 1.
 
     Raises:
-      ValueError: as `decode`, for the first text that is wrong.
+      ValueError: see `decode`.
     """
     texts = list(texts)
     if len(texts) == 1:

@@ -117,7 +117,7 @@ class Csv:
             return 'read, with quotes'
         raise Wrong('read what is no such table')
 
-    def find(self) -> siim.Dataset:
+    def find(self) -> siim.Listing:
         """The code under test."""
         return siim.find(self.root)
 
@@ -160,7 +160,7 @@ class Masks(Csv):
         'other,EncodedPixels,ImageId\nx,"1 2","im1"\ny,-1,im2\n,-1,im3\n,7 7,4\n"",7 9,5\n',
     )
 
-    def compare(self, found: siim.Dataset, cells: dict[str, set[str]]) -> str:
+    def compare(self, found: siim.Listing, cells: dict[str, set[str]]) -> str:
         """Each image's mask."""
         for example in found.examples:
             union = np.zeros((60, 50), np.uint8)
@@ -197,11 +197,11 @@ class Patients(Csv):
         text = 'ImageId,EncodedPixels\n' + ''.join(f'{name},-1\n' for name in self.ids)
         (self.root / 'stage_2_train.csv').write_text(text)
 
-    def find(self) -> siim.Dataset:
+    def find(self) -> siim.Listing:
         """The code under test."""
         return siim.find(self.root, self.root / self.name)
 
-    def compare(self, found: siim.Dataset, cells: dict[str, set[str]]) -> str:
+    def compare(self, found: siim.Listing, cells: dict[str, set[str]]) -> str:
         """Each image's patient."""
         for example in found.examples:
             if {example.patient_id} != cells[example.image_id]:

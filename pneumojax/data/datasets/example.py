@@ -1,4 +1,4 @@
-"""One labelled image, of whatever data set: where it is, whose it is, what its mask is."""
+"""One labelled image of any data set: its file, its patient and its mask."""
 
 import dataclasses
 
@@ -15,12 +15,12 @@ class Example:
 
     Attributes:
       image_id: its name, the stem of its file.
-      path: its file, DICOM, PNG or JPEG.
-      rles: run-length texts whose union is the mask; none of them for an image without a mask.
-      patient_id: who it shows; the ImageId where that is not known.
-      mask_shape: height and width of what the runs were read from, in pixels; None where that is
-        not known, as in Kaggle's CSV.
-      side: 'train' or 'validation' where the data set itself says so, else ''.
+      path: its file: DICOM, PNG or JPEG.
+      rles: run-length texts whose union is the mask; empty for an image without a mask.
+      patient_id: whom it shows; the ImageId if that is unknown.
+      mask_shape: height and width in pixels of the mask that the runs were read from; None if
+        unknown, as with Kaggle's CSV.
+      side: 'train' or 'validation' if the data set itself assigns one, else ''.
     """
 
     image_id: str
@@ -37,7 +37,7 @@ class Example:
 
 
 def load(example: Example) -> tuple[np.ndarray, np.ndarray]:
-    """Reads an image and draws its mask: what `read` and `draw` return, and raise."""
+    """Reads an image and draws its mask, see `read` and `draw`."""
     image = read(example)
     return image, draw(example, image.shape)
 
@@ -46,14 +46,14 @@ def read(example: Example) -> np.ndarray:
     """Reads an image: uint8 [H, W], 0..255, larger is brighter.
 
     Raises:
-      UsageError: the file gives no image, or the mask was made for one of another shape.
+      UsageError: the file cannot be read, or the mask was made for an image of another shape.
     """
     image = _read(example)
     if example.mask_shape not in (None, image.shape):
         (height, width), (mask_height, mask_width) = image.shape, example.mask_shape
         raise UsageError(
             f'ImageId {example.image_id}: the image {example.path} has {height} x {width} pixels '
-            f'(height x width), its mask {mask_height} x {mask_width}; give the mask at the size '
+            f'(height x width), its mask {mask_height} x {mask_width}; save the mask at the size '
             'of the image'
         )
     return image
@@ -63,14 +63,14 @@ def draw(example: Example, shape: tuple[int, int]) -> np.ndarray:
     """Draws the mask of an image of `shape` (H, W): uint8 [H, W], 0 or 1.
 
     Raises:
-      UsageError: the mask does not fit into it.
+      UsageError: the mask does not fit into the image.
     """
     try:
         return rle.decode_all(example.rles, shape)
     except ValueError as error:
         raise UsageError(
             f'ImageId {example.image_id}: {error}; {example.path} and its rows in the CSV do not '
-            'belong together: mend or remove one of them'
+            'belong together: fix or remove one of them'
         ) from error
 
 
@@ -78,8 +78,8 @@ def _read(example: Example) -> np.ndarray:
     try:
         if inputs.file_type(example.path) == 'picture':
             return picture_files.read(example.path, max_pixels=dicom.MAX_PIXELS)
-        # Masks are drawn, and counted, on the pixels as they are stored. Prediction, which has no
-        # mask to keep in step, squares such pixels itself.
+        # Masks are drawn and counted on stored pixels, so pixels must be square here. Prediction,
+        # which has no mask to keep aligned, resamples other pixels itself.
         return dicom.to_uint8(dicom.read(example.path, square=True))
     except dicom.DicomError as error:
         raise UsageError(f'ImageId {example.image_id}: {error}') from error

@@ -1,17 +1,17 @@
-"""One's own images and masks in a folder, without a line of code.
+"""A folder of your own images and masks.
 
-Images (DICOM, PNG or JPEG, known by content) lie anywhere below the root. An image's mask is
-`masks/NAME.png` of the same name, or a DICOM Segmentation that refers to it, anywhere. An image is
-a negative only where somebody says so: by an all-black or empty mask, or by 0 in the table's column
-Pneumothorax. An image of which nothing is known is left out and counted, never taken for a
+Images (DICOM, PNG or JPEG, recognised by content) may be anywhere below the root. The mask of an
+image is `masks/NAME.png` of the same name, or a DICOM Segmentation anywhere that refers to it. An
+image is a negative only if that is stated, by an all-black or empty mask or by 0 in the table's
+column Pneumothorax. An image without such a statement is left out and counted, never assumed
 negative.
 
-The table is a CSV `ImageId[,PatientId][,Pneumothorax][,split][,fold]`; where there is one, it lists
-the images that are used.
+The table is a CSV `ImageId[,PatientId][,Pneumothorax][,split][,fold]`; if there is one, only images
+in it are used.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -20,14 +20,14 @@ from tqdm import tqdm
 from pneumojax.data import rle
 from pneumojax.data.datasets import folder_table, mask_files, siim
 from pneumojax.data.datasets.example import Example
-from pneumojax.data.datasets.folder_table import Row
+from pneumojax.data.datasets.folder_table import TableRow
 from pneumojax.data.files import dicom, headers, inputs
 from pneumojax.errors import UsageError
 from pneumojax.system import limits
-from pneumojax.system.parallel import cores, ordered_map
+from pneumojax.system.parallel import Item, Result, cores, ordered_map
 from pneumojax.system.progress import log
 
-MASKS = 'masks'  # below the root, unless data.masks says otherwise
+MASKS = 'masks'  # below the root, unless data.masks names another folder
 EXPECTED = (
     "expected images with masks (docs/how-to/own_images.md), or Kaggle's layout, which is DICOM "
     f'files and {" or ".join(reversed(siim.ANNOTATIONS))}; {siim.DEMO}'
@@ -35,7 +35,7 @@ EXPECTED = (
 
 
 class Image(NamedTuple):
-    """A file that shows a radiograph."""
+    """A radiograph's file."""
 
     path: str
     uid: str  # SOPInstanceUID of a DICOM file
@@ -43,17 +43,17 @@ class Image(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """Where an image's mask is."""
+    """The file with an image's mask."""
 
     path: str
-    uid: str  # of the image, in a Segmentation; '' for a PNG file
+    uid: str  # SOPInstanceUID of the image in a Segmentation; '' for a PNG file
 
 
 class Files(NamedTuple):
-    """What lies in the folders."""
+    """The files found."""
 
     images: dict[str, Image]  # by ImageId
-    pngs: dict[str, str]  # name to path, below the folder of masks
+    pngs: dict[str, str]  # name to path, in the folder of masks
     segmentations: list[str]
 
 
@@ -61,22 +61,22 @@ def find(
     root: str, masks: str = '', table: str = '', patients: str = '', *, fold: int = 0,
     num_folds: int = 5,
 ) -> tuple[Example, ...]:  # fmt: skip
-    """Lists the labelled images below a folder; reads headers and masks, but no image.
+    """Lists the labelled images below a folder. Headers and masks are read, but no image.
 
     Args:
       root: the folder.
-      masks: folder of the PNG masks; '': `masks` below the root.
-      table: the CSV; '': `table.csv` below the root, if it is there.
-      patients: CSV with the columns ImageId and PatientId; '': none. Else the table's PatientId
-        counts, then that of the DICOM files; an image without any is a patient of its own.
-      fold: of the table's column `fold`, the one held out; 0 where it has a column `split`.
+      masks: folder of the PNG masks; '' for `masks` below the root.
+      table: the CSV; '' for `table.csv` below the root, if there is one.
+      patients: CSV with the columns ImageId and PatientId; '' to use the table's PatientId, or else
+        that of the DICOM files. An image without any is a patient of its own.
+      fold: the fold in the table's column `fold` to hold out; 0 if there is a column `split`.
       num_folds: how many folds that column holds.
 
     Returns:
       The examples, sorted by ImageId.
 
     Raises:
-      UsageError: nothing usable, or two statements that contradict each other.
+      UsageError: nothing is usable, or two statements contradict each other.
     """
     rows = folder_table.read(root, table, fold, num_folds)
     files = _list(root, masks)
@@ -107,7 +107,7 @@ def find(
     for example in examples:
         _check_row(example, None if rows is None else rows[example.image_id])
     log.info(
-        "%d of one's own images in %s, %d of them with a mask that is not empty",
+        '%d of your own images in %s, %d of them with a mask that is not empty',
         len(examples), root, sum(e.positive for e in examples),
     )  # fmt: skip
     return examples
@@ -122,7 +122,7 @@ def _list(root: str, masks: str) -> Files:
     folder = masks or os.path.join(root, MASKS)
     if masks and not os.path.isdir(masks):
         raise UsageError(
-            f'config.data.masks: there is no folder {masks!r}; name that of the PNG masks'
+            f'config.data.masks: there is no folder {masks!r}; name the folder of the PNG masks'
         )
     images: dict[str, Image] = {}
     known: dict[str, str] = {}  # SOPInstanceUID to path
@@ -136,8 +136,8 @@ def _list(root: str, masks: str) -> Files:
             others += [(path, look)] * bool(look)
         elif name in images:
             raise UsageError(
-                f'ImageId {name} is found twice: {images[name].path} and {path}; names tell images '
-                'apart, so rename or remove one of them'
+                f'ImageId {name} is found twice: {images[name].path} and {path}; names must be '
+                'unique, so rename or remove one of them'
             )
         elif look.uid and known.setdefault(look.uid, path) != path:
             raise UsageError(
@@ -145,7 +145,7 @@ def _list(root: str, masks: str) -> Files:
             )
         else:
             images[name] = look
-    _warn(others, '%d DICOM files below the root are no radiographs and left out')
+    _warn(others, '%d DICOM files below the root are not radiographs and are left out')
     pngs: dict[str, str] = {}
     unknown = []
     inside = inputs.find(folder, None, 'config.data.masks') if os.path.isdir(folder) else []
@@ -156,21 +156,21 @@ def _list(root: str, masks: str) -> Files:
         if look == 'segmentation':
             segmentations.append(path)
         elif not isinstance(look, Image) or look.uid:
-            unknown.append((path, look if isinstance(look, str) else 'a DICOM image, no mask'))
+            unknown.append((path, look if isinstance(look, str) else 'a DICOM image, not a mask'))
         elif name in pngs:
             raise UsageError(f'two masks are called {name}: {pngs[name]} and {path}; remove one')
         else:
             pngs[name] = path
-    _warn(unknown, '%d files in the folder of masks are no masks and left out')
+    _warn(unknown, '%d files in the folder of masks are not masks and are left out')
     return Files(images, pngs, segmentations)
 
 
 def _look(path: str) -> Image | str:
-    """An image; or 'segmentation'; or what else the file is, '' where nobody would ask."""
+    """An image, or 'segmentation', or what else the file is; '' for files of no interest."""
     file_type = inputs.file_type(path)
     if file_type != 'dicom':
         return Image(path, '', '') if file_type else ''
-    # Foreign input: whatever pydicom raises means that the file is damaged.
+    # Any exception of pydicom's means that the file is damaged.
     try:
         with limits.BoundedFile(path) as file:
             dicom.check(file)
@@ -185,7 +185,7 @@ def _look(path: str) -> Image | str:
 
 
 def _pair(files: Files) -> dict[str, Mask]:
-    """ImageId to its mask, for the images that have one."""
+    """Maps ImageId to mask for the images that have one."""
     found = {name: Mask(path, '') for name, path in files.pngs.items() if name in files.images}
     lost = [(path, '') for name, path in files.pngs.items() if name not in files.images]
     _warn(lost, '%d masks have no image of the same name and are left out')
@@ -194,13 +194,13 @@ def _pair(files: Files) -> dict[str, Mask]:
     for path, uids in _each(_sources, files.segmentations, 'look at segmentations'):
         known = sorted(uids & by_uid.keys())
         if not known:
-            strangers.append((path, 'no SOPInstanceUID that it names is among them'))
+            strangers.append((path, 'it refers to none of their SOPInstanceUIDs'))
         for uid in known:
             mask, name = Mask(path, uid), by_uid[uid]
             if found.setdefault(name, mask) != mask:
                 raise UsageError(
-                    f'ImageId {name} has two masks: {found[name].path} and {path}; keep the one '
-                    'that counts'
+                    f'ImageId {name} has two masks: {found[name].path} and {path}; remove one '
+                    'of them'
                 )
     _warn(strangers, '%d DICOM Segmentations belong to none of the images and are left out')
     return found
@@ -218,17 +218,17 @@ class Drawn(NamedTuple):
 
     rles: tuple[str, ...]
     shape: tuple[int, int]
-    share: float  # of the pixels that are inside
-    sure: bool  # False for a single segment that does not say pneumothorax
+    share: float  # fraction of the pixels inside
+    sure: bool  # False for a single segment that is not named pneumothorax
 
 
 def _read_masks(masks: Mapping[str, Mask]) -> dict[str, Drawn]:
     drawn = dict(_each(lambda name: _draw(name, masks[name]), masks, 'read masks'))
     full = [(masks[n].path, f'{d.share:.0%}') for n, d in drawn.items() if d.share > 0.5]
-    _warn(full, '%d masks cover more than half of their image (black and white exchanged?)')
+    _warn(full, '%d masks cover more than half of their image (are black and white swapped?)')
     unsure = [(masks[name].path, '') for name, d in drawn.items() if not d.sure]
-    _warn(unsure, '%d DICOM Segmentations have a single segment that does not say pneumothorax; '
-          'it is taken for one')  # fmt: skip
+    _warn(unsure, '%d DICOM Segmentations have a single segment that is not named pneumothorax; '
+          'it is used as one')  # fmt: skip
     return drawn
 
 
@@ -245,45 +245,51 @@ def _draw(name: str, mask: Mask) -> Drawn:
     return Drawn(rles, pixels.shape, float(pixels.mean()), sure)
 
 
-# --- which of them count ----------------------------------------------------------------------
+# --- which images are used --------------------------------------------------------------------
 
 
 def _chosen(
-    images: Mapping[str, Image], found: Mapping[str, Mask], rows: Mapping[str, Row] | None
+    images: Mapping[str, Image], found: Mapping[str, Mask], rows: Mapping[str, TableRow] | None
 ) -> list[str]:
-    """ImageIds that are used; what is left out is counted."""
-    listed = images.keys() if rows is None else images.keys() & rows.keys()
+    """ImageIds of the images to use; warnings count those left out."""
+    listed = set(images)
     if rows is not None:
-        _warn([(n, '') for n in images if n not in rows], '%d images have no row in the table and '
-              'are left out')  # fmt: skip
-        _warn([(n, '') for n in rows if n not in images], '%d ImageIds of the table have no image '
-              'and are left out')  # fmt: skip
-        tested = [(n, '') for n in sorted(listed) if rows[n].side == 'test']
-        _warn(tested, "%d images are left out, as the table's column split says test")
-        listed = listed - {name for name, _ in tested}
-    said = {name for name in listed if rows is not None and rows[name].positive is False}
-    lacking = [(name, '') for name in sorted(listed - found.keys() - said)]
-    _warn(lacking, '%d images have no mask and are left out; where one shows no pneumothorax, say '
-          'so by an all-black mask, or 0 in the column Pneumothorax of the table')  # fmt: skip
-    names = sorted(name for name in listed if name in found or name in said)
-    if not names:
+        without_row = [(name, '') for name in images if name not in rows]
+        _warn(without_row, '%d images have no row in the table and are left out')
+        without_image = [(name, '') for name in rows if name not in images]
+        _warn(without_image, '%d ImageIds of the table have no image and are left out')
+        test = {name for name in listed & rows.keys() if rows[name].side == 'test'}
+        message = "%d images are left out because the table's column split is test"
+        _warn([(name, '') for name in sorted(test)], message)
+        listed = (listed & rows.keys()) - test
+    negative = {name for name in listed if rows is not None and rows[name].positive is False}
+    usable = {name for name in listed if name in found} | negative
+    message = (
+        '%d images have no mask and are left out; if one shows no pneumothorax, state that with an '
+        'all-black mask, or with 0 in the column Pneumothorax of the table'
+    )
+    _warn([(name, '') for name in sorted(listed - usable)], message)
+    if not usable:
         raise UsageError(
-            f'config.data.root: none of {len(images)} images can be used; see what was left out, '
-            'and why, above'
+            f'config.data.root: none of {len(images)} images can be used; the warnings above say '
+            'why'
         )
-    return names
+    return sorted(usable)
 
 
 def _owners(
-    names: list[str], images: Mapping[str, Image], rows: Mapping[str, Row] | None, patients: str
+    names: list[str],
+    images: Mapping[str, Image],
+    rows: Mapping[str, TableRow] | None,
+    patients: str,
 ) -> dict[str, str]:
-    """ImageId to patient."""
+    """Maps ImageId to patient."""
     by_table = {} if rows is None else {name: rows[name].patient for name in names}
     if any(by_table.values()):
         if patients:
             raise UsageError(
                 f'config.data.patients: both {patients!r} and the column PatientId of the table '
-                'say whose an image is; keep one of them'
+                'name the patient of an image; keep one of them'
             )
         return by_table
     if patients:
@@ -291,35 +297,36 @@ def _owners(
     headed = [images[name].patient for name in names if images[name].patient]
     if len(headed) > 1 and len(set(headed)) == 1:
         raise UsageError(
-            f'all {len(headed)} DICOM files have the same PatientID, so nothing can be held out; '
-            'if it was replaced, say whose each image is in the column PatientId of '
-            'config.data.table'
+            f'all {len(headed)} DICOM files have the same PatientID, so none can be held out; if '
+            'it was anonymised, name the patients in the column PatientId of config.data.table'
         )
     return {name: images[name].patient or name for name in names}
 
 
-def _check_row(example: Example, row: Row | None) -> None:
+def _check_row(example: Example, row: TableRow | None) -> None:
     if row is not None and row.positive not in (None, example.positive):
         raise UsageError(
             f'ImageId {example.image_id}: the table says Pneumothorax {int(bool(row.positive))}, '
-            f'but the mask is {"not " if example.positive else ""}empty; mend one of them'
+            f'but the mask is {"not " if example.positive else ""}empty; correct one of them'
         )
 
 
 # --- helpers -----------------------------------------------------------------------------------
 
 
-def _each(function: Callable, items: Iterable, label: str):
-    """Yields (item, result) in the order of the items, worked on in threads."""
-    items, threads = list(items), cores()
+def _each(
+    function: Callable[[Item], Result], items: Iterable[Item], label: str
+) -> Iterator[tuple[Item, Result]]:
+    """Yields (item, result) in the order of the items, computed in threads."""
+    todo, threads = list(items), cores()
     with ThreadPoolExecutor(threads) as pool:
-        results = ordered_map(pool, function, items, 4 * threads)
-        progress = tqdm(results, label, len(items), disable=None if items else True, unit='file')
-        yield from zip(items, progress, strict=True)
+        results = ordered_map(pool, function, todo, 4 * threads)
+        progress = tqdm(results, label, len(todo), disable=None if todo else True, unit='file')
+        yield from zip(todo, progress, strict=True)
 
 
 def _warn(items: list[tuple[str, str]], message: str) -> None:
-    """One line for all: how many, and the first with its reason. Those without a name are none."""
+    """Logs one line: how many items, and the first with its reason; nothing without items."""
     if items:
         path, reason = items[0]
         log.warning(
@@ -331,4 +338,4 @@ def _example_names(files: Files) -> str:
     image = next(iter(files.images))
     if not files.pngs:
         return ''
-    return f' ({next(iter(files.pngs))}.png is none: the first image is called {image})'
+    return f' ({next(iter(files.pngs))}.png has another name than the first image, {image})'

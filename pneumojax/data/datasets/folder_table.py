@@ -1,7 +1,7 @@
-"""What the table of one's own images says of each of them.
+"""The table of a folder of your own images.
 
-A CSV `ImageId[,PatientId][,Pneumothorax][,split][,fold]`: whose image it is, 0 or 1 for without or
-with a pneumothorax, and the side of the split or the fold it belongs to.
+A CSV `ImageId[,PatientId][,Pneumothorax][,split][,fold]`: the patient, 0 or 1 for images without or
+with a pneumothorax, and the side of the split or the fold that the image belongs to.
 """
 
 import os
@@ -12,21 +12,31 @@ from pneumojax.data.datasets import tables
 from pneumojax.data.files import inputs
 from pneumojax.errors import UsageError
 
-FILE = 'table.csv'  # below the root, unless data.table says otherwise
+FILE = 'table.csv'  # below the root, unless data.table names another
 COLUMNS = ('PatientId', 'Pneumothorax', 'split', 'fold')
 _SIDES = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
 
 
-class Row(NamedTuple):
-    """What the table says of an image."""
+class TableRow(NamedTuple):
+    """What the table states about an image."""
 
     patient: str
-    positive: bool | None  # None where it does not say
+    positive: bool | None  # None if not stated
     side: str  # 'train', 'validation', 'test' or ''
 
 
-def read(root: str, table: str, fold: int, num_folds: int) -> dict[str, Row] | None:
-    """What the table says, by ImageId; None without a table."""
+def read(root: str, table: str, fold: int, num_folds: int) -> dict[str, TableRow] | None:
+    """Reads the rows by ImageId; None without a table.
+
+    Args:
+      root: folder with the images.
+      table: path of the CSV; '' for `table.csv` in the root, if there is one.
+      fold: the one held out; 0 if the table has a column `split`.
+      num_folds: how many folds the column `fold` holds.
+
+    Raises:
+      UsageError: no such file, or a row that makes no sense, with its line.
+    """
     path = table or os.path.join(root, FILE)
     if not os.path.isfile(path):
         if table:
@@ -35,10 +45,10 @@ def read(root: str, table: str, fold: int, num_folds: int) -> dict[str, Row] | N
                 'ImageId'
             )
         return None
-    rows: dict[str, Row] = {}
+    rows: dict[str, TableRow] = {}
     for line, cells in tables.read(path, ('ImageId',), COLUMNS):
         where, name = f'{path}, line {line}', inputs.stem(cells['ImageId'])
-        row = Row(
+        row = TableRow(
             cells.get('PatientId', ''),
             _positive(where, cells.get('Pneumothorax', '')),
             _side(where, cells, fold, num_folds),
@@ -46,14 +56,16 @@ def read(root: str, table: str, fold: int, num_folds: int) -> dict[str, Row] | N
         if 'PatientId' in cells and not row.patient:
             raise UsageError(f'{where}: ImageId {name} has no PatientId; fill it in')
         if rows.setdefault(name, row) != row:
-            raise UsageError(f'{where}: ImageId {name} has another row before; remove one of them')
+            raise UsageError(
+                f'{where}: ImageId {name} has another row in an earlier line; remove one'
+            )
     return rows
 
 
 def _positive(where: str, cell: str) -> bool | None:
     if cell not in ('', '0', '1'):
         raise UsageError(
-            f'{where}: the column Pneumothorax holds none of 0 (no), 1 (yes) and nothing (not said)'
+            f'{where}: the column Pneumothorax holds none of 0 (no), 1 (yes) and nothing (unknown)'
         )
     return {'': None, '0': False, '1': True}[cell]
 
@@ -65,7 +77,7 @@ def _side(where: str, cells: Mapping[str, str], fold: int, num_folds: int) -> st
         if fold != 0:
             raise UsageError(
                 f'config.data.fold is {fold}, but the table has a column split, which makes one '
-                'split only; leave config.data.fold at 0, or give the table a column fold instead'
+                'split only; leave config.data.fold at 0, or replace it with a column fold'
             )
         side = _SIDES.get(cells['split'].lower())
         if side is None:
@@ -78,7 +90,7 @@ def _side(where: str, cells: Mapping[str, str], fold: int, num_folds: int) -> st
     stated = cells['fold']
     if not (stated.isdecimal() and int(stated) < num_folds):
         raise UsageError(
-            f'{where}: the column fold holds no whole number from 0 to {num_folds - 1}; mend it, '
-            'or say config.data.num_folds'
+            f'{where}: the column fold holds no whole number from 0 to {num_folds - 1}; correct it '
+            'or set config.data.num_folds'
         )
     return 'validation' if int(stated) == fold else 'train'

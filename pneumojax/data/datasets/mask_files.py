@@ -1,6 +1,7 @@
-"""Masks of one's own images: PNG files, and the pneumothorax of DICOM Segmentations."""
+"""Mask files of your own images: PNG files, and the pneumothorax in DICOM Segmentations."""
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pydicom
@@ -10,16 +11,19 @@ from pydicom.sr.coding import Code
 from pneumojax.data.files import dicom, headers, picture_files
 from pneumojax.system import limits
 
+if TYPE_CHECKING:
+    from highdicom.seg import Segmentation, SegmentDescription
+
 PNEUMOTHORAX = Code('36118008', 'SCT', 'Pneumothorax')
 _HALF = 0.5  # of a fractional segmentation
 
 
 class BadMask(ValueError):
-    """A file that gives no mask; one line that says why, without the path."""
+    """A file without a usable mask; the message is one line with the reason, without the path."""
 
 
 def is_segmentation(header: pydicom.Dataset) -> bool:
-    """Whether a DICOM file is a Segmentation, by its header."""
+    """Whether the header is that of a DICOM Segmentation."""
     return headers.sop_class(header) == uid.SegmentationStorage
 
 
@@ -36,7 +40,7 @@ def read_png(path: str | os.PathLike) -> np.ndarray:
 
 
 def sources(path: str | os.PathLike) -> set[str]:
-    """SOPInstanceUIDs of the images that a Segmentation says it was made from.
+    """SOPInstanceUIDs of the images that a Segmentation states it was made from.
 
     Raises:
       BadMask: the file cannot be read.
@@ -58,7 +62,7 @@ def sources(path: str | os.PathLike) -> set[str]:
         }
     except dicom.DicomError as error:
         raise BadMask(str(error)) from None
-    # Foreign input, as in `dicom.read`: only the type is passed on, as messages may quote the file.
+    # As in `dicom.decode`: messages may quote the file, so only the type is passed on.
     except Exception as error:
         raise _damaged(error) from error
     return referenced | per_frame
@@ -68,18 +72,18 @@ def read_segmentation(path: str | os.PathLike, source: str) -> tuple[np.ndarray,
     """Reads the pneumothorax of one image from a Segmentation.
 
     Args:
-      path: the file. Of several segments those count that say pneumothorax (their code or label);
-        a single segment counts whatever it says.
+      path: the file. Of several segments, those named pneumothorax (in code or label) are used; a
+        single segment is used whatever its name.
       source: SOPInstanceUID of the image.
 
     Returns:
-      uint8 [H, W], 0 or 1, of fractional segments where they reach one half; and whether the
-      segment says pneumothorax.
+      uint8 [H, W], 0 or 1 (1 where a fractional segment is at least one half); and whether the
+      segment is named pneumothorax.
 
     Raises:
-      BadMask: the file cannot be read, or no segment of several is a pneumothorax.
+      BadMask: the file cannot be read, or none of several segments is a pneumothorax.
     """
-    import highdicom  # slow to import, and needed here only
+    import highdicom  # slow to import
 
     try:
         with limits.BoundedFile(path) as file:
@@ -94,7 +98,7 @@ def read_segmentation(path: str | os.PathLike, source: str) -> tuple[np.ndarray,
             [source],
             segment_numbers=numbers,
             ignore_spatial_locations=True,  # a radiograph has none
-            assert_missing_frames_are_empty=True,  # many programs leave empty ones out
+            assert_missing_frames_are_empty=True,  # many programs omit empty ones
         )
     except BadMask:
         raise
@@ -105,18 +109,18 @@ def read_segmentation(path: str | os.PathLike, source: str) -> tuple[np.ndarray,
     return (pixels[0] >= _HALF).any(axis=-1).astype(np.uint8), sure
 
 
-def _segments(segmentation) -> tuple[list[int], bool]:
+def _segments(segmentation: 'Segmentation') -> tuple[list[int], bool]:
     numbers = list(segmentation.segment_numbers)
     named = [n for n in numbers if _is_pneumothorax(segmentation.get_segment_description(n))]
     if named or len(numbers) == 1:
         return named or numbers, bool(named)
     raise BadMask(
         f'none of its {len(numbers)} segments is a pneumothorax (SNOMED {PNEUMOTHORAX.value}, or '
-        'that word in its label); name the segment so'
+        'that word in its label); name the segment accordingly'
     )
 
 
-def _is_pneumothorax(segment) -> bool:
+def _is_pneumothorax(segment: 'SegmentDescription') -> bool:
     word = PNEUMOTHORAX.meaning.lower()
     coded = segment.segmented_property_type
     words = f'{segment.segment_label} {coded.meaning}'.lower()

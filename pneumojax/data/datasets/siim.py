@@ -2,7 +2,7 @@
 
 DICOM files lie anywhere below the root, nested or flat; a file's stem is its ImageId. The CSV
 `train-rle.csv` or `stage_2_train.csv` has one row for each mask, several for some images, and a row
-with `-1` for an image without one. Kaggle's first file has spaces in front of the second column.
+with `-1` for an image without one. Kaggle's first file has a space before each second cell.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from pneumojax.data.datasets.example import Example
 from pneumojax.errors import UsageError
 from pneumojax.system.progress import log
 
-# The later file first: it holds the rows of the earlier one and those of the stage-1 test set.
+# The later file comes first: it has the rows of the earlier one and of the stage-1 test set.
 ANNOTATIONS = ('stage_2_train.csv', 'train-rle.csv')
 DEMO = (
     'without a data set, run the demo, which draws its own: '
@@ -24,13 +24,13 @@ DEMO = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Dataset:
+class Listing:
     """What was found below a root.
 
     Attributes:
       examples: images with rows, sorted by ImageId.
-      images_without_row: ImageIds of files that the CSV does not name; left out.
-      rows_without_image: ImageIds in the CSV that have no file; left out.
+      images_without_row: ImageIds of files that are not in the CSV and so not in `examples`.
+      rows_without_image: ImageIds in the CSV that have no file and so are not in `examples`.
       annotations: path of the CSV.
     """
 
@@ -40,20 +40,20 @@ class Dataset:
     annotations: str
 
 
-def find(root: str | os.PathLike, patients: str | os.PathLike | None = None) -> Dataset:
-    """Lists the labelled images below a folder; reads the CSVs, but no image.
+def find(root: str | os.PathLike, patients: str | os.PathLike | None = None) -> Listing:
+    """Lists the labelled images below a folder. Only the CSVs are read.
 
     Args:
-      root: folder in Kaggle's layout. The CSV lies in it or one level below; the nearer one counts,
-        then `stage_2_train.csv` before `train-rle.csv`.
-      patients: CSV with the columns `ImageId` and `PatientId`; without it every image counts as
-        a patient of its own.
+      root: folder in Kaggle's layout. The CSV is in it or one level below; the nearer one is used,
+        and of two in one folder `stage_2_train.csv`.
+      patients: CSV with the columns `ImageId` and `PatientId`; without it each image counts as a
+        patient of its own.
 
     Returns:
-      The data set, in an order that depends on the ImageIds alone.
+      The images, in an order that depends only on their ImageIds.
 
     Raises:
-      UsageError: no usable data set, with the file, line or ImageId at fault.
+      UsageError: there is no usable data set; names the file, line or ImageId at fault.
     """
     looked_for = f'DICOM files anywhere below it and {" or ".join(reversed(ANNOTATIONS))} in it'
     if not root or not os.path.isdir(root):
@@ -80,7 +80,7 @@ def find(root: str | os.PathLike, patients: str | os.PathLike | None = None) -> 
     without_image = tuple(sorted(masks.keys() - images.keys()))
     if not usable:
         raise UsageError(
-            f'{annotations}: none of its {len(masks)} ImageIds ({without_image[0]}, ...) is one of '
+            f'{annotations}: none of its {len(masks)} ImageIds ({without_image[0]}, ...) is among '
             f'the {len(images)} files below {root!r} ({without_row[0]}.dcm, ...); use the CSV that '
             'belongs to these images'
         )
@@ -96,11 +96,11 @@ def find(root: str | os.PathLike, patients: str | os.PathLike | None = None) -> 
         )  # fmt: skip
     owners = {name: name for name in usable} if not patients else read_patients(patients, usable)
     examples = tuple(Example(name, images[name], masks[name], owners[name]) for name in usable)
-    return Dataset(examples, without_row, without_image, annotations)
+    return Listing(examples, without_row, without_image, annotations)
 
 
 def _find_images(root: str) -> dict[str, str]:
-    """ImageId to path for every DICOM file below the root, links to folders followed."""
+    """Maps ImageId to path for each DICOM file below the root; links to folders are followed."""
     images = {}
     seen = set()
     for folder, folders, names in os.walk(root, followlinks=True):
@@ -112,7 +112,7 @@ def _find_images(root: str) -> dict[str, str]:
         folders.sort()
         for name in sorted(names):
             stem, extension = os.path.splitext(name)
-            # macOS archives hold a `._name.dcm` beside each file, which is no image.
+            # macOS archives contain a `._name.dcm` for each file, which is not an image.
             if extension.lower() != '.dcm' or name.startswith('.'):
                 continue
             path = os.path.join(folder, name)
@@ -125,7 +125,7 @@ def _find_images(root: str) -> dict[str, str]:
 
 
 def find_annotations(root: str) -> str | None:
-    """Path of the CSV with the masks, in a folder or one level below it; None without one."""
+    """Path of the CSV with the masks, in a folder or one level below it; None if there is none."""
     below = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
     for folders in ([root], below):
         found = [
@@ -142,14 +142,14 @@ def find_annotations(root: str) -> str | None:
 
 
 def _read_masks(path: str) -> dict[str, tuple[str, ...]]:
-    """ImageId to run-length texts, all of them well-formed; an empty tuple for `-1`."""
+    """Maps ImageId to well-formed run-length texts; to an empty tuple for `-1`."""
     texts, empty = {}, set()
     for line, image_id, text in _read_rows(path, 'EncodedPixels'):
         try:
             runs = rle.parse(text)
         except ValueError as error:
             raise UsageError(
-                f'{path}, line {line}: ImageId {image_id}: {error}; mend or remove the row'
+                f'{path}, line {line}: ImageId {image_id}: {error}; fix or remove the row'
             ) from error
         masks = texts.setdefault(image_id, [])
         if len(runs):
@@ -159,7 +159,7 @@ def _read_masks(path: str) -> dict[str, tuple[str, ...]]:
     contradictory = sorted(image_id for image_id in empty if texts[image_id])
     if contradictory:
         log.warning(
-            '%d ImageIds in %s have both a mask and %s; the mask counts; the first is %s',
+            '%d ImageIds in %s have both a mask and %s; the mask is used; the first is %s',
             len(contradictory), path, rle.EMPTY, contradictory[0],
         )  # fmt: skip
     _warn_if_cut(path)
@@ -167,7 +167,7 @@ def _read_masks(path: str) -> dict[str, tuple[str, ...]]:
 
 
 def read_patients(path: str | os.PathLike, needed: list[str]) -> dict[str, str]:
-    """ImageId to patient, for all that are needed. No patient's identity gets into an error."""
+    """Maps ImageId to patient for all images in `needed`. Errors never name a patient."""
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise UsageError(
@@ -202,10 +202,10 @@ def _read_rows(path: str, column: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _warn_if_cut(path: str) -> None:
-    """A file that was cut in the middle of a number still reads well."""
+    """Warns if a file does not end with a line break: one cut inside a number still parses."""
     with open(path, 'rb') as file:
         file.seek(-1, os.SEEK_END)
         if file.read(1) not in b'\r\n':
             log.warning(
-                '%s does not end with a line break: if it was cut short, its last row is too', path
+                '%s does not end with a line break; if it was cut short, so is its last row', path
             )

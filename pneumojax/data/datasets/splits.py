@@ -1,6 +1,6 @@
-"""Folds that keep a patient's images together and the share of positives alike.
+"""Folds that keep the images of a patient together and have equal shares of positives.
 
-SIIM's 12,047 images show 6,171 people: a split by image puts the same chest on both sides.
+SIIM's 12,047 images show 6,171 people: a split by image would put the same chest on both sides.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ def assign_folds(
 ) -> np.ndarray:
     """Deals patients to folds so that images and positives are spread evenly.
 
-    The patients with the most positives, then with the most images, are dealt first, each to the
-    fold where both counts so far are lowest in proportion. Equal patients come in the order of a
-    seeded hash of their ids, so the order of the images has no influence.
+    Patients with the most positives, then with the most images, are dealt first, each to the fold
+    where both counts so far are proportionally lowest. Ties are ordered by a seeded hash of the
+    patient's id, so the order of the images has no influence.
 
     Args:
       positive: [n], whether an image has a mask.
       patients: [n], whom it shows.
-      num_folds: how many folds, 2 to the number of patients.
-      seed: which of the many such assignments.
+      num_folds: from 2 to the number of patients.
+      seed: selects one of many such assignments.
 
     Returns:
       int64 [n], the fold of each image, 0 to num_folds - 1; no fold is empty.
@@ -55,7 +55,7 @@ def assign_folds(
     fold_of = {}
     for patient in order:
         own_positives, own_images = counts[patient]
-        # By how much the patient raises the sum of squared shares; whole numbers, so ties are ties.
+        # How much the patient raises the sum of squared shares, in integers so that ties are exact.
         costs = [
             positives[fold] * own_positives * total_images**2
             + images[fold] * own_images * total_positives**2
@@ -73,16 +73,16 @@ def assign_folds(
 def split(
     examples: Sequence[Example], fold: int, num_folds: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Holds one fold out; or what the data set itself says, where it does.
+    """Holds one fold out, unless the examples have a `side`, which then decides.
 
     Args:
-      examples: all images; all of them with a `side`, or none.
+      examples: all images; either all or none of them have a `side`.
       fold: the one held out, 0 to num_folds - 1.
-      num_folds: how many folds, 2 to the number of patients.
-      seed: which assignment of patients to folds.
+      num_folds: from 2 to the number of patients.
+      seed: selects the assignment of patients to folds.
 
     Returns:
-      Sorted positions in `examples`, int64: those to train on, those to validate on.
+      Sorted positions in `examples`, int64: the ones to train on and the ones to validate on.
 
     Raises:
       UsageError: `fold` or `num_folds` is out of range.
@@ -102,7 +102,7 @@ def split(
 
 
 def _stated(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-    """The split that the examples' `side` makes. UsageError where it cannot be used."""
+    """The split by the examples' `side`. Raises UsageError if it cannot be used."""
     by_side: dict[str, dict[str, str]] = {'train': {}, 'validation': {}}  # patient to an ImageId
     for example in examples:
         by_side[example.side].setdefault(example.patient_id, example.image_id)
@@ -110,7 +110,7 @@ def _stated(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
     if not train or not validation:
         raise UsageError(
             f'config.data.table leaves {len(examples)} images, none of them to '
-            f'{"validate" if train else "train"} on; give some of them to the other side'
+            f'{"validate" if train else "train"} on; assign some of them to that side'
         )
     shared = sorted(train.keys() & validation.keys(), key=train.__getitem__)
     if shared:
@@ -124,14 +124,14 @@ def _stated(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def require_disjoint(train: Iterable[str], validation: Iterable[str]) -> None:
-    """Stops the program when a patient is on both sides.
+    """Raises an error if a patient is on both sides.
 
     Args:
-      train: patients trained on, repeats allowed.
-      validation: patients validated on, repeats allowed.
+      train: patients to train on, repeats allowed.
+      validation: patients to validate on, repeats allowed.
 
     Raises:
-      RuntimeError: with how many patients are shared; their ids stay out of it.
+      RuntimeError: with the number of shared patients, but not their ids.
     """
     shared = set(train) & set(validation)
     if shared:

@@ -1,4 +1,4 @@
-"""CSV tables of people's own, read without guessing: a row that cannot be meant is an error."""
+"""CSV tables written by users, read without guessing: a row that makes no sense is an error."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -10,29 +10,29 @@ from pneumojax.system import limits
 def read(
     path: str, needed: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields line number and cells of each row.
+    """Yields the line number and cells of each row.
 
-    Nothing is passed over: a cell too many may be half a mask, and an open quotation mark hides the
+    No oddity is ignored: an extra cell may be half a mask, and an open quotation mark hides the
     rows after it.
 
     Args:
-      path: UTF-8 text, separated by commas; the first line names the columns. Upper and lower case,
-        spaces and underscores make no difference there (`patient_id` is PatientId).
-      needed: names of columns that must be there; no cell of the first of them may be empty.
-      optional: names of columns that may be there. All others are ignored.
+      path: UTF-8 text, separated by commas; the first line names the columns, in which case, spaces
+        and underscores do not matter (`patient_id` is PatientId).
+      needed: names of required columns; cells of the first one may not be empty.
+      optional: names of optional columns. All others are ignored.
 
     Yields:
-      The line, and column name to cell without surrounding spaces.
+      The line number, and a dict from column name to cell without surrounding spaces.
 
     Raises:
-      UsageError: not such a file, with the line; no cell is repeated, as it may name a patient.
+      UsageError: the file is malformed; names the line, but no cell, as that may name a patient.
     """
     expected = f'expected {",".join(needed)}{"".join(f"[,{name}]" for name in optional)}'
     names = {_plain(name): name for name in (*needed, *optional)}
     rows = 0
     try:
         limits.check_file(path, limits.MAX_TABLE_BYTES)
-        # utf-8-sig drops the mark that Excel puts in front of the header.
+        # utf-8-sig drops the byte order mark that Excel puts before the header.
         with open(path, newline='', encoding='utf-8-sig') as file:
             reader = csv.reader(file, skipinitialspace=True, strict=True)
             first = next(reader, [])
@@ -65,7 +65,7 @@ def _check_header(path: str, header: list[str], needed: Sequence[str], expected:
         )
     twice = [name for name in header if name and header.count(name) > 1]
     if twice:
-        raise UsageError(f'{path}: the column {twice[0]} is there twice; remove one of them')
+        raise UsageError(f'{path}: the column {twice[0]} appears twice; remove one of them')
 
 
 def _cells(

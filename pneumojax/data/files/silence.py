@@ -1,4 +1,4 @@
-"""DICOM libraries kept from talking about what they read: their warnings quote it."""
+"""Silences the warnings of DICOM libraries, which quote what they read."""
 
 import contextlib
 import logging
@@ -10,9 +10,9 @@ import pydicom
 
 @contextlib.contextmanager
 def silence_libraries() -> Iterator[None]:
-    """No warning about a foreign header reaches log or stream: headers name patients.
+    """Keeps warnings about headers, which name patients, out of logs and streams.
 
-    Also a decorator. What is set is the process's, so threads started inside are quiet too.
+    Also a decorator. The settings are those of the process, so threads are silenced too.
     """
     loggers = [logging.getLogger(name) for name in ('pydicom', 'highdicom', 'pylibjpeg')]
     levels = [logger.level for logger in loggers]

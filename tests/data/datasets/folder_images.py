@@ -1,4 +1,4 @@
-"""One's own images and masks, drawn for tests."""
+"""A folder of your own images and masks, drawn for tests."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""One's own images and masks: what is taken, what is left out and said."""
+"""Your own images and masks: which are used, and which are left out with a warning."""
 
 import shutil
 
@@ -93,7 +93,7 @@ def test_what_has_no_counterpart_and_what_looks_odd_is_said(root, messages):
     said = '\n'.join(messages)
     assert '1 masks have no image of the same name and are left out; the first is ' in said
     assert '1 masks cover more than half of their image' in said
-    assert '1 files in the folder of masks are no masks' in said
+    assert '1 files in the folder of masks are not masks' in said
     assert '2 images have no row in the table and are left out; the first is c' in said
     assert '1 ImageIds of the table have no image and are left out; the first is elsewhere' in said
 
@@ -190,7 +190,7 @@ def test_which_segment_counts(films, messages, labels, counted):
     (found,) = folder_dataset.find(str(root))
     assert found.image_id == example.image_id
     np.testing.assert_array_equal(example_lib.load(found)[1], masks[0][..., counted].any(axis=-1))
-    unsure = [m for m in messages if 'a single segment that does not say pneumothorax' in m]
+    unsure = [m for m in messages if 'a single segment that is not named pneumothorax' in m]
     assert bool(unsure) == (labels == ['Segment_1'])
 
 

@@ -1,4 +1,4 @@
-"""One's own images and masks that contradict each other or cannot be read."""
+"""Your own images and masks that contradict each other or cannot be read."""
 
 import shutil
 
@@ -81,7 +81,7 @@ def test_names_and_uids_that_are_there_twice(root, films, tmp_path):
         ('ImageId,fold\na,5\n', 'line 2: the column fold holds no whole number from 0 to 4'),
         ('ImageId,fold,split\na,0,train\n', 'both a column split and a column fold'),
         ('SECRET,x\na,5\n', 'the column ImageId is missing from the first line'),
-        ('ImageId,split,Split\na,train,train\n', 'the column split is there twice'),
+        ('ImageId,split,Split\na,train,train\n', 'the column split appears twice'),
         ('ImageId,split\na,train,SECRET\n', 'line 2: 3 cells under a header of 2'),
         ('ImageId,split\n,train\n', 'line 2: the row has no ImageId'),
         ('ImageId\n"a\nb\n', r'cannot be read as a CSV .*Error'),

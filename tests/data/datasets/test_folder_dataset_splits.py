@@ -1,4 +1,4 @@
-"""One's own images from a table's split to masks of others."""
+"""Your own images, from a table's split to the prediction of others' masks."""
 
 import pathlib
 
@@ -72,7 +72,7 @@ def test_images_that_the_table_sets_aside_are_left_out(config, messages):
     path = pathlib.Path(config.data.root) / 'table.csv'
     path.write_text(path.read_text().replace(',train', ',TEST', 2))
     assert 'film00' not in ids(dataset.find(config.data))
-    assert "2 images are left out, as the table's column split says test" in ' '.join(messages)
+    assert "2 images are left out because the table's column split is test" in ' '.join(messages)
 
 
 def test_kaggles_csv_comes_first_unless_the_configuration_says_otherwise(config):

@@ -195,7 +195,7 @@ def test_large_files_are_one_line(tmp_path, monkeypatch, suffix):
         ('ImageId,EncodedPixels\na,1 2,3 4\n', 'line 2: 3 cells under a header of 2'),
         ('ImageId,EncodedPixels\na,"1 2\nb,-1\n', 'cannot be read as a CSV'),
         ('ImageId,EncodedPixels\na,"1\n2"\n', 'control characters'),
-        ('ImageId,EncodedPixels,EncodedPixels\na,1 2,-1\n', 'EncodedPixels is there twice'),
+        ('ImageId,EncodedPixels,EncodedPixels\na,1 2,-1\n', 'EncodedPixels appears twice'),
     ],
 )
 def test_a_mask_does_not_shrink_in_silence(tmp_path, text, expected):
