@@ -175,9 +175,9 @@ def _train(config, run: Run, stage: int, row) -> str:
     with (
         mock.patch.object(pipeline, 'train_batches', timed_batches),
         clock.first_calls(),
-        clock.around(loop.Stage, '_validate', 'validation'),
-        clock.around(loop.Stage, '_averaged', 'statistics'),
-        clock.around(loop.Stage, '_save', 'checkpoints'),
+        clock.around(loop.Trainer, '_validate', 'validation'),
+        clock.around(loop.Trainer, '_averaged', 'recalibration'),
+        clock.around(loop.Trainer, '_save', 'checkpoints'),
         clock.part('all'),
     ):
         loop.train(config, run)
@@ -192,12 +192,14 @@ def _train(config, run: Run, stage: int, row) -> str:
     steps = int(SIIM * (1 - HELD_OUT)) // full.batch_size * full.num_epochs
     name = f'stage {stage + 1} at {config.image_size}'
     seconds = clock.seconds
-    training = seconds['all'] - sum(seconds[k] for k in ('validation', 'statistics', 'checkpoints'))
+    training = seconds['all'] - sum(
+        seconds[k] for k in ('validation', 'recalibration', 'checkpoints')
+    )
     row(f'{name}: {len(train)} steps, with compilation', training, step * steps)
     looks = SIIM * HELD_OUT / held_out * full.num_epochs / epochs
     row(f'{name}: validation', seconds['validation'], clock.scaled('validation', looks))
-    row(f'{name}: statistics of the average', seconds['statistics'],
-        clock.scaled('statistics', SIIM * (1 - HELD_OUT) / trained))  # fmt: skip
+    row(f'{name}: BatchNorm recalibration', seconds['recalibration'],
+        clock.scaled('recalibration', SIIM * (1 - HELD_OUT) / trained))  # fmt: skip
     row(f'{name}: checkpoints', seconds['checkpoints'],
         seconds['checkpoints'] / epochs * full.num_epochs)  # fmt: skip
     waiting = seconds['waiting'] / clock.calls['waiting'] / step

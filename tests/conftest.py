@@ -13,16 +13,14 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 
 import hypothesis
 import jax
-import ml_collections
 import pydicom
 import pytest
 
 from configs import base
 from pneumojax.data.phantoms import phantom
-from pneumojax.data.sampling import Plan
 from pneumojax.runs.run import Run
 from pneumojax.runtimes import runtimes
-from pneumojax.training import loop, optimizer, steps
+from pneumojax.training import loop
 
 # A busy machine takes long over an example without anything being wrong.
 hypothesis.settings.register_profile('pneumojax', deadline=None)
@@ -78,42 +76,6 @@ def auto_is_jax():
     """Where OpenVINO is installed too: most tests compare with JAX, to the last bits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtimes, 'has_accelerator', lambda: True)
-        yield
-
-
-@pytest.fixture(scope='session', autouse=True)
-def equal_runs_share_a_training_step():
-    """Runs of one configuration on one plan: traced and compiled for the first of them only.
-
-    It is a pure function of its arguments; what a resumed run gets it from is not shared.
-    """
-    made = {}
-
-    def shared(module, name, values):
-        make = getattr(module, name)
-
-        def maker(config, *arguments):
-            if not isinstance(config, ml_collections.ConfigDict):  # one that notes what is read
-                return make(config, *arguments)
-            texts = (str(config[group]) for group in values)
-            how = jax.config.read('jax_disable_most_optimizations')
-            key = name, how, *texts, *map(identity, arguments)
-            if key not in made:
-                if len(made) > 30:
-                    del made[next(iter(made))]
-                # The arguments stay with it: the identity of one that is gone is another's soon.
-                made[key] = make(config.copy_and_resolve_references(), *arguments), arguments
-            return made[key][0]
-
-        patch.setattr(module, name, maker)
-
-    def identity(argument):
-        is_plan = isinstance(argument, Plan)
-        return argument.epoch_ends.tobytes() if is_plan else id(argument)
-
-    with pytest.MonkeyPatch.context() as patch:
-        shared(optimizer, 'make_optimizer', ('optimizer', 'averaging', 'num_epochs'))
-        shared(steps, 'make_train_step', ('model', 'augment', 'loss', 'seed'))
         yield
 
 

@@ -39,6 +39,9 @@ class Recorder:
             return getattr(self._config, name)  # a method; or no such key
         return self[name]
 
+    def copy_and_resolve_references(self):
+        return self  # or what is read from the copy would not be noted
+
     def __getitem__(self, name):
         value, key = self._config[name], self._prefix + name
         if isinstance(value, ml_collections.ConfigDict) and len(value):

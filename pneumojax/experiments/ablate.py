@@ -1,21 +1,24 @@
-"""What each part of the method is worth: two stages, averaging, its statistics, flips, area rule.
+"""What each part of the method is worth: two stages, averaging, recalibration, flips, area rule.
 
     two stages      the configuration's own stages
     single stage    the last stage alone, from the weights that the first one starts from, for as
-                    many epochs as make the same cost
+                    many epochs as cost the same
 
 Both are trained under several seeds on the same images and judged on the same held-out ones. The
-other parts are taken away from the two-stage networks one at a time; no training is repeated for
-that. Cost is counted in training pixels (images x side x side): the work of a fully convolutional
-network is proportional to them. Seconds stand beside it, as they were measured.
+other parts are taken away from the two-stage networks one at a time, which needs no training. Cost
+is counted in training pixels (images x side x side), to which the work of a fully convolutional
+network is proportional. The table also gives the seconds that were measured.
 """
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import ml_collections
 import numpy as np
 
+from pneumojax.data.datasets.example import Example
 from pneumojax.drawing import ablation as outputs
 from pneumojax.drawing import figures
 from pneumojax.errors import UsageError
@@ -28,20 +31,22 @@ from pneumojax.runs import layout
 from pneumojax.runs.run import Run
 from pneumojax.training import loop
 
-TWO, SINGLE, FILE = 'two stages', 'single stage', 'ablation.npz'
+TWO, SINGLE = TRAININGS = 'two stages', 'single stage'
+FILE = 'ablation.npz'
+Stages = list[tuple[ml_collections.ConfigDict, Run]]  # of one training, in the order of training
 
 
 class Arm(NamedTuple):
-    """One way to train and judge."""
+    """One row of the table: a way to train and to predict."""
 
-    name: str  # the row of the table
+    name: str
     training: str  # TWO or SINGLE
     variant: Variant
     area_rule: bool = True
 
 
-def ablate(config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Trains, or continues to, and writes ablation.json, .md, .csv and .png.
+def ablate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+    """Trains whatever is not trained yet, and writes ablation.json, .md, .csv and .png.
 
     Args:
       config: two or more `stages`; `evaluation.ablation_seeds` trainings of both kinds.
@@ -60,21 +65,19 @@ def ablate(config, workdir: pathlib.Path) -> dict[str, Any]:
         )
     whole = Run(workdir)
     whole.start(config)
-    trained = {}  # (training, seed) -> its stages
-    for seed in seeds(config):
-        for training in (TWO, SINGLE):
-            stages = list(trainings(config, workdir, training, seed))
+    trained = {
+        training: [list(stages_of(config, workdir, training, seed)) for seed in seeds(config)]
+        for training in TRAININGS
+    }
+    for pair in zip(*trained.values(), strict=True):
+        for stages in pair:
             for stage, run in stages:
                 loop.train(stage, run)
-            trained[training, seed] = stages
     report = summarize(config, judge(config, trained))
-    report['training'] = {
-        training: cost(config, [trained[training, seed] for seed in seeds(config)])
-        for training in (TWO, SINGLE)
-    }
+    report['training'] = {training: cost(repeats) for training, repeats in trained.items()}
     curves = {
-        training: [learning_curve(trained[training, seed]) for seed in seeds(config)]
-        for training in (TWO, SINGLE)
+        training: [learning_curve(stages) for stages in repeats]
+        for training, repeats in trained.items()
     }
     whole.write_json('ablation.json', {**report, 'curves': curves})
     whole.write_text('ablation.md', outputs.markdown(report))
@@ -84,12 +87,14 @@ def ablate(config, workdir: pathlib.Path) -> dict[str, Any]:
     return report
 
 
-def seeds(config) -> range:
-    """Of initial weights, order and augmentation, the same for both trainings."""
+def seeds(config: ml_collections.ConfigDict) -> range:
+    """Seeds of the trainings, the same for both kinds."""
     return range(config.seed, config.seed + config.evaluation.ablation_seeds)
 
 
-def trainings(config, workdir: pathlib.Path, training: str, seed: int):
+def stages_of(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, training: str, seed: int
+) -> Iterator[tuple[ml_collections.ConfigDict, Run]]:
     """Yields (configuration, run) of each stage of one training."""
     with_seed = config.copy_and_resolve_references()
     with with_seed.unlocked():
@@ -105,14 +110,14 @@ def trainings(config, workdir: pathlib.Path, training: str, seed: int):
         single.name = 'single'
         averaged = single.num_epochs - single.averaging.start
         single.num_epochs = max(1, round(pixels / single.image_size**2))
-        single.averaging.start = max(0, single.num_epochs - averaged)  # as many epochs are averaged
-        # It begins where the first stage begins, so it learns at that stage's rate.
+        single.averaging.start = max(0, single.num_epochs - averaged)  # over as many epochs
+        # It begins where the first stage begins, so it uses that stage's optimizer.
         single.init_from, single.optimizer = stages[0].init_from, stages[0].optimizer
     yield single, Run(folder / 'single')
 
 
-def arms(config) -> list[Arm]:
-    """The rows of the table; every other one lacks one part of the first."""
+def arms(config: ml_collections.ConfigDict) -> list[Arm]:
+    """The rows of the table: the whole method, then rows that each lack one part of it."""
     flips = tuple(config.tta.flips)
     full = Variant('all', True, flips)
     found = [Arm('all parts', TWO, full), Arm('single stage, equal cost', SINGLE, full)]
@@ -121,7 +126,7 @@ def arms(config) -> list[Arm]:
         borrowed = Variant('borrowed statistics', True, flips, own_statistics=False)
         found.append(Arm('without averaging (SWA)', TWO, last))
         if config.averaging.bn_examples >= 0 and not config.model.frozen_batch_norm:
-            found.append(Arm('averaged, statistics not re-estimated', TWO, borrowed))
+            found.append(Arm('averaged, BatchNorm not recalibrated', TWO, borrowed))
     else:
         found = [arm._replace(variant=full._replace(averaged=False)) for arm in found]
     if flips:
@@ -130,14 +135,24 @@ def arms(config) -> list[Arm]:
     return found
 
 
-def judge(config, trained) -> dict[str, list[PerImage]]:
-    """Every arm on the held-out images, one table for each seed."""
+def judge(
+    config: ml_collections.ConfigDict, trained: Mapping[str, Sequence[Stages]]
+) -> dict[str, list[PerImage]]:
+    """Judges every arm on the held-out images.
+
+    Args:
+      config: of the ablation.
+      trained: training -> its stages under each seed.
+
+    Returns:
+      Name of the arm -> the results per image under each seed.
+    """
     tables: dict[str, list[PerImage]] = {arm.name: [] for arm in arms(config)}
-    for seed in seeds(config):
-        for training in (TWO, SINGLE):
-            last = scores.load_trained(*trained[training, seed][-1])
-            mine = [arm for arm in arms(config) if arm.training == training]
-            wanted = list(dict.fromkeys(arm.variant for arm in mine))
+    for training, repeats in trained.items():
+        mine = [arm for arm in arms(config) if arm.training == training]
+        wanted = list(dict.fromkeys(arm.variant for arm in mine))
+        for stages in repeats:
+            last = scores.load_trained(*stages[-1])
             scored = scores.of_run(last, keep=True, wanted=wanted, file=FILE)
             examples = [last.dataset.examples[i] for i in last.dataset.validation]
             for arm in mine:
@@ -146,8 +161,13 @@ def judge(config, trained) -> dict[str, list[PerImage]]:
     return tables
 
 
-def _cross_fit(config, scored: scores.Scores, examples, area_rule: bool) -> PerImage:
-    """Each part of the held-out patients under the rule that the other parts choose."""
+def _cross_fit(
+    config: ml_collections.ConfigDict,
+    scored: scores.Scores,
+    examples: Sequence[Example],
+    area_rule: bool,
+) -> PerImage:
+    """Each part of the held-out patients, under the rule chosen on the other parts."""
     patients = [example.patient_id for example in examples]
     grid = thresholds.GRID
     if not area_rule:
@@ -161,25 +181,25 @@ def _cross_fit(config, scored: scores.Scores, examples, area_rule: bool) -> PerI
     )  # fmt: skip
 
 
-def summarize(config, tables: dict[str, list[PerImage]]) -> dict[str, Any]:
-    """The table: each arm's figures, and what the first one has more, with intervals."""
-    full, *_ = names = list(tables)
+def summarize(
+    config: ml_collections.ConfigDict, tables: Mapping[str, Sequence[PerImage]]
+) -> dict[str, Any]:
+    """The table: each arm's figures, and the first arm's minus these, with intervals."""
+    whole = next(iter(tables.values()))
     rows = []
-    for name in names:
-        found = difference(
-            tables[full], tables[name], seed=config.seed, samples=config.evaluation.bootstrap
-        )
-        per_seed = [metrics.compute(images)[0].tolist() for images in tables[name]]
+    for name, repeats in tables.items():
+        found = difference(whole, repeats, seed=config.seed, samples=config.evaluation.bootstrap)
+        per_seed = [metrics.compute(images)[0].tolist() for images in repeats]
         rows.append({
             'name': name,
             'figures': {figure: found[figure]['second'] for figure in metrics.METRICS},
-            'lost': None if name == full else {
+            'lost': None if repeats is whole else {
                 figure: {key: found[figure][key] for key in ('difference', 'low', 'high')}
                 for figure in metrics.METRICS
             },
             'seeds': [dict(zip(metrics.METRICS, values, strict=True)) for values in per_seed],
         })  # fmt: skip
-    images = tables[full][0]
+    images = whole[0]
     return {
         'rows': rows,
         'n': len(images),
@@ -189,11 +209,11 @@ def summarize(config, tables: dict[str, list[PerImage]]) -> dict[str, Any]:
     }
 
 
-def cost(config, trainings: list[list[tuple[Any, Run]]]) -> dict[str, float]:
+def cost(repeats: Sequence[Stages]) -> dict[str, float]:
     """Training pixels (images x side x side) and measured seconds, means over the seeds."""
     pixels, seconds = [], []
-    for stages in trainings:
-        pixels.append(sum(_steps(run) * _step_pixels(stage) for stage, run in stages))
+    for stages in repeats:
+        pixels.append(sum(_pixels(stage, run) for stage, run in stages))
         seconds.append(
             sum(r.get('seconds', 0) for _, run in stages for r in run.metrics()
                 if r['split'] == 'train')
@@ -201,15 +221,11 @@ def cost(config, trainings: list[list[tuple[Any, Run]]]) -> dict[str, float]:
     return {'pixels': float(np.mean(pixels)), 'seconds': float(np.mean(seconds))}
 
 
-def _steps(run: Run) -> int:
-    return run.checkpoints.latest_step() or 0
-
-
-def learning_curve(stages: list[tuple[Any, Run]]) -> list[dict[str, float]]:
+def learning_curve(stages: Stages) -> list[dict[str, float]]:
     """Validation Dice against pixels trained on so far.
 
     As training measures it: the last weights, at the stage's own size, at threshold 0.5. A network
-    whose probabilities are all low shows 0 there and may still do well under a rule of its own.
+    whose probabilities are all low shows 0 there and may still do well under its own threshold.
     """
     points: list[dict[str, float]] = []
     before = 0
@@ -222,9 +238,13 @@ def learning_curve(stages: list[tuple[Any, Run]]) -> list[dict[str, float]]:
                     'dice': row['dice'],
                     'positive_dice': row['positive_dice'],
                 })  # fmt: skip
-        before += _steps(run) * _step_pixels(stage)
+        before += _pixels(stage, run)
     return points
 
 
-def _step_pixels(stage) -> int:
+def _pixels(stage: ml_collections.ConfigDict, run: Run) -> int:
+    return (run.checkpoints.latest_step() or 0) * _step_pixels(stage)
+
+
+def _step_pixels(stage: ml_collections.ConfigDict) -> int:
     return stage.batch_size * stage.image_size**2

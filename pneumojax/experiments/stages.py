@@ -1,14 +1,15 @@
-"""Folds and stages, one after another by one command, and the table that compares them."""
+"""Trains and evaluates folds and stages one after another, and prints a table of them."""
 
 import pathlib
 from typing import Any
+
+import ml_collections
 
 from pneumojax.config import ALL_FOLDS
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.evaluation import evaluate as evaluate_lib
 from pneumojax.evaluation import folds
 from pneumojax.runs import layout
-from pneumojax.runs.layout import runs
 from pneumojax.runs.run import Run
 from pneumojax.system import processes
 from pneumojax.system.progress import log
@@ -24,16 +25,16 @@ COLUMNS = (
 )
 
 
-def prepare(config, workdir: pathlib.Path) -> None:
-    """Decodes the images of every stage into the cache, once for all stages' sizes."""
-    # All folds read the same cache.
-    stages = [stage for stage, _ in runs(layout.fold_config(config, 0), workdir)]
+def prepare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Decodes every image once, into the caches of all stages' sizes."""
+    # All folds read the same caches.
+    stages = [stage for stage, _ in layout.runs(layout.fold_config(config, 0), workdir)]
     for stage in stages:
         same = [other.image_size for other in stages if other.data == stage.data]
         dataset_lib.load(stage, also=same)
 
 
-def train(config, workdir: pathlib.Path, profile: int = 0) -> None:
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, profile: int = 0) -> None:
     """Trains one run; or all folds and stages, each evaluated, with a table at the end.
 
     Args:
@@ -44,13 +45,13 @@ def train(config, workdir: pathlib.Path, profile: int = 0) -> None:
     parts = list(layout.children(config, workdir))
     if not parts:
         loop.train(config, Run(workdir), profile=profile)
-        log.info('trained; see what it is worth: --mode=evaluate --workdir=%s', workdir)
+        log.info('trained; to evaluate it: --mode=evaluate --workdir=%s', workdir)
         return
     if config.data.fold == ALL_FOLDS:
         folds.check(config)
     _train_parts(config, workdir, profile)
 
-    def conclude():
+    def conclude() -> None:
         if config.data.fold == ALL_FOLDS:
             folds.evaluate(config, Run(workdir))
         print(table(config, workdir))
@@ -58,8 +59,8 @@ def train(config, workdir: pathlib.Path, profile: int = 0) -> None:
     processes.on_main(conclude)
 
 
-def _train_parts(config, workdir: pathlib.Path, profile: int) -> None:
-    """Trains and evaluates everything below a run directory; what is done is left alone."""
+def _train_parts(config: ml_collections.ConfigDict, workdir: pathlib.Path, profile: int) -> None:
+    """Trains and evaluates everything below a run directory that is not finished yet."""
     parts = list(layout.children(config, workdir))
     if not parts:
         loop.train(config, Run(workdir), profile=profile)
@@ -70,9 +71,9 @@ def _train_parts(config, workdir: pathlib.Path, profile: int) -> None:
         _train_parts(part, folder, profile)
 
 
-def evaluate(config, workdir: pathlib.Path) -> None:
+def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Evaluates one run, or all folds and stages, and prints the table."""
-    for stage, run in runs(config, workdir):
+    for stage, run in layout.runs(config, workdir):
         if config.data.fold == ALL_FOLDS:
             folds.evaluate_one(stage, run)
         else:
@@ -82,9 +83,11 @@ def evaluate(config, workdir: pathlib.Path) -> None:
     print(table(config, workdir))
 
 
-def table(config, workdir: pathlib.Path) -> str:
+def table(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
     """The figures of every fold, stage and variant, as text, from the evaluation.json files."""
-    shown = [(f'{stage.name}, {stage.image_size} px', run) for stage, run in runs(config, workdir)]
+    shown = [
+        (f'{stage.name}, {stage.image_size} px', run) for stage, run in layout.runs(config, workdir)
+    ]
     if config.data.fold == ALL_FOLDS:
         shown = [(str(run.path.relative_to(workdir)), run) for _, run in shown]
         shown.append(('all folds', Run(workdir)))

@@ -6,7 +6,6 @@ The exit status is the shell's for a signal: 130 after Ctrl-C (SIGINT), 143 afte
 import os
 import signal
 import threading
-from collections.abc import Callable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -30,25 +29,6 @@ def end_on_terminate() -> None:
         raise Interrupted(signum)
 
     signal.signal(signal.SIGTERM, end)
-
-
-VOTE = 'stop'
-
-
-def vote(train_step: Callable, axis_name: str) -> Callable:
-    """A training step by which several processes agree on where to stop.
-
-    Each puts the signal it got, or 0, into its share of the batch, int32 [b, 1]; the largest of all
-    comes back among the metrics, which every process reads at the same step.
-    """
-    import jax
-
-    def voting_step(state, batch):
-        others = {name: rows for name, rows in batch.items() if name != VOTE}
-        state, metrics = train_step(state, others)
-        return state, {**metrics, VOTE: jax.lax.pmax(batch[VOTE].max(), axis_name)}
-
-    return voting_step
 
 
 class Held:

@@ -1,8 +1,8 @@
 """Averages of the weights along training, as optax transformations.
 
-They go last in a chain, where the updates are what is really added to the parameters, and leave
-them as they are: the average lives in the optimizer state and is saved and restored with it.
-optax itself has no such transformation: `optax.ema` averages updates, not parameters.
+They go last in a chain, where the updates are exactly what is added to the parameters, and pass
+them on unchanged: the average is part of the optimizer state, and is saved and restored with it.
+optax has no such transformation: `optax.ema` averages updates, not parameters.
 """
 
 from collections.abc import Callable
@@ -16,21 +16,21 @@ import optax
 class AverageState(NamedTuple):
     """The average so far."""
 
-    count: Any  # int32 [], updates seen
-    members: Any  # int32 [], weights that went into `average`
+    count: Any  # int32 [], updates so far
+    members: Any  # int32 [], how many weights `average` is the mean of
     average: Any  # like the parameters
 
 
 def stochastic_weight_average(
-    is_member: Callable[[Any], Any],
+    is_member: Callable[[jax.Array], Any],
 ) -> optax.GradientTransformation:
     """Equal mean of the weights after chosen updates (SWA).
 
     With members w_1 .. w_n the average is (w_1 + ... + w_n) / n, kept as a running mean
-    m_n = m_(n-1) + (w_n - m_(n-1)) / n. Until the first member it follows the weights.
+    m_n = m_(n-1) + (w_n - m_(n-1)) / n. Until the first member it equals the weights.
 
     Args:
-      is_member: from the number of updates done (int32 []) to whether the weights then count.
+      is_member: from the number of updates done (int32 []) to whether the weights are a member.
 
     Returns:
       A transformation that needs `params` in `update`.
@@ -39,7 +39,7 @@ def stochastic_weight_average(
       Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization".
     """
 
-    def weight(count, members):
+    def weight(count: jax.Array, members: jax.Array) -> tuple[jax.Array, jax.Array]:
         members = members + is_member(count)
         return jnp.where(is_member(count), 1.0 / jnp.maximum(members, 1), members == 0), members
 
@@ -49,27 +49,31 @@ def stochastic_weight_average(
 def exponential_moving_average(decay: float, start: int = 0) -> optax.GradientTransformation:
     """m <- decay m + (1 - decay) w after every update from `start` on.
 
-    Until then the average follows the weights, so it starts as their value and needs no debiasing.
+    Until then the average equals the weights, so it needs no debiasing.
 
     Args:
       decay: between 0 and 1.
       start: updates done before averaging starts.
     """
 
-    def weight(count, members):
+    def weight(count: jax.Array, members: jax.Array) -> tuple[jax.Array, jax.Array]:
         averaging = count > start
         return jnp.where(averaging, 1.0 - decay, 1.0), members + averaging
 
     return _average(weight)
 
 
-def _average(weight) -> optax.GradientTransformation:
-    def init(params):
-        # No buffer twice, and none of the caller's: a training step may donate every one of them.
+def _average(
+    weight: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+) -> optax.GradientTransformation:
+    """From updates and members so far to the weight of the newest parameters, and the members."""
+
+    def init(params: Any) -> AverageState:
+        # Buffers of its own, each used once: a training step donates all of them.
         count, members = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
         return AverageState(count, members, jax.tree.map(jnp.array, params))
 
-    def update(updates, state, params=None):
+    def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
         if params is None:
             raise ValueError(
                 'an average of weights needs them: call update(updates, state, params)'
@@ -83,7 +87,7 @@ def _average(weight) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def find_average(opt_state) -> AverageState | None:
+def find_average(opt_state: Any) -> AverageState | None:
     """The average inside an optimizer state, or None where the optimizer has none."""
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, AverageState))
     return next((leaf for leaf in leaves if isinstance(leaf, AverageState)), None)

@@ -1,13 +1,15 @@
-"""Trains one stage: from a configuration and a run directory to its last checkpoint."""
+"""Trains one run: from a configuration and a run directory to its last checkpoint."""
 
 import contextlib
+import functools
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 from tqdm import tqdm
 
@@ -22,15 +24,19 @@ from pneumojax.runs.run import Run
 from pneumojax.system import processes, signals
 from pneumojax.system.devices import Devices
 from pneumojax.system.progress import log
-from pneumojax.training import averaging, initialization, optimizer, placement, state, steps
+from pneumojax.training import averaging, initialization, optimizer, placement, steps
 from pneumojax.training.metrics_log import MetricsLog
 from pneumojax.training.profile import Profile
+from pneumojax.training.recalibration import choose_images, update_batch_stats
+from pneumojax.training.state import TrainState, create_state
+from pneumojax.training.stopping import StopRequest
+from pneumojax.training.validation import validate
 
 
-def train(config, run: Run, *, profile: int = 0) -> None:
-    """Trains, or continues where the run's newest checkpoint stands, to the last epoch.
+def train(config: ml_collections.ConfigDict, run: Run, *, profile: int = 0) -> None:
+    """Trains to the last epoch, from the run's newest checkpoint if it has one.
 
-    Ctrl-C and SIGTERM stop it after the step it is at, with a checkpoint.
+    Ctrl-C and SIGTERM stop it after the current step, with a checkpoint.
 
     Args:
       config: of one run, without stages or folds.
@@ -39,57 +45,59 @@ def train(config, run: Run, *, profile: int = 0) -> None:
 
     Raises:
       UsageError: the data, the run directory or the weights to start from cannot be used, or
-        another process trains in the same directory.
+        another process is training in the same directory.
       FloatingPointError: the loss or the weights are no longer finite.
-      Interrupted: a signal came; all that was done is in the newest checkpoint.
+      Interrupted: a signal came; everything done before it is in the newest checkpoint.
     """
     devices = Devices(all_processes=True)
     devices.check_batch_size('batch_size', config.batch_size)
-    with contextlib.ExitStack() as owner:
-        owned = False
-        if (
-            run.exists and processes.is_main()
-        ):  # another config's, or in use: said before hours of work
+    with contextlib.ExitStack() as stack:
+
+        def claim() -> None:
             run.start(config)
-            owner.enter_context(run.lock())
-            owned = True
+            stack.enter_context(run.lock())
+            run.start(config)  # another process may have started it before the lock was ours
+
+        existed = run.exists
+        if existed and processes.is_main():  # fail early if it is in use, or another config's
+            claim()
         if config.init_from and run.checkpoints.latest_step() is None:
             initialization.require_checkpoint(Run(config.init_from))
         dataset = processes.main_first(lambda: dataset_lib.load(config))
-        if processes.is_main() and not owned:
-            run.start(config)
-            owner.enter_context(run.lock())
-            run.start(config)  # meanwhile another process may have
+        if not existed and processes.is_main():
+            claim()
         _train(config, run, devices, dataset, profile)
 
 
-def _train(config, run: Run, devices: Devices, dataset: Dataset, profile: int) -> None:
+def _train(
+    config: ml_collections.ConfigDict, run: Run, devices: Devices, dataset: Dataset, profile: int
+) -> None:
     if processes.is_main():
         keep_split(run, dataset)
     plan = make_plan(config, dataset)
     tx = optimizer.make_optimizer(config, plan)
-    restored, ended = processes.main_first(lambda: initialization.resume(run, config, tx)), True
+    state, epoch_ended = processes.main_first(lambda: initialization.resume(run, config, tx)), True
     processes.require_same(
         configuration=zlib.crc32(config_lib.to_json(config).encode()),
         images=zlib.crc32(plan.order.tobytes()),
-        checkpoint=-1 if restored is None else int(restored.step),
+        checkpoint=-1 if state is None else int(state.step),
     )
-    if restored is None:
-        variables = initialization.variables(config, dataset.split_ids()['validation'])
-        restored = jax.device_get(state.create_state(variables, tx))
+    if state is None:
+        variables = initialization.initial_variables(config, dataset.split_ids()['validation'])
+        state = jax.device_get(create_state(variables, tx, config.seed))
     else:
-        step = int(restored.step)
-        ended = run.checkpoints.details(step).get('ended', True)
-        if step >= plan.total_steps and ended:
+        step = int(state.step)
+        epoch_ended = run.checkpoints.details(step).get('ended', True)
+        if step >= plan.total_steps and epoch_ended:
             log.info('%s is complete: step %d of %d', run.path, step, plan.total_steps)
             return
         log.info('%s continues from step %d of %d', run.path, step, plan.total_steps)
     log.info('%s', build.overview(config))
-    stage = Stage(config, run, devices, dataset, plan, tx)
-    stage.train(restored, ended=ended, profile=profile)
+    trainer = Trainer(config, run, devices, dataset, plan, first_step=int(state.step))
+    trainer.train(state, epoch_ended=epoch_ended, profile=profile)
 
 
-def make_plan(config, dataset: Dataset) -> sampling.Plan:
+def make_plan(config: ml_collections.ConfigDict, dataset: Dataset) -> sampling.Plan:
     """The order of all training images over all epochs."""
     return sampling.make_plan(
         dataset.positive[dataset.train],
@@ -106,245 +114,238 @@ def keep_split(run: Run, dataset: Dataset) -> None:
     if (run / 'split.json').exists():
         if run.read_json('split.json') != split:
             raise UsageError(
-                f'{run.path} was split over other images (split.json): the data set has changed '
-                'since; give another --workdir'
+                f'{run.path}: the data set has changed since this run started: its images are no '
+                'longer split as split.json says; give another --workdir'
             )
     else:
         run.write_json('split.json', split)
 
 
-class Stage:
-    """One stage being trained: what stays the same from step to step."""
+class Trainer:
+    """The training of one run: everything that stays the same from step to step.
 
-    def __init__(self, config, run: Run, devices: Devices, dataset: Dataset, plan, tx):
+    Args:
+      config: of one run.
+      run: its directory, which this process may write.
+      devices: that train.
+      dataset: images to train on and to validate on.
+      plan: of the whole run.
+      first_step: steps that are already done.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        run: Run,
+        devices: Devices,
+        dataset: Dataset,
+        plan: sampling.Plan,
+        first_step: int,
+    ):
         self.config, self.run, self.devices = config, run, devices
-        self.dataset, self.plan = dataset, plan
-        self.feed = placement.make_feed(config, devices, dataset.records)
-        axis = devices.axis_name
-        step = steps.make_train_step(config, tx, axis)
-        if processes.process_count() > 1:
-            assert axis is not None  # several processes have several devices
-            step = signals.vote(step, axis)
-        self.train_step = devices.compile(step, 'the training step', donate=(0,))
+        self.dataset, self.plan, self.first_step = dataset, plan, first_step
+        self.placement = placement.make_placement(config, devices, dataset.records)
+        tx, axis = optimizer.make_optimizer(config, plan), devices.axis_name
+        self.train_step = devices.compile(
+            steps.make_train_step(config, tx, axis), 'the training step', donate=(0,)
+        )
         self.eval_step = devices.compile(steps.make_eval_step(config, axis), 'the validation step')
-        self.statistics_step = devices.compile(
-            steps.make_statistics_step(config, axis), 'the statistics step'
+        self.batch_stats_step = devices.compile(
+            steps.make_batch_stats_step(config, axis), 'the BatchNorm recalibration'
         )
         self.learning_rate = optimizer.learning_rate(config, plan)
+        self.stop = StopRequest(devices)
+        self.log = MetricsLog(run)
+        self.saver = Saver(run.checkpoints, config.checkpoint.keep)
+        self.saver.step = first_step or None
+        self.progress = tqdm(
+            total=plan.total_steps, initial=first_step, unit='step', mininterval=0.5,
+            desc=f'{config.name} {config.image_size} px', disable=not processes.is_main(),
+        )  # fmt: skip
+        self.unread: deque[tuple[int, Any]] = deque()  # (step, metrics still on the devices)
+        self.last_line = time.monotonic()  # when the last line of metrics was written
 
-    def train(self, train_state, *, ended: bool = True, profile: int = 0) -> None:
+    def train(self, state: TrainState, *, epoch_ended: bool = True, profile: int = 0) -> None:
         """Runs every step from the state's own to the end of the plan.
 
         Args:
-          train_state: where to start, in host memory.
-          ended: False where the state stands at the end of an epoch whose end (validation, a
-            checkpoint) is still to do.
-          profile: steps to trace, of process 0.
+          state: where to start, in host memory.
+          epoch_ended: False where the state stands at the end of an epoch that was interrupted
+            there: its validation and its checkpoint are still to do.
+          profile: steps to trace, on process 0.
         """
-        config, plan, first_step = self.config, self.plan, int(train_state.step)
-        train_state = self.devices.replicate(train_state)
+        first_step, plan = self.first_step, self.plan
+        self._make_room(epoch_ended)
+        state = self.devices.replicate(state)
         batches = pipeline.train_batches(
-            self.feed.records, self.dataset.train, plan,
-            start_step=first_step, workers=config.data.workers,
+            self.placement.records, self.dataset.train, plan,
+            start_step=first_step, workers=self.config.data.workers,
         )  # fmt: skip
-        saved_step = first_step if first_step else None
-        if processes.is_main():
-            self.run.forget_metrics_after(first_step, validated=ended)
-        if first_step == plan.total_steps:  # its place is needed, for the same with averages
-            processes.on_main(lambda: self.run.checkpoints.replace(first_step))
-            saved_step = None
-        with (
-            MetricsLog(self.run) as self.log,
-            Saver(self.run.checkpoints, config.checkpoint.keep) as self.saver,
-            tqdm(
-                total=plan.total_steps, initial=first_step, unit='step', mininterval=0.5,
-                desc=f'{config.name} {config.image_size} px', disable=not processes.is_main(),
-            ) as self.progress,
-            signals.Held() as self.signal,
-            Profile(self.run / 'profile', profile if processes.is_main() else 0) as traced,
-        ):  # fmt: skip
-            self.saver.step = saved_step
-            self.waiting: deque = deque()
-            self.agreed = 0  # on ending, by this signal
-            self.since = time.monotonic()
-            if not ended:
-                self._end_epoch(plan.epoch(first_step), first_step, train_state)
-            batch = self.feed.place(next(batches)) if first_step < plan.total_steps else None
+        tracer = Profile(self.run / 'profile', profile if processes.is_main() else 0)
+        with self.log, self.saver, self.progress, self.stop, tracer:
+            if not epoch_ended:
+                self._end_epoch(first_step, state)
+            batch = self._next_batch(batches, first_step, state)
             for step in range(first_step, plan.total_steps):
-                self._stop_if_asked(step, train_state)
-                if processes.process_count() > 1:
-                    assert batch is not None  # there is one for every step
-                    own = np.full((self.devices.count, 1), self.signal.received or 0, np.int32)
-                    batch[signals.VOTE] = own
-                train_state, metrics = traced.step(self.train_step, train_state, batch)
-                self.waiting.append((step + 1, metrics))
-                # The next batch travels while the device computes; metrics are read two steps
-                # late, so that reading them never makes it wait.
-                following = self._next(batches, step + 1, train_state)
-                batch = following if following is None else self.feed.place(following)
-                if len(self.waiting) > 2:
-                    self._report(*self.waiting.popleft())
-                if step + 1 == plan.epoch_ends[plan.epoch(step)]:
-                    self._end_epoch(plan.epoch(step) + 1, step + 1, train_state)
+                self._stop_if_asked(step, state)
+                state, metrics = tracer.step(self.train_step, state, batch)
+                self.unread.append((step + 1, metrics))
+                # The next batch travels while the devices compute, and metrics are read two steps
+                # late: the host never makes the devices wait.
+                batch = self._next_batch(batches, step + 1, state)
+                self._report(keep=2)
+                if step + 1 in plan.epoch_ends:
+                    self._end_epoch(step + 1, state)
         if processes.is_main():
             self.run.checkpoints.put_back()
 
-    def _next(self, batches, step: int, train_state) -> pipeline.Batch | None:
-        """The batch after `step` steps, None after the last. No step is lost to a bad record."""
+    def _make_room(self, epoch_ended: bool) -> None:
+        """Removes from the run what the steps from `first_step` on will write again."""
+        if processes.is_main():
+            self.run.forget_metrics_after(self.first_step, validated=epoch_ended)
+        if self.first_step == self.plan.total_steps:  # the same step again, now with the average
+            processes.on_main(lambda: self.run.checkpoints.replace(self.first_step))
+            self.saver.step = None
+
+    def _next_batch(
+        self, batches: Iterator[pipeline.Batch], step: int, state: TrainState
+    ) -> steps.Batch | None:
+        """The batch after `step` steps, on its way to the devices; None after the last one.
+
+        A record that cannot be read ends training, but no step before it is lost.
+        """
         try:
-            return next(batches, None)
+            batch = next(batches, None)
         except UsageError:
-            if processes.process_count() == 1:  # the others know nothing of it
-                self._report_waiting()
-                self._save(step, train_state, {}, ended=step not in self.plan.epoch_ends)
+            if processes.process_count() == 1:  # other processes would not save with this one
+                self._save_progress(step, state, epoch_ended=step not in self.plan.epoch_ends)
             raise
+        return None if batch is None else self.placement.place(batch)
 
-    def _stop_if_asked(self, step: int, train_state, *, ended: bool = True) -> None:
+    def _stop_if_asked(self, step: int, state: TrainState, *, epoch_ended: bool = True) -> None:
         """After a signal: a checkpoint of the steps done so far, then the end."""
-        if not self._asked(ended):
-            return
-        self._report_waiting()
-        if step and step != self.saver.step:
-            self._save(step, train_state, {}, ended=ended)
-        raise signals.Interrupted(self.signal.received or self.agreed)
+        signum = self.stop.received()
+        if signum is not None:
+            self._save_progress(step, state, epoch_ended=epoch_ended)
+            raise signals.Interrupted(signum)
 
-    def _asked(self, between_steps: bool) -> bool:
-        """Whether to stop. Several processes stop at the same step: see `signals.vote`."""
-        if processes.process_count() == 1:
-            return self.signal.received is not None
-        return between_steps and self.agreed > 0
+    def _report(self, keep: int = 0) -> None:
+        """Reads the metrics of finished steps, but for the newest `keep`."""
+        while len(self.unread) > keep:
+            self._report_step(*self.unread.popleft())
 
-    def _report_waiting(self) -> None:
-        while self.waiting:
-            self._report(*self.waiting.popleft())
-
-    def _report(self, step: int, metrics: Any) -> None:
-        """Reads the metrics of a finished step; writes a line now and then."""
-        values = {k: float(v) for k, v in self.devices.first(metrics).items()}
-        self.agreed = max(self.agreed, int(values.pop(signals.VOTE, 0)))
+    def _report_step(self, step: int, metrics: Any) -> None:
+        """Checks that the values of one step are finite; now and then writes a line of them."""
+        values = {name: float(value) for name, value in self.devices.first(metrics).items()}
         self.progress.update()
         if not np.isfinite(list(values.values())).all():
             raise self._not_finite(step, ', '.join(f'{k} {v:g}' for k, v in values.items()))
         if step % self.config.log_every_steps == 0 or step == self.plan.total_steps:
             self.progress.set_postfix(loss=f'{values["loss"]:.3f}', refresh=False)
-            updates = (step - 1) // self.config.optimizer.accumulate
-            seconds, self.since = time.monotonic() - self.since, time.monotonic()
+            seconds, self.last_line = time.monotonic() - self.last_line, time.monotonic()
             self.log.write(
                 step=step, epoch=self.plan.epoch(step - 1), split='train', **values,
-                learning_rate=float(self.learning_rate(updates)),
-                seconds=round(seconds, 3),
+                learning_rate=self._learning_rate_at(step), seconds=round(seconds, 3),
             )  # fmt: skip
 
+    def _learning_rate_at(self, step: int) -> float:
+        return float(self.learning_rate((step - 1) // self.config.optimizer.accumulate))
+
     def _not_finite(self, step: int, what: str) -> FloatingPointError:
-        """Names all that is needed to look into it. Nothing of it is in any checkpoint."""
-        ids = self.plan.order.reshape(-1, self.plan.batch_size)[step - 1]
-        names = [self.dataset.examples[self.dataset.train[i]].image_id for i in ids]
-        rate = self.learning_rate((step - 1) // self.config.optimizer.accumulate)
+        """The error that says where to look. No checkpoint holds such values."""
+        rows = self.plan.order.reshape(-1, self.plan.batch_size)[step - 1]
+        images = [self.dataset.examples[self.dataset.train[i]].image_id for i in rows]
         self.saver.wait()
         last = self.run.checkpoints.latest_step()
         return FloatingPointError(
-            f'not finite at step {step}: {what}; learning rate {float(rate):.3g}, images '
-            f'{", ".join(names)}; '
+            f'not finite at step {step}: {what}; learning rate {self._learning_rate_at(step):.3g}, '
+            f'images {", ".join(images)}; '
             + ('no checkpoint was written before it' if last is None else
                f'the state before it is kept in checkpoint {last}, which leads to it again')
             + '; try a lower optimizer.learning_rate or optimizer.clip_norm in another --workdir'
         )  # fmt: skip
 
-    def _end_epoch(self, epoch: int, step: int, train_state) -> None:
-        """After `epoch` whole epochs: a look at the validation images, and a checkpoint."""
-        self._report_waiting()
-        config, last = self.config, step == self.plan.total_steps
-
-        def alive():
-            self._stop_if_asked(step, train_state, ended=False)
-
-        every = config.evaluation.every_epochs
+    def _end_epoch(self, step: int, state: TrainState) -> None:
+        """After the last step of an epoch: validation and a checkpoint, each where it is due."""
+        self._report()
+        epoch, last = self.plan.epoch(step), step == self.plan.total_steps
+        stop_if_asked = functools.partial(self._stop_if_asked, step, state, epoch_ended=False)
+        every = self.config.evaluation.every_epochs
         if every and (epoch % every == 0 or last):
-            values = self._validate(train_state.variables, alive)
-            if not np.isfinite(values['loss']):
-                raise self._not_finite(step, f'validation loss {values["loss"]:g} after it')
-            self.log.write(step=step, epoch=epoch - 1, split='validation', **values)
-            self.progress.set_postfix(
-                epoch=epoch, val_loss=f'{values["loss"]:.3f}', refresh=False,
-                positive_dice=f'{values["positive_dice"] or 0:.3f}',
-            )  # fmt: skip
+            self._validate(step, state.variables, stop_if_asked)
         if last:
-            self._save(step, train_state, self._averaged(train_state, alive))
-        elif epoch % config.checkpoint.every_epochs == 0 and step != self.saver.step:
-            self._save(step, train_state, {})
+            self._save(step, state, self._averaged(state, stop_if_asked))
+        elif epoch % self.config.checkpoint.every_epochs == 0 and step != self.saver.step:
+            self._save(step, state)
 
-    def _save(self, step: int, train_state, more: dict[str, Any], *, ended: bool = True) -> None:
+    def _validate(self, step: int, variables: Any, stop_if_asked: Callable[[], None]) -> None:
+        """Writes down the loss and the Dice of the validation images after an epoch."""
+        size = self.devices.padded(self.config.evaluation.batch_size)
+        batches = self._evaluation_batches(self.dataset.validation, size, stop_if_asked)
+        values = validate(self.eval_step, variables, batches, self.devices)
+        if not np.isfinite(values['loss']):
+            raise self._not_finite(step, f'validation loss {values["loss"]:g} after it')
+        epoch = self.plan.epoch(step)
+        self.log.write(step=step, epoch=epoch - 1, split='validation', **values)
+        self.progress.set_postfix(
+            epoch=epoch, val_loss=f'{values["loss"]:.3f}', refresh=False,
+            positive_dice=f'{values["positive_dice"] or 0:.3f}',
+        )  # fmt: skip
+
+    def _averaged(self, state: TrainState, stop_if_asked: Callable[[], None]) -> dict[str, Any]:
+        """The averaged weights and their batch statistics, as items of a checkpoint, if any."""
+        average, config = averaging.find_average(state.opt_state), self.config
+        if average is None:
+            return {}
+        # With frozen BatchNorm the average was trained with these statistics. -1: to do as A and K.
+        if config.model.frozen_batch_norm or config.averaging.bn_examples < 0:
+            batch_stats = self.devices.first(state.batch_stats)
+        else:
+            train = self.dataset.train
+            size = self.devices.padded(min(config.batch_size, len(train)))
+            images = choose_images(config, train, size)
+            batch_stats = update_batch_stats(
+                self.batch_stats_step, average.average, state.batch_stats,
+                self._evaluation_batches(images, size, stop_if_asked), len(images) // size,
+                self.devices,
+            )  # fmt: skip
+        params = self.devices.first(average.average)
+        return {'average_params': params, 'average_batch_stats': batch_stats}
+
+    def _evaluation_batches(
+        self, indices: np.ndarray, size: int, stop_if_asked: Callable[[], None]
+    ) -> Iterator[steps.Batch]:
+        """This process's share of padded batches of `size` images, on the devices."""
+        for batch in pipeline.evaluation_batches(
+            self.placement.records, indices, size,
+            share=pipeline.Share(processes.process_index(), processes.process_count()),
+        ):  # fmt: skip
+            yield self.placement.place(batch)
+            self.progress.refresh()
+            stop_if_asked()
+
+    def _save_progress(self, step: int, state: TrainState, *, epoch_ended: bool) -> None:
+        """Before training ends early: reports and saves what is not yet."""
+        self._report()
+        if step and step != self.saver.step:
+            self._save(step, state, epoch_ended=epoch_ended)
+
+    def _save(
+        self,
+        step: int,
+        state: TrainState,
+        average: dict[str, Any] | None = None,
+        *,
+        epoch_ended: bool = True,
+    ) -> None:
         """Starts to write a checkpoint; weights that are not finite never reach the disk."""
-        items = {
-            name: self.devices.first(getattr(train_state, name)) for name in initialization.ITEMS
-        }
-        items |= more
+        items = {name: self.devices.first(getattr(state, name)) for name in initialization.ITEMS}
+        items |= average or {}
         for name, tree in items.items():
             leaves = [x for x in jax.tree.leaves(tree) if np.issubdtype(x.dtype, np.inexact)]
             if not all(np.isfinite(x).all() for x in leaves):
                 raise self._not_finite(step, f'{name} after it')
         self.saver.save(
             step, items, epoch=self.plan.epoch(step), num_epochs=self.config.num_epochs,
-            ended=ended,
-        )  # fmt: skip
-
-    def _validate(self, variables, alive: Callable[[], None]) -> dict[str, Any]:
-        """Loss and hard Dice at 0.5 of the validation images, at `image_size`, no TTA."""
-        size = self.devices.padded(self.config.evaluation.batch_size)
-        sums = None
-        for batch in self._batches(self.dataset.validation, size):
-            new = self.eval_step(variables, self.feed.place(batch))
-            sums = new if sums is None else jax.tree.map(lambda a, b: a + b, sums, new)
-            self.progress.refresh()
-            alive()
-        s = {k: float(v) for k, v in self.devices.first(sums).items()}
-        return {
-            'loss': s['loss'] / s['images'],
-            'dice': s['dice'] / s['images'],
-            'positive_dice': s['positive_dice'] / s['positives'] if s['positives'] else None,
-        }
-
-    def _averaged(self, train_state, alive: Callable[[], None]) -> dict[str, Any]:
-        """The averaged weights with batch statistics of their own; nothing where there are none."""
-        average = averaging.find_average(train_state.opt_state)
-        if average is None:
-            return {}
-        params = average.average
-        # Frozen: the average was trained with these, as they are. -1: asked to do as A and K did.
-        if self.config.model.frozen_batch_norm or self.config.averaging.bn_examples < 0:
-            return {
-                'average_params': self.devices.first(params),
-                'average_batch_stats': self.devices.first(train_state.batch_stats),
-            }
-        count = self.config.averaging.bn_examples or len(self.dataset.train)
-        # Whole batches only: a padded one would count some images twice.
-        size = self.devices.padded(min(self.config.batch_size, len(self.dataset.train)))
-        chosen = np.random.default_rng([self.config.seed, 2]).permutation(self.dataset.train)
-        chosen = chosen[: max(size, min(count, len(chosen)) // size * size)]
-        chosen = np.resize(chosen, max(size, len(chosen)))
-        total, batches = None, 0
-        progress = tqdm(
-            total=len(chosen) // size, desc='statistics of the average', unit='step',
-            disable=not processes.is_main(),
-        )  # fmt: skip
-        for batch in self._batches(chosen, size):
-            stats = self.statistics_step(params, train_state.batch_stats, self.feed.place(batch))
-            total = stats if total is None else jax.tree.map(lambda a, b: a + b, total, stats)
-            batches += 1
-            jax.block_until_ready(total)
-            progress.update()
-            alive()
-        progress.close()
-        return {
-            'average_params': self.devices.first(params),
-            'average_batch_stats': jax.tree.map(
-                lambda s: (s / batches).astype(s.dtype), self.devices.first(total)
-            ),
-        }
-
-    def _batches(self, indices, size: int):
-        """This process's share of batches of `size` images, padded."""
-        return pipeline.evaluation_batches(
-            self.feed.records, indices, size,
-            share=pipeline.Share(processes.process_index(), processes.process_count()),
+            ended=epoch_ended,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where figures of a training run go: metrics.jsonl, and TensorBoard beside it."""
+"""Where the figures of a training run go: metrics.jsonl, and TensorBoard beside it."""
 
 import json
 import time
@@ -15,29 +15,27 @@ from pneumojax.system import processes
 class MetricsLog:
     """Appends to a run's metrics.jsonl, one JSON object a line, and to tensorboard/.
 
-    TensorBoard's files are written here, not by `SummaryWriter`'s thread: on a full disk that
-    thread dies, and whoever hands it the next value waits for ever.
+    A context manager. Only process 0 writes. TensorBoard's files are written without
+    `SummaryWriter`: on a full disk its thread dies, and the next call never returns.
     """
 
     def __init__(self, run: Run):
         self.run = run
 
-    def __enter__(self):
-        if not processes.is_main():
-            return self
-        self._file = (self.run / 'metrics.jsonl').open('a')
-        (self.run / 'tensorboard').mkdir(exist_ok=True)
-        self._board = EventsWriter(str(self.run / 'tensorboard' / 'events'))
+    def __enter__(self) -> 'MetricsLog':
+        if processes.is_main():
+            self._file = (self.run / 'metrics.jsonl').open('a')
+            (self.run / 'tensorboard').mkdir(exist_ok=True)
+            self._board = EventsWriter(str(self.run / 'tensorboard' / 'events'))
         return self
 
-    def __exit__(self, *exc):
-        if not processes.is_main():
-            return
-        self._file.close()
-        self._board.close()
+    def __exit__(self, *error: object) -> None:
+        if processes.is_main():
+            self._file.close()
+            self._board.close()
 
     def write(self, *, step: int, split: str, **values: Any) -> None:
-        """One line, of process 0. Values are finite numbers or None."""
+        """Writes one line. Values are finite numbers or None."""
         if not processes.is_main():
             return
         row = {'step': step, 'split': split, **values}

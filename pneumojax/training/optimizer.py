@@ -1,72 +1,107 @@
 """The optimizer as one optax transformation, from the configuration and the plan of the run."""
 
-import jax
+from typing import Any
+
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 
 from pneumojax.data.sampling import Plan
+from pneumojax.system.memoize import memoize
 from pneumojax.training import averaging
 
+EpochEnds = tuple[int, ...]  # batches done when each epoch ends
 
-def half_cosine(initial: float, final: float, steps: int, warmup: int = 0) -> optax.Schedule:
-    """A linear rise over `warmup` updates, then half a cosine from `initial` to `final` (A).
+
+def make_optimizer(config: ml_collections.ConfigDict, plan: Plan) -> optax.GradientTransformation:
+    """Clipping, weight decay, the method, freezing, averaging; over accumulated gradients.
+
+    Weight decay is added to the gradient for sgd and adam, as PyTorch does, and decoupled for
+    adamw. The average comes last, where the updates are exactly what is added to the weights.
 
     Args:
-      initial, final: learning rates at the top and where the cosine ends, after the last update.
-      steps: updates in all, warm-up included.
-      warmup: updates of the rise.
+      config: the whole configuration; optimizer and averaging are read.
+      plan: schedules follow the ends of its epochs. For equal ends the same object is returned, and
+        with it `make_train_step` returns the same, compiled step.
     """
-
-    def schedule(count):
-        progress = jnp.clip((count - warmup) / max(1, steps - warmup), 0.0, 1.0)
-        rate = final + (initial - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
-        return rate * jnp.minimum(1.0, (count + 1) / (warmup + 1))
-
-    return schedule
+    return _make_optimizer(config, tuple(plan.epoch_ends.tolist()))
 
 
-def updates_done(plan: Plan, accumulate: int, epochs: float) -> int:
-    """Updates after so many epochs (at most all): batches done, by those that make one update."""
-    epochs = min(epochs, len(plan.epoch_ends))
-    whole = int(epochs)
-    ends = np.concatenate([[0], plan.epoch_ends])
-    batches = ends[whole]
-    if epochs > whole:
-        batches += round((epochs - whole) * (ends[whole + 1] - ends[whole]))
-    return int(batches) // accumulate
-
-
-def learning_rate(config, plan: Plan) -> optax.Schedule:
-    """The run's schedule, over updates."""
+@memoize('optimizer', 'averaging', 'num_epochs')
+def _make_optimizer(
+    config: ml_collections.ConfigDict, epoch_ends: EpochEnds
+) -> optax.GradientTransformation:
     optimizer = config.optimizer
-    return half_cosine(
-        optimizer.learning_rate,
-        optimizer.final_learning_rate,
-        updates_done(plan, optimizer.accumulate, config.num_epochs),
-        updates_done(plan, optimizer.accumulate, optimizer.warmup_epochs),
+    rate = _schedule(config, epoch_ends)
+    transforms = [optax.clip_by_global_norm(optimizer.clip_norm)] if optimizer.clip_norm else []
+    if optimizer.weight_decay and optimizer.name != 'adamw':
+        transforms.append(optax.add_decayed_weights(optimizer.weight_decay))
+    if optimizer.name == 'sgd':
+        transforms.append(optax.sgd(rate, momentum=optimizer.momentum))
+    elif optimizer.name == 'adam':
+        transforms.append(optax.adam(rate))
+    else:
+        transforms.append(optax.adamw(rate, weight_decay=optimizer.weight_decay))
+    frozen = updates_done(epoch_ends, optimizer.accumulate, optimizer.freeze_encoder_epochs)
+    if frozen:
+        transforms.append(freeze_encoder(frozen))
+    transforms.append(_averaging(config, epoch_ends))
+    chain = optax.chain(*transforms)
+    if optimizer.accumulate > 1:
+        return optax.MultiSteps(chain, optimizer.accumulate).gradient_transformation()
+    return chain
+
+
+def learning_rate(config: ml_collections.ConfigDict, plan: Plan) -> optax.Schedule:
+    """The learning rate over updates: a linear warm-up, then half a cosine (A)."""
+    return _schedule(config, tuple(plan.epoch_ends.tolist()))
+
+
+def _schedule(config: ml_collections.ConfigDict, epoch_ends: EpochEnds) -> optax.Schedule:
+    optimizer = config.optimizer
+    updates = updates_done(epoch_ends, optimizer.accumulate, config.num_epochs)
+    warmup = updates_done(epoch_ends, optimizer.accumulate, optimizer.warmup_epochs)
+    return optax.warmup_cosine_decay_schedule(
+        init_value=optimizer.learning_rate / (warmup + 1),  # the first update is not lost
+        peak_value=optimizer.learning_rate,
+        warmup_steps=warmup,
+        decay_steps=max(updates, warmup + 1),  # optax wants a cosine of at least one update
+        end_value=optimizer.final_learning_rate,
     )
 
 
+def updates_done(epoch_ends: EpochEnds, accumulate: int, epochs: float) -> int:
+    """Updates after so many epochs (at most all): batches done, by those that make one update."""
+    epochs = min(epochs, len(epoch_ends))
+    ends = [0, *epoch_ends]
+    whole = int(epochs)
+    batches = ends[whole]
+    if epochs > whole:
+        batches += round((epochs - whole) * (ends[whole + 1] - ends[whole]))
+    return batches // accumulate
+
+
 def freeze_encoder(until: int) -> optax.GradientTransformation:
-    """Zeroes the encoder's updates for the first `until` updates."""
+    """Zeroes the encoder's updates for the first `until` updates.
 
-    def init(params):
-        del params
-        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+    `optax.transforms.freeze` never ends, and `optax.masked` or `optax.conditionally_mask` would
+    nest the state deeper than the checkpoints of runs that were trained before have it.
+    """
+    scale = optax.scale_by_schedule(lambda count: jnp.where(count < until, 0.0, 1.0))
 
-    def update(updates, state, params=None):
-        del params
-        factor = jnp.where(state.count < until, 0.0, 1.0)
-        encoder = jax.tree.map(lambda u: u * factor.astype(u.dtype), updates['encoder'])
-        return {**updates, 'encoder': encoder}, optax.ScaleByScheduleState(state.count + 1)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        encoder, state = scale.update(updates['encoder'], state, params)
+        return {**updates, 'encoder': encoder}, state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(scale.init, update)
 
 
-def _average(config, plan: Plan) -> optax.GradientTransformation:
+def _averaging(
+    config: ml_collections.ConfigDict, epoch_ends: EpochEnds
+) -> optax.GradientTransformation:
     settings, accumulate = config.averaging, config.optimizer.accumulate
-    start = updates_done(plan, accumulate, max(0, settings.start))
+    start = updates_done(epoch_ends, accumulate, max(0, settings.start))
     if settings.kind == 'none':
         return optax.identity()
     if settings.kind == 'ema':
@@ -75,32 +110,6 @@ def _average(config, plan: Plan) -> optax.GradientTransformation:
         return averaging.stochastic_weight_average(
             lambda count: (count > start) & ((count - start) % settings.every_steps == 0)
         )
-    epoch_ends = np.asarray(plan.epoch_ends) // accumulate
-    members = jnp.asarray(epoch_ends[epoch_ends > start])
+    members = np.asarray(epoch_ends) // accumulate
+    members = jnp.asarray(members[members > start])
     return averaging.stochastic_weight_average(lambda count: jnp.any(members == count))
-
-
-def make_optimizer(config, plan: Plan) -> optax.GradientTransformation:
-    """Clipping, weight decay, the method, freezing, averaging; over accumulated gradients.
-
-    Weight decay is added to the gradient for sgd and adam, as PyTorch does, and decoupled for
-    adamw. The average comes last, where the updates are what the weights will really change by.
-    """
-    optimizer = config.optimizer
-    rate = learning_rate(config, plan)
-    clip = optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else None
-    decay = optax.add_decayed_weights(optimizer.weight_decay) if optimizer.weight_decay else None
-    if optimizer.name == 'sgd':
-        steps = [clip, decay, optax.sgd(rate, momentum=optimizer.momentum)]
-    elif optimizer.name == 'adam':
-        steps = [clip, decay, optax.adam(rate)]
-    else:
-        steps = [clip, optax.adamw(rate, weight_decay=optimizer.weight_decay)]
-    frozen = updates_done(plan, optimizer.accumulate, optimizer.freeze_encoder_epochs)
-    if frozen:
-        steps.append(freeze_encoder(frozen))
-    steps.append(_average(config, plan))
-    chain = optax.chain(*(step for step in steps if step is not None))
-    if optimizer.accumulate > 1:
-        return optax.MultiSteps(chain, optimizer.accumulate).gradient_transformation()
-    return chain

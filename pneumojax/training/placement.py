@@ -1,42 +1,51 @@
-"""How batches get to the device: streamed one by one, or looked up in a data set that is there.
+"""How batches reach the devices: sent one by one, or looked up among images kept in their memory.
 
-Both give the same bits to the training step.
+The training step gets the same bits either way.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array, UInt8
 
 from pneumojax.data.cache.records import Records
 from pneumojax.errors import UsageError
 from pneumojax.system.devices import Devices
 from pneumojax.system.progress import log
+from pneumojax.training.steps import Batch
 
-MEMORY_SHARE = 0.5  # of a device, that images may take: weights and activations need the rest
+MEMORY_SHARE = 0.5  # of a device, for images at most: weights and activations need the rest
 
 
-def make_feed(config, devices: Devices, records: Records) -> 'Streamed | Resident':
+def make_placement(
+    config: ml_collections.ConfigDict, devices: Devices, records: Records
+) -> 'FromHost | OnDevice':
     """What `config.data.on_device` asks for. UsageError where the images do not fit."""
-    return Resident(devices, records) if config.data.on_device else Streamed(devices, records)
+    return (OnDevice if config.data.on_device else FromHost)(devices, records)
 
 
-class Streamed:
-    """The host reads every batch.
+class FromHost:
+    """The host reads every batch and sends it.
 
     Attributes:
       records: what `pipeline` is to read from.
     """
 
     def __init__(self, devices: Devices, records: Records):
-        self.records, self.place = records, devices.shard
+        self.records, self.devices = records, devices
+
+    def place(self, batch: Batch) -> Batch:
+        """Sends a batch of images and masks, in the background."""
+        return self.devices.shard(batch)
 
 
-class Resident:
-    """Every device holds all records as they are stored, uint8; the host only says which.
+class OnDevice:
+    """Every device holds all records as they are stored, uint8; the host only sends indices.
 
     Attributes:
-      records: None: `pipeline` gives indices, no images.
+      records: None, so that `pipeline` gives indices without images.
     """
 
     records = None
@@ -55,12 +64,12 @@ class Resident:
         self.stored = devices.replicate(records.everything())
         self.look_up = devices.compile(make_look_up(records.size), 'the look-up of images')
 
-    def place(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A batch of `pipeline`, without image and mask -> the whole batch on the devices."""
+    def place(self, batch: Batch) -> Batch:
+        """Sends a batch of indices, and looks its images and masks up there."""
         return self.look_up(self.stored, self.devices.shard(batch))
 
 
-def make_look_up(size: int) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
+def make_look_up(size: int) -> Callable[[Any, Batch], Batch]:
     """Builds `look_up(stored, batch) -> batch`, a pure function: `shards.decode` on the device.
 
     Args:
@@ -72,7 +81,7 @@ def make_look_up(size: int) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
     """
     pixels = size * size
 
-    def look_up(stored, batch):
+    def look_up(stored: UInt8[Array, 'N bytes'], batch: Batch) -> Batch:
         rows = jnp.take(stored, batch['example'], axis=0, mode='clip')
         mask = jnp.unpackbits(rows[:, pixels:], axis=1, count=pixels)
         shape = (-1, size, size)

@@ -9,19 +9,18 @@ import jax
 
 from pneumojax.system.progress import log
 
-WARM_UP = 3  # steps of a process that are left out: the first one compiles
+WARM_UP = 3  # steps of a process that are not traced: the first one compiles
 
 
 class Profile(contextlib.AbstractContextManager):
-    """Calls a step, and traces some of its calls with `jax.profiler`; does nothing for 0 of them.
+    """Calls a step, and traces some of its calls with `jax.profiler`.
 
-    The trace begins when all work before it is done, and ends with that of its last step. What
-    happens between two steps (an epoch's end, say) is in it too. Where training ends earlier, the
-    trace does.
+    The trace begins when all earlier work is done and ends when its last step is. It includes what
+    happens between two steps, such as the end of an epoch. It ends early where training does.
 
     Args:
-      folder: what to write to; each trace makes a folder of its own there.
-      count: steps to trace, those after the first `WARM_UP`.
+      folder: each trace makes a folder of its own in it.
+      count: steps to trace, after the first `WARM_UP`; 0 for no trace.
     """
 
     def __init__(self, folder: pathlib.Path, count: int):
@@ -29,8 +28,8 @@ class Profile(contextlib.AbstractContextManager):
         self.calls = 0
         self.tracing = False
 
-    def step(self, function: Callable, *args) -> Any:
-        """What `function(*args)` returns."""
+    def step(self, function: Callable, *args: Any) -> Any:
+        """Returns `function(*args)`."""
         if not self.count:
             return function(*args)
         self.calls += 1
@@ -50,7 +49,7 @@ class Profile(contextlib.AbstractContextManager):
         jax.profiler.stop_trace()
         log.info('a trace of %d steps is in %s', self.calls - WARM_UP, self.folder)
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.tracing:
             self._end()
         elif 0 < self.calls <= WARM_UP:

@@ -13,9 +13,10 @@ class TrainState:
     """The state of training."""
 
     step: Any  # int32 [], batches done
+    seed: Any  # uint32 [], of the augmentation
     params: Any  # float32 pytree
     batch_stats: Any  # float32 pytree: running means and variances
-    opt_state: optax.OptState  # with the averaged weights in it, see `averaging`
+    opt_state: optax.OptState  # includes the averaged weights, see `averaging`
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -23,11 +24,21 @@ class TrainState:
         return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def create_state(variables: dict[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
-    """A state at step 0 from given variables, whose buffers stay the caller's."""
-    variables = jax.tree.map(jnp.array, variables)  # a copy: the state's own will be donated
+def create_state(
+    variables: dict[str, Any], optimizer: optax.GradientTransformation, seed: int = 0
+) -> TrainState:
+    """A state at step 0. It copies the variables: a training step donates its state's buffers.
+
+    Args:
+      variables: `params` and `batch_stats` of the network.
+      optimizer: initializes `opt_state` for these parameters.
+      seed: of the augmentation, taken modulo 2^32. It is part of the state, not of the training
+        step, so that runs that differ only in their seed share one compiled step.
+    """
+    variables = jax.tree.map(jnp.array, variables)
     return TrainState(
         step=jnp.zeros([], jnp.int32),
+        seed=jnp.asarray(seed % 2**32, jnp.uint32),
         params=variables['params'],
         batch_stats=variables['batch_stats'],
         opt_state=optimizer.init(variables['params']),

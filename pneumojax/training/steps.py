@@ -5,7 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
+from jaxtyping import Array, Bool, Float, Float32, UInt8
 
 from pneumojax.augment import augment
 from pneumojax.models.build import make_model
@@ -16,22 +18,31 @@ from pneumojax.system.memoize import memoize
 from pneumojax.training import losses
 from pneumojax.training.state import TrainState
 
-Metrics = dict[str, Any]
+Batch = dict[str, Any]  # arrays that share their first axis
+Sums = dict[str, Float32[Array, '']]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]
+EvalStep = Callable[[Any, Batch], Sums]
+BatchStatsStep = Callable[[Any, Any, Batch], Any]
 
 
-def images_and_masks(batch) -> tuple[Any, Any]:
-    """uint8 [B, S, S] of a batch -> float32 [B, S, S, 1]: images in [0, 1], masks 0 or 1."""
-    images = batch['image'][..., None].astype(jnp.float32) / 255.0
-    return images, batch['mask'][..., None].astype(jnp.float32)
+def to_float(
+    image: UInt8[Array, 'B S S'], mask: UInt8[Array, 'B S S']
+) -> tuple[Float32[Array, 'B S S 1'], Float32[Array, 'B S S 1']]:
+    """Images from 0..255 to [0, 1], and masks of 0 and 1, both with a channel axis."""
+    images = image[..., None].astype(jnp.float32) / 255.0
+    return images, mask[..., None].astype(jnp.float32)
 
 
+@memoize('model', 'augment', 'loss')
 def make_train_step(
-    config, optimizer: optax.GradientTransformation, axis_name: str | None = None
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    config: ml_collections.ConfigDict,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None = None,
+) -> TrainStep:
     """Builds `train_step(state, batch) -> (state, metrics)`.
 
     Args:
-      config: the whole configuration; model, augment, loss and seed are read.
+      config: the whole configuration; model, augment and loss are read.
       optimizer: as `make_optimizer` gives it.
       axis_name: of the `pmap` that the step will run in; None for one device.
 
@@ -42,22 +53,22 @@ def make_train_step(
       two updates where gradients are accumulated) and of the weights after it.
     """
     model, model_config = make_model(config, axis_name), config.model
-    aug, loss_weights, seed = config.augment, config.loss, config.seed
+    augment_config, loss_config = config.augment, config.loss
     normalization, channels = model_config.normalization, model_config.channels
     frozen = model_config.frozen_batch_norm
 
-    def train_step(state: TrainState, batch):
-        images, masks = images_and_masks(batch)
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        images, masks = augment.augment_batch(key, batch['example'], images, masks, aug)
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        images, masks = to_float(batch['image'], batch['mask'])
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+        images, masks = augment.augment_batch(key, batch['example'], images, masks, augment_config)
         inputs = normalize(images, normalization, channels)
 
-        def loss_function(params):
+        def loss_function(params: Any) -> tuple[Float[Array, ''], Any]:
             (logits, image_logits), updated = model.apply(
                 {'params': params, 'batch_stats': state.batch_stats},
                 inputs, train=not frozen, parts=True, mutable=['batch_stats'],
             )  # fmt: skip
-            loss, parts = losses.combined(logits, masks, loss_weights, axis_name, image_logits)
+            loss, parts = losses.combined(logits, masks, loss_config, axis_name, image_logits)
             return loss, (parts, updated['batch_stats'])
 
         grad = jax.value_and_grad(loss_function, has_aux=True)
@@ -68,6 +79,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         new_state = TrainState(
             step=state.step + 1,
+            seed=state.seed,
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
@@ -83,68 +95,85 @@ def make_train_step(
 
 
 @memoize('model', 'loss')
-def make_eval_step(config, axis_name: str | None = None):
-    """Builds `eval_step(variables, batch) -> sums`, for a look at the validation images.
+def make_eval_step(config: ml_collections.ConfigDict, axis_name: str | None = None) -> EvalStep:
+    """Builds `eval_step(variables, batch) -> sums`, for validation while training.
 
-    Padding rows (`valid` False) count nowhere. The sums are over the images, at `image_size`:
-    loss (per image, with its own soft Dice), hard Dice at 0.5 on positives, and counts.
+    Args:
+      config: the whole configuration; model and loss are read.
+      axis_name: as in `make_train_step`.
+
+    Returns:
+      A pure function. batch: as in training, and valid bool [B]: rows that are False are padding
+      and count nowhere. Sums over the valid images, float32 scalars: images, loss (of each image
+      alone, with its own soft Dice), dice (hard, at 0.5, at `image_size`), positives, and
+      positive_dice.
     """
     model = make_model(config)
-    loss_weights, channels = config.loss, config.model.channels
+    loss_config, channels = config.loss, config.model.channels
     normalization = config.model.normalization
 
-    def eval_step(variables, batch):
-        images, masks = images_and_masks(batch)
+    def eval_step(variables: Any, batch: Batch) -> Sums:
+        images, masks = to_float(batch['image'], batch['mask'])
         inputs = normalize(images, normalization, channels)
         outputs: Any = model.apply(variables, inputs, train=False, parts=True)
         logits, image_logits = outputs
 
-        def loss_of_one(*outputs_and_mask):
+        def loss_of_one(*outputs_and_mask: Any) -> Float[Array, '']:
             logits, image_logits, mask = jax.tree.map(lambda x: x[None], outputs_and_mask)
-            return losses.combined(logits, mask, loss_weights, image_logits=image_logits)[0]
+            return losses.combined(logits, mask, loss_config, image_logits=image_logits)[0]
 
         loss = jax.vmap(loss_of_one)(logits, image_logits, masks)
         if model.gated:
             logits = gate(logits, image_logits)
-        predicted, true = logits > 0, masks > 0.5
-        both = jnp.sum(predicted & true, axis=(1, 2, 3))
-        total = jnp.sum(predicted, axis=(1, 2, 3)) + jnp.sum(true, axis=(1, 2, 3))
-        dice = jnp.where(total > 0, 2.0 * both / jnp.maximum(total, 1), 1.0)
+        dice, positive = hard_dice(logits > 0, masks > 0.5)
         valid = batch['valid']
-        positive = valid & jnp.any(true, axis=(1, 2, 3))
-        sums = {
+        values = {
             'images': valid,
             'loss': jnp.where(valid, loss, 0.0),
             'dice': jnp.where(valid, dice, 0.0),
-            'positives': positive,
-            'positive_dice': jnp.where(positive, dice, 0.0),
+            'positives': valid & positive,
+            'positive_dice': jnp.where(valid & positive, dice, 0.0),
         }
-        sums = jax.tree.map(lambda x: jnp.sum(x.astype(jnp.float32)), sums)
+        sums = jax.tree.map(lambda x: jnp.sum(x.astype(jnp.float32)), values)
         return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 
     return eval_step
 
 
-@memoize('model')
-def make_statistics_step(config, axis_name: str | None = None):
-    """Builds `statistics_step(params, batch) -> batch_stats` of exactly this batch.
+def hard_dice(
+    predicted: Bool[Array, 'B H W 1'], true: Bool[Array, 'B H W 1']
+) -> tuple[Float32[Array, ' B'], Bool[Array, ' B']]:
+    """Dice of each pair of masks, 1 where both are empty; and whether the true one is not empty."""
+    axes = (1, 2, 3)
+    both = jnp.sum(predicted & true, axis=axes)
+    total = jnp.sum(predicted, axis=axes) + jnp.sum(true, axis=axes)
+    dice = jnp.where(total > 0, 2.0 * both / jnp.maximum(total, 1), 1.0)
+    return dice, jnp.any(true, axis=axes)
 
-    Averaged over training batches they are the statistics that averaged weights need: those that
-    came along with the last weights belong to another network. Images are whole and not augmented,
-    as in prediction, even where training sees windows of them.
+
+@memoize('model')
+def make_batch_stats_step(
+    config: ml_collections.ConfigDict, axis_name: str | None = None
+) -> BatchStatsStep:
+    """Builds `batch_stats_step(params, batch_stats, batch) -> batch_stats` of exactly this batch.
+
+    The mean of its results over training batches recalibrates BatchNorm for averaged weights: the
+    statistics that came along with the last weights belong to another network. Images are whole
+    and not augmented, as in prediction, even where training cuts windows from them. Only the shapes
+    of the given `batch_stats` matter.
 
     Flax mixes new = 0.9 old + 0.1 batch; starting from zero the batch's own is new / 0.1.
     """
     model = make_model(config, axis_name)
     channels, normalization = config.model.channels, config.model.normalization
 
-    def statistics_step(params, batch_stats, batch):
-        images, _ = images_and_masks(batch)
-        zero = jax.tree.map(jnp.zeros_like, batch_stats)
+    def batch_stats_step(params: Any, batch_stats: Any, batch: Batch) -> Any:
+        images, _ = to_float(batch['image'], batch['mask'])
+        zeros = jax.tree.map(jnp.zeros_like, batch_stats)
         _, updated = model.apply(
-            {'params': params, 'batch_stats': zero},
+            {'params': params, 'batch_stats': zeros},
             normalize(images, normalization, channels), train=True, mutable=['batch_stats'],
         )  # fmt: skip
         return jax.tree.map(lambda s: s / (1.0 - MOMENTUM), updated['batch_stats'])
 
-    return statistics_step
+    return batch_stats_step

@@ -36,8 +36,8 @@ def two_stages(root, cache):
 def test_the_single_stage_costs_the_same_and_begins_where_the_first_does(config, tmp_path):
     config = two_stages(config.data.root, config.data.cache)
     config.init_from = 'pretrained'
-    ((single, run),) = ablate.trainings(config, tmp_path, ablate.SINGLE, 7)
-    low, high = (stage for stage, _ in ablate.trainings(config, tmp_path, ablate.TWO, 7))
+    ((single, run),) = ablate.stages_of(config, tmp_path, ablate.SINGLE, 7)
+    low, high = (stage for stage, _ in ablate.stages_of(config, tmp_path, ablate.TWO, 7))
     assert single.num_epochs * 32**2 == low.num_epochs * 16**2 + high.num_epochs * 32**2
     assert (single.num_epochs, single.averaging.start, single.image_size) == (3, 1, 32)
     assert (single.seed, low.seed, high.seed) == (7, 7, 7)

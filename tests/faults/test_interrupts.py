@@ -53,8 +53,8 @@ def rows(run):
 
 
 def interrupt(monkeypatch, method, at):
-    """SIGTERM to this process before the call number `at` of a method of the stage."""
-    original, calls = getattr(loop.Stage, method), []
+    """SIGTERM to this process before the call number `at` of a method of the trainer."""
+    original, calls = getattr(loop.Trainer, method), []
 
     def called(self, *arguments, **options):
         calls.append(None)
@@ -62,14 +62,14 @@ def interrupt(monkeypatch, method, at):
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, *arguments, **options)
 
-    monkeypatch.setattr(loop.Stage, method, called)
+    monkeypatch.setattr(loop.Trainer, method, called)
 
 
 @pytest.mark.parametrize(
     ('kind', 'method', 'at', 'step', 'ended'),
     [
         (averaging, '_stop_if_asked', 8, 5, True),  # in the middle of an epoch
-        (averaging, '_report', 4, 6, False),  # as an epoch ends, before its validation
+        (averaging, '_report_step', 4, 6, False),  # as an epoch ends, before its validation
         (averaging, '_averaged', 1, 9, False),  # after the last step
         (accumulating, '_stop_if_asked', 8, 5, True),
     ],

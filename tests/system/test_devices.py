@@ -112,7 +112,7 @@ def evaluate(devices, config):
     initial = build.initial_variables(config)
     variables, batch = devices.replicate(initial), devices.shard(make_batch(9))
     sums = devices.compile(steps.make_eval_step(config, devices.axis_name), 'x')(variables, batch)
-    statistics = devices.compile(steps.make_statistics_step(config, devices.axis_name), 'x')(
+    statistics = devices.compile(steps.make_batch_stats_step(config, devices.axis_name), 'x')(
         variables['params'], variables['batch_stats'], batch
     )
     predict = devices.compile(
@@ -161,7 +161,7 @@ class Stored:
 def looks_up(devices):
     """Every device has all records, and each gives the examples of its share of the batch."""
     examples = np.array([11, 3, 0, 7, 3, 1, 9, 2], np.int32)
-    batch = placement.Resident(devices, Stored()).place({'example': examples})
+    batch = placement.OnDevice(devices, Stored()).place({'example': examples})
     assert batch['image'].shape == (4, 2, 4, 4)
     batch = devices.gather(batch)
     np.testing.assert_array_equal(batch['example'], examples)

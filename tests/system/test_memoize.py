@@ -51,7 +51,7 @@ def test_steps_differ_where_what_they_read_does(key):
     assert steps.make_eval_step(config, None) is not steps.make_eval_step(other, None)
     assert steps.make_eval_step(config, 'batch') is not steps.make_eval_step(config, None)
     same = group == 'loss'
-    found = steps.make_statistics_step(config, None) is steps.make_statistics_step(other, None)
+    found = steps.make_batch_stats_step(config, None) is steps.make_batch_stats_step(other, None)
     assert found == same
 
 

@@ -86,7 +86,7 @@ def test_the_average_is_the_mean_of_the_last_epochs_weights(config, tmp_path):
 
     # Its statistics are those of its own activations, not the last weights'.
     dataset = dataset_lib.load(config)
-    statistics = jax.jit(steps.make_statistics_step(config))
+    statistics = jax.jit(steps.make_batch_stats_step(config))
     rows = [dataset.records[i] for i in dataset.train[:8]]
     batch = {'image': np.stack([r[0] for r in rows]), 'mask': np.stack([r[1] for r in rows])}
     one = statistics(averaged['params'], averaged['batch_stats'], batch)
@@ -150,14 +150,14 @@ def test_an_interrupted_run_resumes_to_the_same_bits(trained, tmp_path, monkeypa
     """Interrupted in the middle of an epoch, with steps past the last checkpoint to forget."""
     config, whole = trained
     run = Run(tmp_path / 'interrupted')
-    report = loop.Stage._report
+    report = loop.Trainer._report_step
 
     def interrupt(self, step, metrics):
         report(self, step, metrics)
         if step == 6:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop.Stage, '_report', interrupt)
+    monkeypatch.setattr(loop.Trainer, '_report_step', interrupt)
     with pytest.raises(KeyboardInterrupt):
         loop.train(config, run)
     monkeypatch.undo()
@@ -173,7 +173,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(trained, tmp_path, monkeypa
 def test_stage_2_starts_from_all_of_stage_1(trained, config):
     _, stage1 = trained
     config.name, config.image_size, config.init_from = 'stage2', 48, str(stage1.path)
-    start = initialization.variables(config, held_out=[])
+    start = initialization.initial_variables(config, held_out=[])
     shapes = build.variable_shapes(config)
     average = stage1.checkpoints.load_variables(
         stage1.checkpoints.latest_step(), shapes, averaged=True
@@ -183,7 +183,7 @@ def test_stage_2_starts_from_all_of_stage_1(trained, config):
     last = stage1.checkpoints.load_variables(
         stage1.checkpoints.latest_step(), shapes, averaged=False
     )
-    assert_same_bits(initialization.variables(config, held_out=[]), last)
+    assert_same_bits(initialization.initial_variables(config, held_out=[]), last)
 
 
 @pytest.mark.slow
@@ -213,32 +213,32 @@ def test_an_image_head_is_in_both_stages_or_in_none(trained, config, tmp_path):
     config.init_from = str(first.path)
     config.model.classification_head, config.loss.classification = 'gate', 0.1
     with pytest.raises(UsageError, match='no classification head, which'):
-        initialization.variables(config, [])
+        initialization.initial_variables(config, [])
     headed = Run(tmp_path / 'headed')
     headed.start(config)
     fresh = jax.device_get(build.initial_variables(config))
     with headed.checkpoints.writer(keep=1) as checkpointer:
         checkpointer.save_checkpointables(0, fresh)
     config.init_from = str(headed.path)
-    assert_same_bits(initialization.variables(config, []), fresh)
+    assert_same_bits(initialization.initial_variables(config, []), fresh)
     config.model.classification_head, config.loss.classification = 'none', 0.0
     with pytest.raises(UsageError, match='has a classification head; give this stage the same one'):
-        initialization.variables(config, [])
+        initialization.initial_variables(config, [])
 
 
 def test_an_unfinished_stage_is_said_to_be_one(config, tmp_path, caplog, monkeypatch):
     """Averaged weights are asked for, but there are none before the last epoch."""
     run = Run(tmp_path / 'run')
 
-    def stop(self, train_state, alive):
+    def stop(self, state, stop_if_asked):
         raise AssertionError('not reached')
 
-    monkeypatch.setattr(loop.Stage, '_averaged', stop)
+    monkeypatch.setattr(loop.Trainer, '_averaged', stop)
     with pytest.raises(AssertionError, match='not reached'):
         loop.train(config, run)
     config.init_from = str(run.path)
     monkeypatch.setattr(initialization.log, 'propagate', True)
-    initialization.variables(config, held_out=[])
+    initialization.initial_variables(config, held_out=[])
     assert f'after epoch 2 of {config.num_epochs}' in caplog.text
     assert 'no averaged weights' in caplog.text
 
@@ -248,7 +248,7 @@ def test_another_network_is_refused_with_both_key_lists(trained, config):
     config.init_from = str(stage1.path)
     config.model.stage_sizes = (1, 2, 1, 1)
     with pytest.raises(UsageError) as e:
-        initialization.variables(config, held_out=[])
+        initialization.initial_variables(config, held_out=[])
     assert str(stage1.path) in str(e.value)
     assert f'/{stage1.checkpoints.latest_step()}' in str(e.value)
     assert 'only in the model: encoder/layer2_1/bn1/' in str(e.value)
@@ -256,7 +256,7 @@ def test_another_network_is_refused_with_both_key_lists(trained, config):
     with pytest.raises(
         UsageError, match=r'block0/bn1/bias \(\(16,\), .float32.\) instead of \(\(32,\)'
     ):
-        initialization.variables(config, held_out=[])
+        initialization.initial_variables(config, held_out=[])
 
 
 def test_without_stage_1_it_says_the_command_that_makes_one(config, tmp_path):
@@ -276,8 +276,8 @@ def test_a_stage_that_saw_the_held_out_images_is_refused(trained, config):
         with pytest.raises(
             UsageError, match=rf'config\..*{key}: .* was trained on 1 of the images'
         ):
-            initialization.variables(config, held_out=[*unseen, seen])
-        initialization.variables(config, held_out=unseen)
+            initialization.initial_variables(config, held_out=[*unseen, seen])
+        initialization.initial_variables(config, held_out=unseen)
         group[key] = ''
 
 
@@ -365,7 +365,7 @@ def test_images_on_the_device_give_the_same_bits_and_steps_wait_for_nothing(
     streamed_config, streamed = trained
     config, events = streamed_config.copy_and_resolve_references(), []
     config.data.on_device = True
-    compiled, report = Devices.compile, loop.Stage._report
+    compiled, report = Devices.compile, loop.Trainer._report_step
 
     def guarded_compile(self, function, name, donate=()):
         call = compiled(self, function, name, donate)
@@ -382,7 +382,7 @@ def test_images_on_the_device_give_the_same_bits_and_steps_wait_for_nothing(
         report(self, step, metrics)
 
     monkeypatch.setattr(Devices, 'compile', guarded_compile)
-    monkeypatch.setattr(loop.Stage, '_report', noted_report)
+    monkeypatch.setattr(loop.Trainer, '_report_step', noted_report)
     run = Run(tmp_path / 'run')
     loop.train(config, run)
     step, items = final_items(run, config)

@@ -168,15 +168,15 @@ def test_dice_over_images_is_the_mean_of_each_alone():
     logits, masks = batch()
     masks[1] = 0
     per_image = np.mean([numpy_dice(x, t, 1.0) for x, t in zip(logits, masks, strict=True)])
-    assert losses.soft_dice(logits, masks, over='image') == pytest.approx(per_image, rel=1e-6)
+    assert losses.soft_dice(logits, masks, reduction='image') == pytest.approx(per_image, rel=1e-6)
 
 
-@pytest.mark.parametrize('over', ['batch', 'image'])
-def test_over_several_devices_the_losses_are_those_of_the_whole_batch(over):
+@pytest.mark.parametrize('reduction', ['batch', 'image'])
+def test_over_several_devices_the_losses_are_those_of_the_whole_batch(reduction):
     """vmap with an axis name computes what pmap does on as many devices."""
     logits, masks = (x.reshape(3, 1, *SHAPE[1:]) for x in batch())
     weights = WEIGHTS.copy_and_resolve_references()
-    weights.focal, weights.classification, weights.dice_reduction = 4.0, 0.5, over
+    weights.focal, weights.classification, weights.dice_reduction = 4.0, 0.5, reduction
     scores = np.array([[2.0], [-1.5], [0.5]], np.float32)
     parts = jax.vmap(lambda x, t, s: losses.combined(x, t, weights, 'batch', s), axis_name='batch')
     together = losses.combined(*batch(), weights, image_logits=scores[:, 0])

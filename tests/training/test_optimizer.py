@@ -88,21 +88,30 @@ def assert_close(actual, expected, atol=2e-6):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol, rtol=0), actual, expected)
 
 
-def test_half_cosine_from_start_to_end():
-    schedule = optimizer.half_cosine(1e-3, 1e-5, 100)
+def schedule_of(updates, warmup=0, **changes):
+    """One update an epoch."""
+    ends = tuple(range(1, updates + 1))
+    changes['optimizer__warmup_epochs'] = float(warmup)
+    return optimizer.learning_rate(config(ends, **changes), plan(ends))
+
+
+def test_the_cosine_falls_from_the_first_rate_to_the_last():
+    changes = {'optimizer__learning_rate': 1e-3, 'optimizer__final_learning_rate': 1e-5}
+    schedule = schedule_of(100, **changes)
     for count, rate in ((0, 1e-3), (50, (1e-3 + 1e-5) / 2), (100, 1e-5), (130, 1e-5)):
         assert schedule(count) == pytest.approx(rate, rel=1e-5)
-    theirs = optax.cosine_decay_schedule(1e-3, 100, alpha=0.01)
     for count in (1, 17, 25, 75, 99):
-        assert schedule(count) == pytest.approx(float(theirs(count)), rel=1e-5)
+        assert schedule(count) == pytest.approx(numpy_rate(count, 100, 1e-3, 1e-5), rel=1e-5)
 
 
 def test_warm_up_rises_linearly_and_the_cosine_follows():
-    schedule = optimizer.half_cosine(0.1, 0.01, 24, warmup=4)
+    schedule = schedule_of(24, warmup=4)
     rising = [float(schedule(count)) for count in range(5)]
     np.testing.assert_allclose(rising, 0.1 * np.arange(1, 6) / 5, rtol=1e-6)
     for count in (4, 9, 14, 24):
         assert schedule(count) == pytest.approx(numpy_rate(count - 4, 20), rel=1e-5)
+    only_rising = schedule_of(3, warmup=3)
+    assert [float(only_rising(c)) for c in range(3)] == pytest.approx([0.025, 0.05, 0.075])
 
 
 @pytest.mark.parametrize(
@@ -119,7 +128,7 @@ def test_warm_up_rises_linearly_and_the_cosine_follows():
     ],
 )
 def test_updates_done_after_epochs_of_different_length(accumulate, epochs, updates):
-    assert optimizer.updates_done(plan(UNEVEN), accumulate, epochs) == updates
+    assert optimizer.updates_done(UNEVEN, accumulate, epochs) == updates
 
 
 def test_the_schedule_runs_over_updates_with_warm_up_in_epochs():

@@ -17,8 +17,8 @@ def test_the_look_up_gives_the_streamed_batches(config, size):
     dataset = dataset_lib.load(config)
     plan = loop.make_plan(config, dataset)
     devices = Devices()
-    resident = placement.Resident(devices, dataset.records)
-    streamed = placement.Streamed(devices, dataset.records)
+    resident = placement.OnDevice(devices, dataset.records)
+    streamed = placement.FromHost(devices, dataset.records)
     assert resident.records is None
 
     def batches(source):
@@ -46,6 +46,6 @@ def test_images_that_do_not_fit_are_refused(config, monkeypatch):
     records = dataset_lib.load(config).records
     monkeypatch.setattr(Devices, 'memory', lambda self: 2 * records.num_bytes - 2)
     with pytest.raises(UsageError, match=r'data\.on_device: 40 images at 32 px'):
-        placement.Resident(Devices(), records)
+        placement.OnDevice(Devices(), records)
     monkeypatch.setattr(Devices, 'memory', lambda self: 2 * records.num_bytes)
-    placement.Resident(Devices(), records)
+    placement.OnDevice(Devices(), records)

@@ -105,8 +105,8 @@ def eval_step():
 
 
 @pytest.fixture(scope='module')
-def statistics_step():
-    return jax.jit(steps.make_statistics_step(make_config()))
+def batch_stats_step():
+    return jax.jit(steps.make_batch_stats_step(make_config()))
 
 
 @functools.cache
@@ -338,12 +338,12 @@ def numpy_stem_statistics(images):
 
 
 @pytest.mark.slow
-def test_statistics_are_exactly_those_of_the_batch(statistics_step):
+def test_statistics_are_exactly_those_of_the_batch(batch_stats_step):
     variables = initial_variables()
     # Whatever the statistics were before plays no part.
     before = jax.tree.map(lambda s: s + 5, variables['batch_stats'])
     stats = [
-        statistics_step(variables['params'], before, batch(seed))['encoder']['bn1']
+        batch_stats_step(variables['params'], before, batch(seed))['encoder']['bn1']
         for seed in (0, 1)
     ]
     expected = [numpy_stem_statistics(batch(seed)['image']) for seed in (0, 1)]
@@ -356,9 +356,9 @@ def test_statistics_are_exactly_those_of_the_batch(statistics_step):
 
 
 @pytest.mark.slow
-def test_with_its_own_statistics_a_batch_is_evaluated_as_it_was_trained(statistics_step):
+def test_with_its_own_statistics_a_batch_is_evaluated_as_it_was_trained(batch_stats_step):
     variables, images = initial_variables(), batch()['image']
-    stats = statistics_step(variables['params'], variables['batch_stats'], batch())
+    stats = batch_stats_step(variables['params'], variables['batch_stats'], batch())
     trained, _ = network(train=True)(variables['batch_stats'], images)
     evaluated, _ = network(train=False)(stats, images)
     np.testing.assert_allclose(evaluated, trained, atol=1e-4)
@@ -389,5 +389,44 @@ def test_a_step_keeps_the_states_shapes_and_float32(name, swa, dtype, accumulate
     )
     assert before == after
     assert {(x.shape, x.dtype) for x in traced[1].values()} == {((), jnp.dtype('float32'))}
-    dtypes = {x.dtype for x in jax.tree.leaves(traced[0])}
+    assert traced[0].seed.dtype == jnp.uint32
+    dtypes = {x.dtype for x in jax.tree.leaves(traced[0].replace(seed=None))}
     assert dtypes <= {jnp.dtype('float32'), jnp.dtype('int32')}
+
+
+def built(**changes):
+    """The optimizer and the training step of a configuration, as the trainer gets them."""
+    config = make_config(**changes)
+    optimizer = make_optimizer(config, PLAN)
+    return optimizer, steps.make_train_step(config, optimizer)
+
+
+def test_seeds_and_equal_epochs_share_one_training_step():
+    optimizer, step = built()
+    same = make_optimizer(make_config(), PLAN._replace(order=PLAN.order + 1))
+    assert same is optimizer
+    assert built(seed=7) == (optimizer, step)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [('model__width', 8), ('augment__flip', 0.25), ('loss__dice', 2.0), ('averaging__start', 1),
+     ('optimizer__learning_rate', 0.5), ('num_epochs', 3)],
+)  # fmt: skip
+def test_another_configuration_has_another_training_step(key, value):
+    assert built(**{key: value})[1] is not built()[1]
+
+
+def test_other_epochs_have_another_optimizer():
+    longer = PLAN._replace(epoch_ends=PLAN.epoch_ends + 1)
+    assert make_optimizer(make_config(), longer) is not make_optimizer(make_config(), PLAN)
+
+
+@pytest.mark.slow
+def test_augmentation_follows_the_seed_of_the_state(augmented):
+    start, losses = initial_variables(), []
+    for seed in (0, 0, 1, 2**32):
+        state = create_state(start, augmented.optimizer, seed)
+        losses.append(float(augmented.step(state, batch())[1]['loss']))
+    assert losses[0] == losses[1] == losses[3] != losses[2]
+    assert augmented.traces == 1
