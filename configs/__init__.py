@@ -1,1 +1,1 @@
-"""Configurations. `base` explains every key; the others change some of its values."""
+"""Configurations. `base` explains every key, the others change some of its values."""

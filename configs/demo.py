@@ -1,17 +1,19 @@
-"""Both stages on drawn radiographs: needs no data, no GPU, and a few minutes.
+"""Both stages on drawn radiographs: no data, no GPU, a few minutes.
 
     python -m pneumojax.main --config=configs/demo.py
 
-The images are phantoms (`pneumojax.data.phantoms`) in Kaggle's layout, so everything runs that runs
-on real data. The network is narrower and the images smaller than for radiographs. All values are
-chosen for this demo (I): they say nothing about the method on real images.
+The images are phantoms (`pneumojax.data.phantoms`) in Kaggle's layout, so the same code runs as on
+real data. The network is narrower and the images are smaller than for radiographs. All values are
+our own choice for this demo (I). They say nothing about the method on real images.
 """
+
+import ml_collections
 
 from configs import base
 
 
-def get_config():
-    """Stage 1 at 64 px, stage 2 at 128 px, each evaluated; a table at the end."""
+def get_config() -> ml_collections.ConfigDict:
+    """Stage 1 at 64 px, stage 2 at 128 px, each evaluated, with a table at the end."""
     config = base.get_config()
     config.name = 'demo'
     config.data.root = 'data/phantoms'
@@ -26,7 +28,7 @@ def get_config():
     config.optimizer.learning_rate = 3e-3
     config.optimizer.final_learning_rate = 1e-4
     config.sampling.positive_share = (0.5,)
-    # Milder than for radiographs: there is time for a few hundred steps only.
+    # Milder than for radiographs, because there is time for a few hundred steps only.
     config.augment.warp = 0.0
     config.augment.shift = config.augment.scale = 0.1
     config.augment.rotate = 10.0

@@ -2,14 +2,16 @@
 
     python -m pneumojax.main --config=configs/stage1.py --config.data.root=DIR
 
-As far as the method is known. P: the paper's abstract. A: the authors' later released code.
-K: the public kernel that code grew from. I: inferred. See docs/provenance.md.
+The method as far as it is known. P: the paper's abstract. A: code that the authors released later.
+K: the public Kaggle kernel that this code grew from. I: inferred. See docs/provenance.md.
 """
+
+import ml_collections
 
 from configs import base
 
 
-def get_config():
+def get_config() -> ml_collections.ConfigDict:
     """Low resolution first: "better and faster network convergence" (P)."""
     config = base.get_config()
     config.name = 'stage1'
@@ -17,8 +19,8 @@ def get_config():
     config.batch_size = 16  # K
     config.num_epochs = 80  # K
     config.model.pretrained = 'imagenet'  # P
-    config.optimizer.name = 'adam'  # K: at 256
-    config.optimizer.learning_rate = 1e-3  # K: Adam from 1e-3 at 256
-    config.optimizer.final_learning_rate = 1e-6  # A: where Adam's half-cosines end
+    config.optimizer.name = 'adam'  # K: for its 256 px
+    config.optimizer.learning_rate = 1e-3  # K: where Adam starts at 256 px
+    config.optimizer.final_learning_rate = 1e-6  # A: where its cosine schedules for Adam end
     config.averaging.start = config.get_ref('num_epochs') - 13  # K: the last 13 of 80
     return config

@@ -1,7 +1,7 @@
-"""Config files: `stage2` or `configs/stage2.py`, with an argument `stage2:ARGUMENT`; one's own too.
+"""Loads config files: `stage2`, `configs/stage2.py` or your own file, with `:ARGUMENT` if wanted.
 
-A repository keeps the project's own in `configs/`, beside the package; an installed package carries
-them inside. In both they import one another as `configs.NAME`, and so may any other config file:
+The project's own files are in `configs/`, beside the package in a repository and inside it once
+installed. They import one another as `configs.NAME`, and your own config file can do the same:
 
     from configs import base
 """
@@ -22,7 +22,7 @@ from pneumojax.errors import UsageError
 
 
 def folder() -> pathlib.Path:
-    """Where the project's own config files lie."""
+    """The folder of the project's own config files."""
     package = pathlib.Path(__file__).parent
     inside = package / 'configs'
     return inside if inside.is_dir() else package.parent / 'configs'
@@ -38,42 +38,42 @@ def load(text: str) -> ml_collections.ConfigDict:
     """The configuration that `--config=TEXT` means, before any `--config.KEY=VALUE`.
 
     Args:
-      text: a name of `names()`, or the path of a file that ends in .py; what follows a colon is
-        given to its `get_config` as a string.
+      text: one of `names()`, or the path of a file that ends in .py. What follows a colon is passed
+        to its `get_config` as a string.
 
     Returns:
-      A new configuration, locked: keys can be changed but not added.
+      A new configuration. It is locked: keys can be changed but not added.
 
     Raises:
-      UsageError: no such name or file, or a file that fails.
+      UsageError: there is no such name or file, or the file raises.
     """
     place, *argument = text.split(':', 1)
     path = find(place)
     with _importable(path):
         try:
             spec = importlib.util.spec_from_file_location('config_file', path)
-            assert spec is not None  # it is for files that end in .py
+            assert spec is not None  # as the name ends in .py
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             config = module.get_config(*argument)
+            if isinstance(config, ml_collections.ConfigDict):
+                return upgrade(config).lock()
         except UsageError:
             raise
-        # The file is a program of the user's: whatever it raises, it is the one to be mended.
+        # The file is the user's program: whatever it raises, that is where to fix it.
         except Exception as error:
             raise UsageError(
                 f'--config: {_where(path, error)}: {type(error).__name__}: {error}'
             ) from error
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise UsageError(
-            f'--config: {path}: get_config() returned {type(config).__name__}, expected a '
-            'ConfigDict; start from base: from configs import base'
-        )
-    return upgrade(config).lock()
+    raise UsageError(
+        f'--config: {path}: get_config() returned {type(config).__name__}, expected a '
+        'ConfigDict; start from base: from configs import base'
+    )
 
 
 def find(place: str) -> pathlib.Path:
-    """The file of a name or path; `configs/NAME.py` means the project's own where it is not there.
+    """The file of a name or path. A `configs/NAME.py` that does not exist is the project's own.
 
     Raises:
       UsageError: there is no such file.
@@ -84,7 +84,7 @@ def find(place: str) -> pathlib.Path:
             return folder() / f'{place}.py'
         raise UsageError(
             f'--config: there is no config named {place!r}; the names are {", ".join(known)}, and '
-            'a file is given as a path that ends in .py'
+            'the path of a file ends in .py'
         )
     path = pathlib.Path(place)
     if path.is_file():
@@ -95,12 +95,12 @@ def find(place: str) -> pathlib.Path:
     ):
         return folder() / path.relative_to('configs')
     raise UsageError(
-        f'--config: there is no file {place!r}; give the path of one, or a name: {", ".join(known)}'
+        f'--config: there is no file {place!r}; give an existing one, or a name: {", ".join(known)}'
     )
 
 
 class Parser(flags.ArgumentParser):
-    """Of the flag `--config`, in the place of ml_collections' own, which knows paths only."""
+    """Parses `--config`. The parser of ml_collections, which this replaces, knows only paths."""
 
     def parse(self, argument: str) -> ml_collections.ConfigDict:
         """See `load`."""
@@ -113,19 +113,19 @@ class Parser(flags.ArgumentParser):
 
 @contextlib.contextmanager
 def _importable(path: pathlib.Path) -> Iterator[None]:
-    """Meanwhile `configs` is the folder of that name that the file lies in, and then our own.
+    """Inside, `configs` is a folder of that name around the file, then the project's own.
 
-    Whatever a program (a notebook, say) has imported under that name is put back.
+    Afterwards, what the program (such as a notebook) had imported as `configs` is there again.
     """
-    before = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_configs(name)}
-    own = [parent for parent in path.absolute().parents if parent.name == 'configs'][:1]
+    before = {name: sys.modules.pop(name) for name in list(filter(_is_configs, sys.modules))}
+    around = [parent for parent in path.absolute().parents if parent.name == 'configs'][:1]
     module = types.ModuleType('configs')
-    module.__path__ = [str(place) for place in (*own, folder())]
+    module.__path__ = [str(place) for place in (*around, folder())]
     sys.modules['configs'] = module
     try:
         yield
     finally:
-        for name in [name for name in sys.modules if _is_configs(name)]:
+        for name in list(filter(_is_configs, sys.modules)):
             del sys.modules[name]
         sys.modules.update(before)
 
@@ -135,7 +135,7 @@ def _is_configs(name: str) -> bool:
 
 
 def _where(path: pathlib.Path, error: Exception) -> str:
-    """The file, and the line that failed where it is one of the file's own."""
+    """The file, with the line that failed if that line is in this file."""
     lines = [
         f.lineno
         for f in traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this; and what others said, in a line."""
+"""`UsageError`, the exception for everything that the user can fix, and one-line error messages."""
 
 
 class UsageError(Exception):
@@ -10,9 +10,13 @@ class UsageError(Exception):
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
-    """What a library's exception says, as part of one line: its type, and the first of its lines.
+    """The type and the first line of an error, to be quoted in a one-line message.
 
-    Not for errors about files that name a patient: their text may quote them.
+    Do not use it for errors about files that name a patient: the text may quote them.
+
+    Args:
+      error: usually one that a library raised.
+      limit: most characters of the line.
     """
     lines = str(error).strip().splitlines()
     name = type(error).__name__

@@ -1,1 +1,1 @@
-"""Recipes that people can run as they are: both stages by one command, each with its source."""
+"""Recipes that run as they are, each with its sources."""

@@ -2,19 +2,22 @@
 
     python -m pneumojax.main --config=configs/recipes/best.py:folds --config.data.root=DIR
 
-All values are our own choice (I), put together from what separated the winners from the paper:
-three losses, a rate that falls from 1e-3 over each stage, positives first, averaged weights with
-statistics of their own, two thresholds. docs/study.md has what was found at a CPU's size.
+All values are our own choice (I). They combine what set the winners apart from the paper: three
+losses, a learning rate that falls from 1e-3 over each stage, mostly positives at first, averaged
+weights with batch statistics of their own, two thresholds. docs/study.md has the experiments at
+sizes that a CPU can train.
 
-Expected: not known, it has not been run at these sizes; `best_small` is what was measured. Without
-ImageNet weights, pretrain on phantoms first (recipes/phantoms.py), or give
---config.model.pretrained= for random ones.
+Expected: not known, as it has not been run at these sizes. `best_small` is what was measured.
+Without ImageNet weights, pretrain on phantoms first (recipes/phantoms.py), or start from random
+weights: --config.model.pretrained=
 """
+
+import ml_collections
 
 from configs import base
 
 
-def get_config():
+def get_config() -> ml_collections.ConfigDict:
     """Both stages."""
     config = base.get_config()
     config.name = 'best'
@@ -22,7 +25,11 @@ def get_config():
     config.optimizer.name = 'adam'  # I
     config.optimizer.learning_rate = 1e-3  # I
     config.optimizer.final_learning_rate = 1e-5  # I
-    config.loss.bce, config.loss.dice, config.loss.focal = 3.0, 1.0, 4.0  # I: one of sneddy's
+    config.loss.bce, config.loss.dice, config.loss.focal = (
+        3.0,
+        1.0,
+        4.0,
+    )  # I: 3:1:4, one of sneddy's
     config.augment.intensity = 0.5  # I
     config.augment.shift = 0.1  # I
     config.augment.scale = 0.15  # I

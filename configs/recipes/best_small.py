@@ -1,22 +1,24 @@
-"""`best` as far as two cores of a CPU go: 128 px, half the width, from drawn radiographs.
+"""`best` for two CPU cores: 128 px, half the width, pretrained on drawn radiographs.
 
     python -m pneumojax.main --config=configs/recipes/phantoms_small.py
     python -m pneumojax.main --config=configs/recipes/best_small.py:folds --config.data.root=DIR
 
-The first command is needed once: phantoms are nobody's held-out patients, so every fold starts from
-the same weights. All values are our own choice (I), found on 984 real images without ImageNet
+The first command is needed once. Every fold can start from its weights, because no phantom is a
+held-out patient. All values are our own choice (I), found on 984 real images without ImageNet
 weights.
 
-Expected, out of fold on those: AUC 0.70, Dice 0.20 on positives at threshold 0.5 (PyTorch with the
-authors' recipe: 0.63 and 0.16), and no mean Dice above that of empty masks. docs/study.md has every
-try.
+Expected on those images, out of fold: AUC 0.70 and a Dice of 0.20 on positives at threshold 0.5
+(PyTorch with the authors' recipe: 0.63 and 0.16). The mean Dice is not above that of empty masks.
+docs/study.md has every experiment.
 """
+
+import ml_collections
 
 from configs.recipes import best, phantoms_small
 
 
-def get_config():
-    """One stage of 20 epochs, of `best`'s kind."""
+def get_config() -> ml_collections.ConfigDict:
+    """One stage of 20 epochs, otherwise like `best`."""
     config = best.get_config()
     config.name = 'best_small'
     config.stages = {}
@@ -29,5 +31,5 @@ def get_config():
     config.loss.bce, config.loss.dice, config.loss.focal = 1.0, 1.0, 0.0  # I: outlines need Dice
     config.sampling.positive_share = (0.5, 0.4, 0.3)  # I
     config.averaging.start = config.get_ref('num_epochs') - 8  # I
-    config.evaluation.every_epochs = 5  # I: with so few images a look costs half an epoch
+    config.evaluation.every_epochs = 5  # I: with so few images, validation costs half an epoch
     return config

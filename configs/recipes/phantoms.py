@@ -1,22 +1,24 @@
-"""Pretraining on drawn radiographs, where no ImageNet weights are to be had.
+"""Pretraining on drawn radiographs, for when ImageNet weights are not available.
 
     python -m pneumojax.main --config=configs/recipes/phantoms.py
 
-Then any other recipe starts from it, folds too (the phantoms are nobody's held-out patients):
+Then any other recipe can start from its weights, with folds too (no phantom is a held-out patient):
 
     python -m pneumojax.main --config=configs/recipes/best.py --config.data.root=DIR \\
         --config.init_from=runs/phantoms
 
-All values are our own choice (I). The network must be that of the recipe: channels, width, stages,
-normalisation and image head.
+All values are our own choice (I). The network must be the same as in the recipe: channels, width,
+stage sizes, normalisation and classification head.
 
-Expected: docs/study.md has what it was worth on 984 real images.
+Expected: docs/study.md says what it gained on 984 real images.
 """
+
+import ml_collections
 
 from configs import base
 
 
-def get_config():
+def get_config() -> ml_collections.ConfigDict:
     """One run on 4,000 phantoms at 128 px."""
     config = base.get_config()
     config.name = 'phantoms'
@@ -25,10 +27,10 @@ def get_config():
     config.data.root = 'data/phantoms4000'  # I
     config.data.phantoms.num_images = 4000  # I
     config.data.phantoms.size = 256  # I
-    config.data.phantoms.positive_share = 0.5  # I: nothing is gained by empty drawings
-    config.data.num_folds = 20  # I: a few to look at
+    config.data.phantoms.positive_share = 0.5  # I: empty drawings teach nothing
+    config.data.num_folds = 20  # I: few held-out images are enough
     config.optimizer.name = 'adam'  # I
-    config.augment.intensity = 0.5  # I: from here on as in best.py
+    config.augment.intensity = 0.5  # I: this and the following as in best.py
     config.augment.shift = 0.1  # I
     config.augment.scale = 0.15  # I
     config.augment.rotate = 15.0  # I

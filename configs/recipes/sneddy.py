@@ -1,22 +1,27 @@
-"""The winner's recipe (Aimoldin, 0.8679) on this network: 512 px, then 1024 px.
+"""The winner's recipe (Aimoldin, 0.8679) with this network: 512 px, then 1024 px.
 
     python -m pneumojax.main --config=configs/recipes/sneddy.py --config.data.root=DIR
 
-W: the released code and configurations (sneddy/pneumothorax-segmentation, those of AlbuNet, a
-ResNet34 too, whose decoder has no BatchNorm). I: ours, where a value is not known or this program
-has no such thing: their plateau and cyclic rates are half-cosines here, the three best checkpoints
-a mean of the last epochs' weights. BCE, Dice and focal loss 1:1:1, the share of positives sliding
-from 0.8, the encoder frozen when the second stage begins, the triplet rule.
+W: the released code and configurations (sneddy/pneumothorax-segmentation), those of AlbuNet, also a
+ResNet34, whose decoder has no BatchNorm. I: our own choice, where a value is not known or this
+program differs.
 
-Expected: their single ResNet34 on one fold validated at 0.850 to 0.862 on the whole competition
-data (W). This command on it has not been run: it wants a GPU with about 16 GB. On 984 of its images
-at small sizes see docs/study.md.
+BCE, Dice and focal loss are weighted 1:1:1, the share of positives falls from 0.8, the encoder is
+frozen at the start of the second stage, and masks are made by the triplet rule. Where theirs has
+plateau and cyclic learning rates, this has a cosine schedule; where theirs has the three best
+checkpoints, this has the mean of the last epochs' weights.
+
+Expected: their single ResNet34 had a validation score of 0.850 to 0.862 on one fold of the whole
+competition data (W). This command has not been run on that data: it needs a GPU with about 16 GB.
+docs/study.md has results on 984 of its images at small sizes.
 """
+
+import ml_collections
 
 from configs import base
 
 
-def get_config():
+def get_config() -> ml_collections.ConfigDict:
     """Both stages."""
     config = base.get_config()
     config.name = 'sneddy'
@@ -26,7 +31,7 @@ def get_config():
     config.optimizer.clip_norm = 0.1  # W
     config.loss.bce = config.loss.dice = config.loss.focal = 1.0  # W: also 3:1:4 and 2:1:2
     config.loss.smooth = 1e-5  # W
-    config.augment.affine = 0.5  # W: as are the probabilities of flip, tone and distortion
+    config.augment.affine = 0.5  # W; so are the defaults of flip, intensity and warp
     config.augment.shift = 0.0625  # W
     config.augment.scale = 0.1  # W
     config.augment.rotate = 45.0  # W
@@ -38,9 +43,9 @@ def get_config():
         'stage1': {
             'image_size': 512,  # W
             'batch_size': 4,  # I: 2 at 1024
-            'num_epochs': 50,  # W: at most, stopped early
+            'num_epochs': 50,  # W: at most; they stop early
             'optimizer': {
-                'learning_rate': 1e-4,  # W: then a tenth where it stalls
+                'learning_rate': 1e-4,  # W: then a tenth of it on a plateau
                 'final_learning_rate': 1e-6,  # I
             },
             'sampling': {'positive_share': (0.8,)},  # W: part 0
