@@ -8,7 +8,7 @@ SAMPLES = 2000
 
 
 def resamples(
-    rng: np.random.Generator, patients: Sequence[str], samples: int, chunk: int = 100
+    rng: np.random.Generator, patients: Sequence[str], samples: int
 ) -> Iterator[np.ndarray]:
     """Resamples of whole patients, as weights of their images.
 
@@ -16,15 +16,14 @@ def resamples(
       rng: draws the patients.
       patients: [N], the patient of each image.
       samples: how many resamples.
-      chunk: resamples at once; all of them, for 12,000 images, would take gigabytes.
 
     Yields:
-      float64 [<=chunk, N]: how often each image is in each resample.
+      float64 [<=100, N]: how often each image is in each resample.
     """
     groups = np.unique(patients, return_inverse=True)[1]
     count = groups.max() + 1
-    for start in range(0, samples, chunk):
-        rows = min(chunk, samples - start)
+    for start in range(0, samples, 100):  # all at once would take gigabytes for 12,000 images
+        rows = min(100, samples - start)
         drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
         times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
         yield times[:, groups].astype(np.float64)

@@ -7,7 +7,6 @@ small regions also need `region_table`, which is exact at the thresholds and are
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +22,7 @@ from pneumojax.evaluation.rules import (
 )
 
 # Where rules that drop regions are tried.
-REGION_BOTTOMS = tuple(k / 10 for k in range(1, 10))
+REGION_BOTTOMS = tuple(k / 10 for k in range(1, 10))  # rising
 REGIONS = (50, 100, 200, 400, 800)
 
 
@@ -90,28 +89,22 @@ def pixel_histogram(probability: ArrayLike, mask: ArrayLike) -> np.ndarray:
 
 
 def region_table(
-    probability: ArrayLike,
-    mask: ArrayLike,
-    bottoms: Sequence[float] = REGION_BOTTOMS,
-    regions: Sequence[int] = REGIONS,
-    reference_pixels: int = REFERENCE_PIXELS,
+    probability: ArrayLike, mask: ArrayLike, reference_pixels: int = REFERENCE_PIXELS
 ) -> np.ndarray:
     """What rules with `region` leave of one image.
 
     Args:
       probability, mask: as for `pixel_histogram`.
-      bottoms: [B] thresholds, rising.
-      regions: [R] areas in pixels at `reference_pixels`.
       reference_pixels: see `Rule`.
 
     Returns:
-      int32 [B, R, 2]: pixels outside (0) and inside (1) the true mask that reach each bottom and
-      lie in a connected region of at least each area.
+      int32 [B, R, 2]: pixels outside (0) and inside (1) the true mask that reach each of
+      `REGION_BOTTOMS` and are in a connected region of at least each of `REGIONS`.
     """
     bins, inside = quantize(probability), np.asarray(mask) != 0
-    pixels, areas = bins.size, np.asarray(regions, np.int64)
-    table = np.zeros((len(bottoms), len(regions), 2), np.int32)
-    for b, bottom in enumerate(bottoms):
+    pixels, areas = bins.size, np.array(REGIONS)
+    table = np.zeros((len(REGION_BOTTOMS), len(REGIONS), 2), np.int32)
+    for b, bottom in enumerate(REGION_BOTTOMS):
         reached = bins >= bin_of(bottom)
         rows = np.flatnonzero(reached.any(axis=1))
         if not len(rows):

@@ -13,15 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from jaxtyping import Bool, Float, Float64, Shaped
 
 from pneumojax.evaluation import bootstrap
 from pneumojax.evaluation.per_image import PerImage
 
+Weights = Float64[np.ndarray, 'S N']  # how often each of N images counts in each of S samples
+Values = Float64[np.ndarray, ' S']  # a metric in each sample; NaN where it is undefined
 SCORE_SHARE = 0.001  # of all pixels: 1,049 at 1024 x 1024, half of the 10 % quantile of lesions
 
 
-def dice(predicted: ArrayLike, true: ArrayLike) -> float:
+def dice(predicted: Shaped[np.ndarray, '...'], true: Shaped[np.ndarray, '...']) -> float:
     """Dice coefficient of two masks, `2|P and T| / (|P| + |T|)`; 1 when both are empty.
 
     Args:
@@ -41,34 +43,35 @@ def dice(predicted: ArrayLike, true: ArrayLike) -> float:
     return 2 * np.count_nonzero(predicted & true) / total if total else 1.0
 
 
-def image_probability(probability: ArrayLike) -> float:
+def image_probability(probability: Float[np.ndarray, '...']) -> float:
     """Image-level score: the probability that 0.1 % of the pixels reach (at least one pixel).
 
     A maximum would depend on one stray pixel, a mean on the size of the lesion. This quantile asks
     whether a region as small as the smallest usual lesions is marked.
 
     Args:
-      probability: [H, W] pixel probabilities in [0, 1].
+      probability: pixel probabilities in [0, 1], usually [H, W].
 
     Returns:
       A score in [0, 1]; for AUC, not a calibrated probability of pneumothorax.
     """
-    flat = np.asarray(probability).reshape(-1)
+    flat = probability.reshape(-1)
     rank = math.ceil(flat.size * SCORE_SHARE)
     return float(np.partition(flat, flat.size - rank)[flat.size - rank])
 
 
-def roc(scores: ArrayLike, positive: ArrayLike) -> tuple[np.ndarray, np.ndarray] | None:
+def roc(
+    scores: Float[np.ndarray, ' N'], positive: Bool[np.ndarray, ' N']
+) -> tuple[Float[np.ndarray, ' K'], Float[np.ndarray, ' K']] | None:
     """Points of the ROC curve, one per distinct score, from (0, 0) to (1, 1).
 
     Args:
-      scores: [N] image-level scores, finite.
-      positive: [N] bool, images with pneumothorax.
+      scores: image-level scores, finite.
+      positive: images with pneumothorax.
 
     Returns:
-      (1 - specificity, sensitivity), each [K + 1]; None when one class is missing.
+      (1 - specificity, sensitivity); None when one class is missing.
     """
-    scores, positive = np.asarray(scores, np.float64), np.asarray(positive, bool)
     if positive.all() or not positive.any():
         return None
     distinct, index = np.unique(-scores, return_inverse=True)
@@ -77,33 +80,33 @@ def roc(scores: ArrayLike, positive: ArrayLike) -> tuple[np.ndarray, np.ndarray]
     return np.append(0.0, alarms), np.append(0.0, hits)
 
 
-def mean_dice(images: PerImage, weights: np.ndarray) -> np.ndarray:
+def mean_dice(images: PerImage, weights: Weights) -> Values:
     """Mean Dice over all images."""
     return weights @ images.dice / weights.sum(axis=1)
 
 
-def all_empty_dice(images: PerImage, weights: np.ndarray) -> np.ndarray:
+def all_empty_dice(images: PerImage, weights: Weights) -> Values:
     """Mean Dice of marking nothing at all: the share of negative images."""
     return weights @ ~images.positive / weights.sum(axis=1)
 
 
-def positive_dice(images: PerImage, weights: np.ndarray) -> np.ndarray:
+def positive_dice(images: PerImage, weights: Weights) -> Values:
     """Mean Dice over images with pneumothorax."""
     return weights @ (images.dice * images.positive) / (weights @ images.positive)
 
 
-def sensitivity(images: PerImage, weights: np.ndarray) -> np.ndarray:
+def sensitivity(images: PerImage, weights: Weights) -> Values:
     """Share of positive images with a non-empty predicted mask."""
     return weights @ (images.positive & images.marked) / (weights @ images.positive)
 
 
-def specificity(images: PerImage, weights: np.ndarray) -> np.ndarray:
+def specificity(images: PerImage, weights: Weights) -> Values:
     """Share of negative images with an empty predicted mask."""
     negatives = weights.sum(axis=1) - weights @ images.positive
     return weights @ ~(images.positive | images.marked) / negatives
 
 
-def auc(images: PerImage, weights: np.ndarray) -> np.ndarray:
+def auc(images: PerImage, weights: Weights) -> Values:
     """Area under the ROC curve: P(positive is higher) + P(equal) / 2 (Mann and Whitney 1947)."""
     order = np.argsort(images.probability, kind='stable')
     ranked = images.probability[order]
@@ -114,10 +117,8 @@ def auc(images: PerImage, weights: np.ndarray) -> np.ndarray:
     return (positives * lower).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
 
 
-# What evaluation.json holds, in the order of every report. Each function takes N images and
-# float64 [S, N], how often each image counts in each of S samples, and returns float64 [S]. Where
-# a metric is undefined, such as sensitivity without positives, it is 0 / 0 = NaN.
-METRICS: dict[str, Callable[[PerImage, np.ndarray], np.ndarray]] = {
+# What evaluation.json holds, in the order of every report.
+METRICS: dict[str, Callable[[PerImage, Weights], Values]] = {
     'mean_dice': mean_dice,
     'all_empty_dice': all_empty_dice,
     'positive_dice': positive_dice,
@@ -127,16 +128,12 @@ METRICS: dict[str, Callable[[PerImage, np.ndarray], np.ndarray]] = {
 }
 
 
-def compute(images: PerImage, weights: np.ndarray | None = None) -> np.ndarray:
-    """All of `METRICS` on samples of images.
+def compute(images: PerImage, weights: Weights | None = None) -> Float64[np.ndarray, 'S M']:
+    """All of `METRICS` on samples of images; NaN where one is undefined, such as AUC of one class.
 
     Args:
       images: N images.
-      weights: float64 [S, N], how often each image counts in each sample; None: one sample, in
-        which each image counts once.
-
-    Returns:
-      float64 [S, M]; NaN where a metric is undefined.
+      weights: of the images in each sample; None: one sample, in which each image counts once.
     """
     weights = np.ones((1, len(images))) if weights is None else weights
     with np.errstate(invalid='ignore'):

@@ -10,7 +10,7 @@ import ml_collections
 
 from pneumojax.config import ALL_FOLDS
 from pneumojax.errors import UsageError
-from pneumojax.evaluation.wording import LIMITS, METRIC_NAMES, rule_sentence
+from pneumojax.evaluation.wording import LIMITS, METRIC_NAMES, rule_sentence, value_and_interval
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
 
@@ -39,6 +39,10 @@ def make(run: Run) -> str:
     """The card as Markdown text."""
     config = layout.last_stage(run.config())
     evaluation, rule = run.read_json('evaluation.json'), run.read_json('thresholds.json')
+    metrics = '\n'.join(
+        f'| {label} | {value_and_interval(evaluation.get(name) or {})} |'
+        for name, label in METRIC_NAMES.items()
+    )
     return f"""# Model card: {config.name}
 
 Written by `pneumojax.evaluation.model_card` from the files of the run, at step {rule['step']}.
@@ -67,9 +71,9 @@ On {evaluation['n']} held-out images, {evaluation['n_positive']} of them with pn
 patients not trained on. Thresholds: {evaluation.get('thresholds', 'not stated')}. Intervals are
 95 % bootstrap intervals over patients.
 
-| metric | value | 95 % interval |
-|---|---|---|
-{_results(evaluation)}
+| metric | value (95 % interval) |
+|---|---|
+{metrics}
 
 Marking nothing at all scores the second line. Compare the first line with it.
 
@@ -124,16 +128,3 @@ def _data(config: ml_collections.ConfigDict, run: Run, evaluation: dict[str, Any
             'works; they say nothing about real radiographs.'
         )
     return f'A folder of radiographs and masks: {images}.'
-
-
-def _results(evaluation: dict[str, Any]) -> str:
-    lines = []
-    for key, label in METRIC_NAMES.items():
-        metric = evaluation.get(key) or {}
-        if metric.get('value') is None:
-            lines.append(f'| {label} | not defined | |')
-        else:
-            low, high = metric.get('low'), metric.get('high')
-            interval = '' if low is None else f'{low:.3f} to {high:.3f}'
-            lines.append(f'| {label} | {metric["value"]:.3f} | {interval} |')
-    return '\n'.join(lines)

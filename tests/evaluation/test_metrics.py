@@ -63,7 +63,8 @@ def auc(scores, positive):
     )
 )
 def test_auc_and_roc_equal_scikit_learn_with_ties(rows):
-    scores, positive = np.array([s for s, _ in rows]), np.array([p for _, p in rows])
+    scores, positive = (np.array(column) for column in zip(*rows, strict=True))
+    scores = scores / 6
     assert auc(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
     expected = roc_curve(positive, scores, drop_intermediate=False)[:2]
     np.testing.assert_allclose(metrics.roc(scores, positive), expected)
@@ -72,7 +73,7 @@ def test_auc_and_roc_equal_scikit_learn_with_ties(rows):
 def test_auc_without_one_of_the_classes_is_none():
     assert auc([0.1, 0.2], [True, True]) is None
     assert auc([0.1, 0.2], [False, False]) is None
-    assert metrics.roc([0.1, 0.2], [False, False]) is None
+    assert metrics.roc(np.array([0.1, 0.2]), np.array([False, False])) is None
 
 
 def test_scores_that_are_not_finite_are_refused():
