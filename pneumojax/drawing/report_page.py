@@ -1,4 +1,4 @@
-"""Look and behaviour of report.html: kept in the page itself, which works from the disk alone."""
+"""Style and script of report.html, kept inside the page so that it works from disk."""
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1b1b1b; --faint: #667; --line: #e4e4ea;
@@ -71,7 +71,7 @@ function sortBy(head, direction) {
   const value = row => row.dataset[key] ?? '';
   rows.sort((a, b) => {
     const x = value(a), y = value(b);
-    if (x === '' || y === '') return (x === '') - (y === '');  // what is missing comes last
+    if (x === '' || y === '') return (x === '') - (y === '');  // missing values last
     const order = numeric ? x - y : words.compare(x, y);
     return sign * order || a.dataset.order - b.dataset.order;
   });
@@ -84,7 +84,7 @@ function sortBy(head, direction) {
 }
 
 function show() {
-  let count = 0;  // laying out ten thousand rows takes a browser half a minute: a part at a time
+  let count = 0;  // laying out ten thousand rows takes half a minute, so only some are shown
   for (const row of rows) {
     const kind = chosen.filter === 'all' || row.dataset.kind === chosen.filter;
     const fits = kind && row.dataset.name.toLowerCase().includes(chosen.text);
@@ -97,9 +97,9 @@ function show() {
 
 for (const head of heads) {
   head.querySelector('button').addEventListener('click', () => {
-    const first = head.classList.contains('number') ? 'descending' : 'ascending';
-    const other = first === 'ascending' ? 'descending' : 'ascending';
-    sortBy(head, head.getAttribute('aria-sort') === first ? other : first);
+    const usual = head.classList.contains('number') ? 'descending' : 'ascending';
+    const reverse = usual === 'ascending' ? 'descending' : 'ascending';
+    sortBy(head, head.getAttribute('aria-sort') === usual ? reverse : usual);
   });
 }
 const filters = Array.from(document.querySelectorAll('.tools button'));

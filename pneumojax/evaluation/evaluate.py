@@ -1,4 +1,4 @@
-"""How good a trained run is on the images it held out, and the thresholds for using it.
+"""Evaluates a trained run on the images it held out, and chooses the thresholds for using it.
 
 Probabilities are mapped back to each image's original size and compared with its exact official
 mask. The rule that turns them into masks is chosen by the competition's Dice on four fifths of the
@@ -67,10 +67,10 @@ def evaluate(config: ml_collections.ConfigDict, run: Run, *, keep: bool = False)
         )
         return scores.Predictor(config, chosen.flips)(variables, trained.dataset, indices)
 
-    thresholds = f'cross-fitted in {PARTS} parts: never chosen on images they are judged on'
+    about = f'cross-fitted in {PARTS} parts: never chosen on images they are judged on'
     return write(run, Evaluation(
         config, trained.dataset, results, predict, run.metrics(), trained.step,
-        about={'thresholds': thresholds},
+        about={'thresholds': about},
     ))  # fmt: skip
 
 
@@ -151,11 +151,11 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     pictures.write_curves(run, result, rule, title, evaluation.history)
     pictures.write_contact_sheet(run, evaluation, rule, title)
     pictures.write_calibration(run, result.scores)
-    figures = {
+    variants = {
         variant.label: {name: one.summary[name] for name in metrics.METRICS}
         for variant, one in results.items()
     }
-    report = {**result.summary, **weights, **evaluation.about, 'variants': figures}
+    report = {**result.summary, **weights, **evaluation.about, 'variants': variants}
     run.write_json('evaluation.json', report)  # last: all of the above is of this checkpoint
     model_card.write(run)
     run_report.write(run)

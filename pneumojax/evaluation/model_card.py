@@ -67,9 +67,9 @@ Out of scope: any clinical use.
 
 ## Results
 
-On {evaluation['n']} held-out images, {evaluation['n_positive']} of them with pneumothorax, of
-patients not trained on. Thresholds: {evaluation.get('thresholds', 'not stated')}. Intervals are
-95 % bootstrap intervals over patients.
+On {evaluation['n']} held-out images of patients not trained on, {evaluation['n_positive']} of them
+with pneumothorax. Thresholds {evaluation.get('thresholds', 'not stated')}.
+Intervals are bootstrap intervals over patients.
 
 | metric | value (95 % interval) |
 |---|---|

@@ -55,8 +55,8 @@ td {{ font-variant-numeric: tabular-nums; }} .picture {{ max-width: 100%; backgr
 &middot; {config.image_size} px &middot; step {evaluation['step']}</p>
 <p class="warning">{warning}</p>
 <h2>Results, with 95 % intervals</h2><table>{_table(evaluation, variants)}</table>
-<p class="note">Thresholds: {escape(str(evaluation.get('thresholds', '')))}. Rule in use:
-{escape(rule_sentence(rule))}
+<p class="note">Thresholds {escape(evaluation.get('thresholds', 'not stated'))}. For use on other
+images: {escape(rule_sentence(rule))}
 </p>{pictures}
 <h2>Limits</h2><ul>{''.join(f'<li>{escape(limit)}</li>' for limit in LIMITS)}</ul>
 <p class="note">For more, see model_card.md, per_image.csv, evaluation.json and thresholds.json
@@ -66,7 +66,7 @@ beside this page.</p></body></html>
 
 
 def _table(evaluation: dict[str, Any], variants: dict[str, Any]) -> str:
-    others = list(variants)[:-1]  # the last one is the run's own figure
+    others = list(variants)[:-1]  # the last one is the run's own
     head = ''.join(f'<th>{escape(label)}</th>' for label in others)
     lines = [f'<tr><th></th>{head}<th>this run</th></tr>'] if others else []
     for key, label in METRIC_NAMES.items():

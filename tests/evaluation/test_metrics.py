@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
 from pneumojax.evaluation import metrics
+from pneumojax.evaluation.wording import METRIC_NAMES
+from pneumojax.runs.run_files import FIGURES
 from tests.evaluation.tables import table
 
 
@@ -92,6 +94,10 @@ def test_sensitivity_and_specificity_count_images():
     assert value('specificity', true_px, predicted_px) == 1 / 2
     assert value('sensitivity', [0], [3]) is None
     assert value('specificity', [3], [3]) is None
+
+
+def test_every_metric_has_a_name_in_reports_and_is_checked_when_read():
+    assert tuple(metrics.METRICS) == tuple(METRIC_NAMES) == FIGURES
 
 
 def simulated(seed, n=300):

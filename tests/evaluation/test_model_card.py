@@ -32,8 +32,10 @@ def test_a_card_states_what_the_files_hold(run):
     path = model_card.write(run)
     assert path == run / 'model_card.md'
     text = path.read_text()
-    for words in ('211 images trained on, 57 held out', '57 held-out images, 13 of them', '321',
-                  '0.625', '0.25', 'width 4', '32 x 32 px', 'step 7', 'last'):  # fmt: skip
+    for words in (
+        '211 images trained on, 57 held out', '57 held-out images of patients not trained on, 13',
+        '321', '0.625', '0.25', 'width 4', '32 x 32 px', 'step 7', 'last',
+    ):  # fmt: skip
         assert words in text
     values = re.findall(r'^\| .* \| (0\.\d+) \((0\.\d+) to (0\.\d+)\) \|$', text, re.MULTILINE)
     expected = [f'{EVALUATION[name][key]:.3f}' for name in METRIC_NAMES for key in EVALUATION[name]]
