@@ -174,7 +174,7 @@ def upgrade(config: ml_collections.ConfigDict) -> Config:
                 group[new.split('.')[-1]] = value
     for key, row in KEYS.items():
         group, name = _group(config, key)
-        if not row.required and group and name not in group:
+        if row.absent is not None and group and name not in group:
             group[name] = row.absent
     return config
 

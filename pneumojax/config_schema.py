@@ -1,6 +1,5 @@
 """What every config key may be: one row per key of `configs/base.py`, then rules that join keys."""
 
-import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,21 +7,15 @@ from typing import Any, NamedTuple
 import ml_collections
 
 NORMALIZATIONS = ('unit', 'imagenet', 'imagenet_grey')  # explained in models/normalize.py
-_REQUIRED = object()
 
 
 class Key(NamedTuple):
     """One config key."""
 
-    allows: Callable[[Any], bool]  # accepts a value of any type without raising
+    allows: Callable[[Any], bool]  # takes a value of any type and never raises
     expected: str  # completes the message "expected ..."
     free: bool = False  # says where or how fast, not what: may change when a run is continued
-    absent: Any = _REQUIRED  # the value that describes runs older than the key
-
-    @property
-    def required(self) -> bool:
-        """Whether every config.json has this key."""
-        return self.absent is _REQUIRED
+    absent: Any = None  # what an older run did that has no such key; None: every run has it
 
 
 class Rule(NamedTuple):
@@ -39,28 +32,12 @@ def whole(low: int, high: int, note: str = '', **more: Any) -> Key:
     return Key(lambda v: type(v) is int and low <= v <= high, words, **more)
 
 
-def number(
-    *,
-    at_least: float = -math.inf,
-    above: float | None = None,
-    at_most: float = math.inf,
-    below: float | None = None,
-    **more: Any,
-) -> Key:
-    """A number within bounds; NaN never is."""
-    bounds = {'at least': at_least, 'above': above, 'at most': at_most, 'below': below}
-    given = [f'{k} {v}' for k, v in bounds.items() if v is not None and math.isfinite(v)]
-
-    def allows(value: Any) -> bool:
-        return (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and at_least <= value <= at_most
-            and (above is None or above < value)
-            and (below is None or value < below)
-        )
-
-    return Key(allows, ' '.join(('a number', ' and '.join(given))).strip(), **more)
+def number(condition: Callable[[float], bool], expected: str) -> Key:
+    """A number that meets a condition. A condition made of comparisons is false for NaN."""
+    return Key(
+        lambda v: isinstance(v, int | float) and not isinstance(v, bool) and condition(v),
+        f'a number {expected}',
+    )
 
 
 def choice(*values: str, **more: Any) -> Key:
@@ -90,8 +67,12 @@ def tuple_of(each: Key, expected: str, *, length: int | None = None) -> Key:
     )
 
 
-_probability = number(at_least=0, at_most=1)
-_non_negative = number(at_least=0)
+_FROM_0 = number(lambda v: v >= 0, 'of at least 0')
+_FROM_0_TO_1 = number(lambda v: 0 <= v <= 1, 'from 0 to 1')
+_FROM_0_BELOW_1 = number(lambda v: 0 <= v < 1, 'of at least 0 and below 1')
+_ABOVE_0 = number(lambda v: v > 0, 'above 0')
+_ABOVE_0_TO_1 = number(lambda v: 0 < v <= 1, 'above 0 and at most 1')
+_PATH = text('a path as text', free=True)
 
 KEYS: dict[str, Key] = {
     'name': text('a name without slashes and without a dot in front', r'[^./\\\0][^/\\\0]*'),
@@ -102,11 +83,11 @@ KEYS: dict[str, Key] = {
     'init_from': text('a run directory as text'),
     'init_weights': choice('average', 'last'),
     'log_every_steps': whole(1, 10**9, free=True),
-    'data.root': text('a path as text', free=True),
-    'data.masks': text('a path as text', free=True, absent=''),
-    'data.table': text('a path as text', free=True, absent=''),
-    'data.patients': text('a path as text', free=True),
-    'data.cache': text('a path as text', free=True),
+    'data.root': _PATH,
+    'data.masks': _PATH._replace(absent=''),
+    'data.table': _PATH._replace(absent=''),
+    'data.patients': _PATH,
+    'data.cache': _PATH,
     'data.fold': whole(-1, 999, '-1: every fold'),
     'data.num_folds': whole(2, 1000),
     'data.split_seed': whole(0, 2**32),
@@ -116,7 +97,7 @@ KEYS: dict[str, Key] = {
     'data.phantoms.num_images': whole(0, 10**7, '0: draw none'),
     'data.phantoms.size': whole(0, 8192, 'pixels'),
     'data.phantoms.seed': whole(0, 2**32),
-    'data.phantoms.positive_share': number(),
+    'data.phantoms.positive_share': number(lambda v: v == v, 'from 0 to 1'),
     'model.pretrained': text('a name or path as text'),
     'model.channels': Key(lambda v: type(v) is int and v in (1, 3), '1 or 3'),
     'model.normalization': choice(*NORMALIZATIONS),
@@ -128,59 +109,49 @@ KEYS: dict[str, Key] = {
     'model.frozen_batch_norm': boolean(absent=False),
     'model.classification_head': choice('none', 'auxiliary', 'gate', absent='none'),
     'optimizer.name': choice('sgd', 'adam', 'adamw'),
-    'optimizer.learning_rate': number(above=0),
-    'optimizer.final_learning_rate': _non_negative,
-    'optimizer.warmup_epochs': _non_negative,
-    'optimizer.momentum': number(at_least=0, below=1),
-    'optimizer.weight_decay': _non_negative,
-    'optimizer.clip_norm': _non_negative,
+    'optimizer.learning_rate': _ABOVE_0,
+    'optimizer.final_learning_rate': _FROM_0,
+    'optimizer.warmup_epochs': _FROM_0,
+    'optimizer.momentum': _FROM_0_BELOW_1,
+    'optimizer.weight_decay': _FROM_0,
+    'optimizer.clip_norm': _FROM_0,
     'optimizer.accumulate': whole(1, 10**6),
-    'optimizer.freeze_encoder_epochs': _non_negative,
-    'loss.bce': _non_negative,
-    'loss.dice': _non_negative,
+    'optimizer.freeze_encoder_epochs': _FROM_0,
+    'loss.bce': _FROM_0,
+    'loss.dice': _FROM_0,
     'loss.dice_reduction': choice('batch', 'image', absent='batch'),
-    'loss.smooth': _non_negative,
-    'loss.focal': number(at_least=0, absent=0.0),
-    'loss.focal_gamma': number(at_least=0, absent=2.0),
-    'loss.classification': number(at_least=0, absent=0.0),
-    'augment.flip': _probability,
-    'augment.vertical_flip': _probability,
-    'augment.intensity': _probability,
-    'augment.contrast': number(at_least=0, below=1),
-    'augment.gamma': Key(
-        lambda v: (
-            isinstance(v, tuple)
-            and len(v) == 2
-            and all(map(number(above=0).allows, v))
-            and v[0] <= v[1]
-        ),
-        '(low, high) in per cent, with 0 < low <= high',
-    ),
-    'augment.brightness': number(at_least=0, below=1),
-    'augment.warp': _probability,
-    'augment.elastic_alpha': _non_negative,
-    'augment.elastic_sigma': _non_negative,
-    'augment.elastic_affine': _non_negative,
+    'loss.smooth': _FROM_0,
+    'loss.focal': _FROM_0._replace(absent=0.0),
+    'loss.focal_gamma': _FROM_0._replace(absent=2.0),
+    'loss.classification': _FROM_0._replace(absent=0.0),
+    'augment.flip': _FROM_0_TO_1,
+    'augment.vertical_flip': _FROM_0_TO_1,
+    'augment.intensity': _FROM_0_TO_1,
+    'augment.contrast': _FROM_0_BELOW_1,
+    'augment.gamma': tuple_of(_ABOVE_0, '(low, high) in per cent, both above 0', length=2),
+    'augment.brightness': _FROM_0_BELOW_1,
+    'augment.warp': _FROM_0_TO_1,
+    'augment.elastic_alpha': _FROM_0,
+    'augment.elastic_sigma': _FROM_0,
+    'augment.elastic_affine': _FROM_0,
     'augment.grid_steps': whole(1, 4096),
-    'augment.grid_distort': number(at_least=0, below=1),
-    'augment.optical_distort': _non_negative,
-    'augment.optical_shift': _non_negative,
-    'augment.affine': _probability,
-    'augment.shift': _non_negative,
-    'augment.scale': number(at_least=0, below=1),
-    'augment.rotate': _non_negative,
+    'augment.grid_distort': _FROM_0_BELOW_1,
+    'augment.optical_distort': _FROM_0,
+    'augment.optical_shift': _FROM_0,
+    'augment.affine': _FROM_0_TO_1,
+    'augment.shift': _FROM_0,
+    'augment.scale': _FROM_0_BELOW_1,
+    'augment.rotate': _FROM_0,
     'augment.border': choice('constant', 'reflect'),
-    'augment.crop': _probability,
-    'augment.crop_min': number(above=0, at_most=1),
+    'augment.crop': _FROM_0_TO_1,
+    'augment.crop_min': _ABOVE_0_TO_1,
     'augment.window': whole(0, 4096, 'pixels; 0: whole images', absent=0),
-    'augment.window_on_lesion': number(at_least=0, at_most=1, absent=0.0),
-    'sampling.positive_share': tuple_of(
-        number(above=0, at_most=1), 'a tuple of shares above 0 and at most 1'
-    ),
+    'augment.window_on_lesion': _FROM_0_TO_1._replace(absent=0.0),
+    'sampling.positive_share': tuple_of(_ABOVE_0_TO_1, 'a tuple of shares above 0 and at most 1'),
     'averaging.kind': choice('none', 'mean', 'ema'),
     'averaging.start': whole(-(10**6), 10**6, 'epochs'),
     'averaging.every_steps': whole(0, 10**9, '0: once per epoch'),
-    'averaging.decay': number(above=0, below=1),
+    'averaging.decay': number(lambda v: 0 < v < 1, 'above 0 and below 1'),
     'averaging.bn_examples': whole(-1, 10**9, "0: all; -1: use the last weights' statistics"),
     'tta.flips': tuple_of(
         choice('horizontal', 'vertical'), "a tuple of 'horizontal' and 'vertical', or ()"
@@ -225,6 +196,8 @@ RULES = (
     Rule('loss.classification',
          lambda c: (c.loss.classification > 0) == (c.model.classification_head != 'none'),
          'a number above 0 with a model.classification_head, and 0 without one'),
+    Rule('augment.gamma', lambda c: c.augment.gamma[0] <= c.augment.gamma[1],
+         '(low, high) in per cent, low at most high'),
     Rule('augment.window', lambda c: c.augment.window == 0
          or 16 <= c.augment.window <= c.image_size,
          '0 (whole images), or pixels from 16 to image_size ({c.image_size})'),

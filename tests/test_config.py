@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 
+import ml_collections
 import pytest
 from absl import flags as absl_flags
 
@@ -14,7 +15,6 @@ from pneumojax import config as config_lib
 from pneumojax import config_files, flags
 from pneumojax.config_schema import KEYS
 from pneumojax.errors import UsageError
-from pneumojax.experiments import stages
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
 
@@ -41,7 +41,7 @@ def test_every_config_can_work(name, tmp_path):
     assert keys(config) - keys(base.get_config()) <= {
         key for key in keys(config) if key.startswith('stages.')
     }
-    for stage, run in stages.runs(config, tmp_path):
+    for stage, run in layout.runs(config, tmp_path):
         config_lib.check(stage)
         assert keys(stage) == keys(base.get_config())  # a stage changes keys, it adds none
         assert config_lib.differences(config_lib.from_json(config_lib.to_json(stage)), stage) == []
@@ -185,6 +185,26 @@ def test_an_edited_config_json_is_one_line_at_worst(key):
         assert last in messages[1]
 
 
+@pytest.mark.parametrize('key', sorted(keys(base.get_config())))
+def test_a_value_of_any_kind_is_allowed_or_refused_in_one_line(key):
+    values = [None, True, -1, 0.5, '', 'x\n', (), (1,), ('a', {}), {}, {'a': 1}, {'a': {'b': 1}}]
+    messages = []
+    for value in [*values, 10**400, float('nan'), float('inf')]:
+        content = json.loads(config_lib.to_json(base.get_config()))
+        *path, last = key.split('.')
+        place = content
+        for part in path:
+            place = place[part]
+        place[last] = value
+        try:
+            config_lib.check(ml_collections.ConfigDict(content))
+        except UsageError as e:
+            messages.append(str(e))
+    assert len(messages) > 7  # most of these have the wrong type
+    assert all(message.startswith('config.') for message in messages)
+    assert not any('\n' in message for message in messages)
+
+
 # --- as text -----------------------------------------------------------------------------------
 
 
@@ -255,7 +275,7 @@ def test_every_key_has_a_row_and_younger_ones_say_what_older_runs_did(tmp_path):
     """A run from before a key goes on without it: it is neither another run nor unusable."""
     config = base.get_config()
     assert set(KEYS) == keys(config)
-    younger = {key: row.absent for key, row in KEYS.items() if not row.required}
+    younger = {key: row.absent for key, row in KEYS.items() if row.absent is not None}
     names = {k.replace('swa.', 'averaging.') for k in FIRST.split()}
     assert set(younger) == keys(config) - {'stages'} - {config_lib.RENAMED.get(k, k) for k in names}
     old = json.loads(config_lib.to_json(config))

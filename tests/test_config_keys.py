@@ -14,7 +14,8 @@ from configs import base
 from pneumojax import config as config_lib
 from pneumojax.data.phantoms import phantom
 from pneumojax.evaluation import evaluate
-from pneumojax.experiments import ablate, stages
+from pneumojax.experiments import ablate
+from pneumojax.runs import layout
 from pneumojax.runs.run import Run
 from pneumojax.system.devices import Devices
 from pneumojax.training import loop
@@ -102,7 +103,7 @@ def test_every_key_is_read_by_training_and_evaluation(tmp_path, monkeypatch):
     reads = set()
     for name, config in (('first', first), ('second', second)):
         run, recorder = Run(tmp_path / name), Recorder(config, reads)
-        assert next(run for _, run in stages.runs(recorder, run.path)).path == run.path
+        assert next(run for _, run in layout.runs(recorder, run.path)).path == run.path
         loop.train(recorder, run)
     evaluate.evaluate(Recorder(first, reads), Run(tmp_path / 'first'))
     assert len(ablate.seeds(Recorder(first, reads))) == first.evaluation.ablation_seeds
