@@ -1,10 +1,10 @@
-"""Do the masks of the exported network agree with those of JAX in float32?
+"""How well masks of the exported network agree with those of JAX in float32.
 
     python -m benchmarks.run agreement --run=RUN [--root=DIR] [--images=200] [--rules T,A,B ...]
 
-Predicts the same radiographs by JAX in float32 and by every other runtime and precision, makes
-masks by several rules, and compares them at the original size. Random weights mark nothing, so this
-wants a trained run; the rule of the run itself comes first.
+Predicts the same radiographs with JAX in float32 and with every other runtime and precision, makes
+masks by several rules, the run's own first, and compares them at the original size. Random weights
+mark nothing, so this needs a trained run.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pneumojax.prediction.streaming import Item, load
 from pneumojax.runs.run import Run
 
 WAYS = (
-    ('openvino', 'float32'), ('openvino', 'bfloat16'), ('openvino', 'mixed'),
+    ('openvino', 'float32'), ('openvino', 'bfloat16'), ('openvino', 'bfloat16_checked'),
     ('onnxruntime', 'float32'), ('jax', 'bfloat16'),
 )  # fmt: skip
 RULES = (Rule(0.5, 600, 0.5), AUTHORS, Rule(0.7, 600, 0.3), Rule(0.5, 0, 0.5))
@@ -42,7 +42,9 @@ def add_options(parser) -> None:
         '--rules', type=_rule, nargs='*', default=RULES, metavar='TOP,AREA,BOTTOM',
         help="besides the run's own; area in pixels at 1024 x 1024 (four well-known ones)",
     )  # fmt: skip
-    parser.add_argument('--only', default='', help='such as openvino:mixed (all there are)')
+    parser.add_argument(
+        '--only', default='', help='such as openvino:bfloat16_checked (default: all)'
+    )
 
 
 def _rule(text: str) -> Rule:
@@ -82,8 +84,8 @@ def measure(options) -> Report:
     return Report(rows, [
         f'{len(paths)} radiographs, {options.root or "drawn"}; run {options.run}, flips '
         f'{list(reference.members[0].flips)}',
-        'Dice of the masks with those of JAX in float32, at the original size. marked: by either '
-        'of the two; alone: by one of the two; again: predicted again in float32.',
+        'Dice with the masks of JAX in float32, at the original size. marked: images marked by '
+        'either; alone: by only one of the two; again: predicted again in float32.',
     ])  # fmt: skip
 
 

@@ -25,7 +25,8 @@ from pneumojax.data import pipeline
 from pneumojax.data.phantoms import phantom
 from pneumojax.evaluation import evaluate as evaluate_lib
 from pneumojax.experiments import stages
-from pneumojax.prediction.predict import Options, predict
+from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import Run
 from pneumojax.system import devices
 from pneumojax.training import loop

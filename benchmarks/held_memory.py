@@ -1,9 +1,9 @@
-"""Memory that a machine already has, for what is about to be written.
+"""Keeps memory in a virtual machine for files that are about to be written.
 
-Some virtual machines hand free memory back to their host within a second, and take it anew, page by
-page, when it is written to: 7 microseconds a page where this was measured, ten times what the
-writing itself costs, and nothing that a change of ours could mend. Files that are deleted as others
-grow leave their pages to these.
+Some virtual machines return free memory to their host within a second, and request it again page by
+page when it is written to. That took 7 microseconds a page where it was measured, ten times as long
+as the writing itself, and no change of our code can avoid it. Files that are deleted while others
+grow pass their pages on to these.
 """
 
 import collections
@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pneumojax.system.progress import meanwhile
 
 _PIECE = 16 << 20  # bytes of a file
-_AHEAD = 128 << 20  # deleted before as much is written
+_AHEAD = 128 << 20  # bytes that are deleted ahead of what is written
 _EVERY = 0.03  # seconds
 
 
 def hold(folder: pathlib.Path, size: int) -> None:
-    """Writes files of so many bytes together, and a little more."""
+    """Writes files of `size` bytes in all, and a little more."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for start in range(0, size + 2 * _AHEAD, _PIECE):
@@ -30,11 +30,11 @@ def hold(folder: pathlib.Path, size: int) -> None:
 def give_up(
     folder: pathlib.Path, written: Callable[[], int]
 ) -> contextlib.AbstractContextManager[None]:
-    """Deletes those files while something is written; `written` says how many bytes are."""
+    """Deletes those files while others are written; `written` returns how many bytes are."""
     pieces = collections.deque(sorted(folder.iterdir()))
     count = len(pieces)
 
-    def delete():
+    def delete() -> None:
         due = (written() + _AHEAD) // _PIECE
         while pieces and count - len(pieces) < due:
             pieces.popleft().unlink()

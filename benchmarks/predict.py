@@ -2,9 +2,9 @@
 
     python -m benchmarks.run predict [--run=RUN] [--size=512]
 
-Every way predicts the same squares with the same weights and flips, in turns, several rounds; the
-median round counts. Then each predicts a folder of DICOM files, file to mask, through the same
-threads; and a fresh process predicts one file with everything that the command writes by default.
+Every way predicts the same squares with the same weights and flips, in turns, for several rounds;
+the median round counts. Then each predicts a folder of DICOM files, from file to mask, with the
+same threads. Last, a new process predicts one file and writes all default outputs.
 """
 
 import functools
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -25,17 +26,20 @@ from configs import base
 from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
 from pneumojax.models import build, pretrained
+from pneumojax.prediction import outputs
 from pneumojax.prediction.ensemble import Ensemble
 from pneumojax.prediction.folder import OutputFolder
-from pneumojax.prediction.predict import Options, write_outputs
+from pneumojax.prediction.predict import finish_image
 from pneumojax.prediction.streaming import Item, predicted_rows
 from pneumojax.runs.run import Run
-from pneumojax.runtimes import cpu_runtimes, runtimes
+from pneumojax.runtimes import choose, cpu_runtimes
+from pneumojax.runtimes.ensemble_member import Member
 from pneumojax.system.parallel import cores
 
 WAYS = (
-    ('jax', 'float32'), ('openvino', 'float32'), ('openvino', 'bfloat16'), ('openvino', 'mixed'),
-    ('onnxruntime', 'float32'), ('torch', 'float32'), ('torch', 'bfloat16'),
+    ('jax', 'float32'), ('openvino', 'float32'), ('openvino', 'bfloat16'),
+    ('openvino', 'bfloat16_checked'), ('onnxruntime', 'float32'), ('torch', 'float32'),
+    ('torch', 'bfloat16'),
 )  # fmt: skip
 
 
@@ -56,10 +60,16 @@ def add_options(parser) -> None:
     parser.add_argument('--size', type=int, default=512, help='pixels, without --run (512)')
     parser.add_argument('--width', type=int, default=64, help='channels, without --run (64)')
     parser.add_argument('--batch', type=int, default=4, help='images at once (4)')
-    parser.add_argument('--rounds', type=int, default=5, help='of which the median counts (5)')
-    parser.add_argument('--files', type=int, default=16, help='of the folder; 0: leave out (16)')
-    parser.add_argument('--fresh', type=int, default=3, help='fresh processes; 0: leave out (3)')
-    parser.add_argument('--only', default='', help='such as openvino:mixed (all); JAX always is')
+    parser.add_argument('--rounds', type=int, default=5, help='whose median is reported (5)')
+    parser.add_argument(
+        '--files', type=int, default=16, help='in the folder; 0: skip this part (16)'
+    )
+    parser.add_argument('--fresh', type=int, default=3, help='new processes; 0: skip this part (3)')
+    parser.add_argument(
+        '--only',
+        default='',
+        help='such as openvino:bfloat16_checked (all); JAX always runs',
+    )
 
 
 def measure(options) -> Report:
@@ -82,15 +92,15 @@ def measure(options) -> Report:
         f'{config.image_size} px, width {config.model.width}, flips '
         f'{found[0].many.members[0].flips}, batches of {options.batch}, {cores()} cores',
         f'weights: {options.run or "random"}',
-        'ms: one image alone. images/s: the network alone, median of the rounds; range: slowest to '
-        'fastest. CPU s/image: of all cores together, which a busy machine changes less. folder: '
-        'file to mask; again: of these, predicted again in float32. first mask: a fresh process '
-        'for one file, everything written.',
+        'ms: a batch of one image. images/s: the network alone, median of the rounds; range: '
+        'slowest to fastest. CPU s/image: of all cores together, which depends less on how busy '
+        'the machine is. folder: from file to mask; again: how many were predicted again in '
+        'float32. first mask: a new process for one file, all outputs.',
     ])  # fmt: skip
 
 
 def ways(run: Run, options) -> list[Way]:
-    """Every runtime and precision that there is here, JAX in float32 first."""
+    """Every runtime and precision that is available here, JAX in float32 first."""
     found = []
     for name, precision in [WAYS[0], *available(WAYS[1:], options.only)]:
         torch = name == 'torch'
@@ -105,20 +115,20 @@ def ways(run: Run, options) -> list[Way]:
     return found
 
 
-def available(ways, only: str) -> list[tuple[str, str]]:
-    """Of (runtime, precision), those asked for that this machine has.
+def available(ways: Iterable[tuple[str, str]], only: str) -> list[tuple[str, str]]:
+    """The requested pairs of (runtime, precision) that are available on this machine.
 
     Args:
       ways: to choose from.
-      only: names, or NAME:PRECISION, with commas between; '' for all that there are.
+      only: comma-separated NAME or NAME:PRECISION; '' for all that are available.
 
     Raises:
-      UsageError: one that was asked for needs instructions that the processor lacks.
+      UsageError: a requested one needs instructions that the processor lacks.
     """
     asked, found = only.split(',') if only else [], []
     for name, precision in ways:
         wanted = not asked or name in asked or f'{name}:{precision}' in asked
-        if not wanted or not runtimes.is_installed(name):
+        if not wanted or not choose.is_installed(name):
             continue
         if name == 'openvino':
             try:
@@ -132,7 +142,7 @@ def available(ways, only: str) -> list[tuple[str, str]]:
     return found
 
 
-def torch_network(member, precision: str) -> runtimes.Network:
+def torch_network(member: Member, precision: str) -> choose.Network:
     """The same weights in PyTorch: channels last, in inference mode, bfloat16 by autocast."""
     import torch
 
@@ -170,7 +180,7 @@ def _rates(found, rows, options) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (options.batch, size, size), dtype=np.uint8)
     taken = {key: [[] for _ in found] for key in ('one', 'batch', 'work')}
-    for round_ in range(options.rounds + 1):  # the first one compiles
+    for round_ in range(options.rounds + 1):  # the first one, which compiles, is not counted
         for i, way in enumerate(found):
             for key, ensemble, part in (
                 ('one', way.one, images[:1]),
@@ -201,13 +211,13 @@ def _folder(found, rows, root) -> None:
     paths = sorted((root / 'files').rglob('*.dcm'))
     items = [Item(str(path), path.name, path.stem) for path in paths]
     for i, (way, row) in enumerate(zip(found, rows, strict=True)):
-        options = Options(seg='none', overlays=False, report=False)
-        with OutputFolder(root / f'masks{i}', {}) as folder:
-            write = functools.partial(
-                write_outputs, ensemble=way.many, folder=folder, options=options
+        options = outputs.Options(seg='none', overlays=False, report=False)
+        with OutputFolder(root / f'masks{i}', {}, outputs.PER_IMAGE) as folder:
+            finish = functools.partial(
+                finish_image, ensemble=way.many, folder=folder, options=options
             )
             start = time.perf_counter()
-            done = list(predicted_rows(way.many, items, write))
+            done = list(predicted_rows(way.many, items, finish))
             row['folder images/s'] = len(done) / (time.perf_counter() - start)
             row['again'] = sum(one['predicted_again'] for one in done)
         if any(one['status'] != 'ok' for one in done):
@@ -215,7 +225,7 @@ def _folder(found, rows, root) -> None:
 
 
 def _fresh(run, rows, root, repeats) -> None:
-    """Seconds from the command to everything that it writes about one file, by default."""
+    """Seconds that the command takes for one file with its default outputs."""
     if not any((root / 'files').rglob('*.dcm')):
         phantom.write_dataset(root / 'files', num_images=1, size=1024, seed=11, positive_share=1.0)
     file = min((root / 'files').rglob('*.dcm'))
@@ -233,7 +243,7 @@ def _fresh(run, rows, root, repeats) -> None:
             subprocess.run([*command, f'--output={output}'], check=True, stderr=subprocess.DEVNULL)
             taken.append(time.perf_counter() - start)
             if not any((output / 'masks').iterdir()):
-                raise RuntimeError('a fresh process wrote no mask')
+                raise RuntimeError('a new process wrote no mask')
         row['first mask, s'] = statistics.median(taken)
 
 

@@ -1,9 +1,9 @@
-"""Does memory grow with the folder that is predicted?
+"""Whether memory grows with the size of the folder that is predicted.
 
     python -m benchmarks.run predict_memory [--images=2000]
 
-Draws phantoms, predicts them with a narrow network of random weights (memory does not depend on
-what it has learned), and lists the resident memory after every 200 files.
+Draws phantoms, predicts them with a narrow network of random weights (memory does not depend on the
+weights), and lists the resident memory after every 200 files.
 """
 
 import pathlib
@@ -16,7 +16,8 @@ from configs import base
 from pneumojax.data.phantoms import phantom
 from pneumojax.models import build
 from pneumojax.prediction.journal import Journal
-from pneumojax.prediction.predict import Options, predict
+from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import Run
 
 
@@ -48,7 +49,7 @@ def add_options(parser) -> None:
 
 
 def measure(options) -> Report:
-    """Files done and MiB, a row for every 200 files."""
+    """A row of files done and MiB for every 200 files."""
     levels = []
     add = Journal.add
 

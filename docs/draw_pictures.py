@@ -18,7 +18,8 @@ from PIL import Image
 from pneumojax.data.datasets import siim
 from pneumojax.data.files import dicom
 from pneumojax.drawing.contact_sheet import GAP, HEAD, TEXT
-from pneumojax.prediction.predict import Options, predict
+from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import Run
 
 FOLDER = pathlib.Path(__file__).parent / 'pictures'

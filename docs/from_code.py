@@ -146,7 +146,7 @@ def run_files() -> str:
 
 def prediction_files() -> str:
     """What predict writes."""
-    from pneumojax.prediction.folder import FILES
+    from pneumojax.prediction.outputs import FILES
 
     return _table(('file', 'content'), [(_code(k), v) for k, v in FILES.items()])
 

@@ -73,7 +73,8 @@ def _evaluate() -> None:
 
 
 def _predict() -> int:
-    from pneumojax.prediction.predict import Options, predict
+    from pneumojax.prediction.outputs import Options
+    from pneumojax.prediction.predict import predict
 
     runs = [Run(path) for path in flags.WORKDIR.value] or [Run(flags.config_and_workdir()[1])]
     options = Options(

@@ -19,7 +19,6 @@ import pytest
 from configs import base
 from pneumojax.data.phantoms import phantom
 from pneumojax.runs.run import Run
-from pneumojax.runtimes import runtimes
 from pneumojax.training import loop
 
 # A busy machine takes long over an example without anything being wrong.
@@ -69,14 +68,6 @@ def cache(tmp_path_factory):
 def config(phantoms, cache):
     """A fresh copy of the tiny configuration."""
     return tiny_config(phantoms, cache)
-
-
-@pytest.fixture(scope='session', autouse=True)
-def auto_is_jax():
-    """Where OpenVINO is installed too: most tests compare with JAX, to the last bits."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtimes, 'has_accelerator', lambda: True)
-        yield
 
 
 @pytest.fixture(scope='module')

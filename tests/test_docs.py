@@ -25,7 +25,8 @@ from docs import architecture, docstrings, from_code
 from pneumojax import config as config_lib
 from pneumojax import flags
 from pneumojax.data.phantoms import phantom
-from pneumojax.prediction.folder import FILES as PREDICTION_FILES
+from pneumojax.prediction.outputs import FILES as PREDICTION_FILES
+from pneumojax.prediction.outputs import Options
 from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import FILES as RUN_FILES
 from tests.test_architecture import LAYERS
@@ -203,7 +204,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('docs')
     run = write_run(root / 'runs' / 'stage2')
     phantom.write_dataset(root / 'night', num_images=3, size=64, seed=1, positive_share=0.4)
-    predict([run], root / 'night', root / 'masks')
+    predict([run], root / 'night', root / 'masks', Options(runtime='jax'))
     return root
 
 

@@ -17,7 +17,8 @@ from pneumojax.data import dataset as dataset_lib
 from pneumojax.data.datasets import siim
 from pneumojax.errors import UsageError
 from pneumojax.experiments import stages
-from pneumojax.prediction.predict import Options, predict
+from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.predict import predict
 from tests.data.files.test_inputs import PICTURE, make
 from tests.tiny_runs import write_run
 
@@ -128,7 +129,7 @@ def files(tmp_path):
 def test_predict_names_nobody(files, tmp_path, capfd, caplog):
     run, output = write_run(tmp_path / 'run'), tmp_path / 'out'
     forget(capfd, caplog)
-    assert predict([run], files, output, Options(heatmap=True)) == 3
+    assert predict([run], files, output, Options(heatmap=True, runtime='jax')) == 3
     assert_silent(capfd, caplog)
     assert leaks(output, leave_out=['seg']) == []
     assert leaks(tmp_path / 'run') == []
@@ -140,7 +141,8 @@ def test_predict_names_nobody(files, tmp_path, capfd, caplog):
 
 def test_only_a_seg_carries_the_patient_as_the_standard_wants(files, tmp_path):
     """PS3.3 C.7.1.1 and C.7.2.1: an object of a study is of its patient, or archives refuse it."""
-    predict([write_run(tmp_path / 'run')], files / 'sound.dcm', tmp_path / 'out')
+    run = write_run(tmp_path / 'run')
+    predict([run], files / 'sound.dcm', tmp_path / 'out', Options(runtime='jax'))
     made = pydicom.dcmread(tmp_path / 'out' / 'seg' / 'sound.dcm')
     named = {
         element.keyword

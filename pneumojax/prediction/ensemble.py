@@ -1,6 +1,7 @@
-"""One or several trained runs as one network: probabilities of squares, averaged over the runs."""
+"""Several trained runs as one network, whose probabilities are averaged."""
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,34 +14,34 @@ from pneumojax.evaluation.rules import Rule
 from pneumojax.prediction import borderline
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
-from pneumojax.runtimes import exported, member, runtimes
+from pneumojax.runtimes import choose, ensemble_member, exported
+from pneumojax.runtimes.ensemble_member import Member
 from pneumojax.system.progress import log
 
 Squares = dict[int, np.ndarray]  # side -> [side, side]
 
 
-class Judged(NamedTuple):
-    """A run directory: how it was judged, and the networks that predict together."""
+class EvaluatedRun(NamedTuple):
+    """A run directory: its evaluation, and its networks, which predict together."""
 
     rule: Rule
     evaluation: dict[str, Any] | None  # content of evaluation.json
-    members: Sequence[member.Member]
+    members: Sequence[Member]
 
 
 class Ensemble:
     """Runs that predict together.
 
     Args:
-      runs: evaluated run directories, with folds or stages or plain, or folders of exported
-        networks; the rule that makes masks is the first one's. The folds of a k-fold training are
-        averaged.
+      runs: evaluated run directories, plain or with folds or stages, or folders of exported
+        networks. The first one's rule makes the masks. Folds are averaged.
       runtime: what computes, see `runtimes.choose`.
       precision: see `runtimes.choose`.
-      images: how many there are to predict, if that is known: batches are no larger.
+      images: how many there are to predict, if known: batches are no larger.
 
     Raises:
-      UsageError: a run that is not trained, not evaluated, or trained on since; or a runtime that
-        is not to be had.
+      UsageError: a run is not trained, not evaluated, or was trained further since; or the runtime
+        is not available.
     """
 
     def __init__(
@@ -52,57 +53,58 @@ class Ensemble:
     ):
         if not runs:
             raise UsageError('--workdir: name at least one trained run')
-        choice = runtimes.choose(runtime, precision)
-        judged = [_judged(run) for run in runs]
-        self.members = [m for one in judged for m in one.members]
-        self.rule, self.evaluation, _ = judged[0]
-        if len({dataclasses.astuple(one.rule) for one in judged}) > 1:
-            log.info('the runs have different thresholds; those of %s are used', runs[0].path)
+        choice = choose.choose(runtime, precision)
+        evaluated = [_read_run(run) for run in runs]
+        self.members = [member for one in evaluated for member in one.members]
+        self.rule, self.evaluation, _ = evaluated[0]
+        if len({dataclasses.astuple(one.rule) for one in evaluated}) > 1:
+            log.info('the runs have different thresholds; using those of %s', runs[0].path)
         self.batch_size = self.members[0].batch_size
-        self._exact: _Lazily | None = None
         if images is not None:
             self.batch_size = max(1, min(self.batch_size, images))
+        self._in_float32: _Lazy | None = None  # for borderline images
         if choice.name == 'jax':
             self._use_jax(choice.precision)
             return
         try:
-            self._use_processor(choice)
+            self._use_cpu(choice)
         except exported.CannotExport as error:
             if choice.named:
                 raise
             log.info('%s; predicting with JAX', error)
             self._use_jax(choice.precision)
 
-    def _use_jax(self, precision):
-        from pneumojax.runtimes.jax_runtime import Jax  # late: JAX takes a second to import
+    def _use_jax(self, precision: str) -> None:
+        from pneumojax.runtimes.jax_runtime import Jax  # late: importing JAX takes a second
 
         runtime = Jax(precision)
         self.batch_size = runtime.batch_size(self.batch_size)
         self._networks = [runtime.network(m) for m in self.members]
         self.runtime = {'name': runtime.name, 'precision': runtime.precision}
 
-    def _use_processor(self, choice):
+    def _use_cpu(self, choice: choose.Choice) -> None:
         from pneumojax.runtimes import cpu_runtimes, export_cache
 
+        runtime: cpu_runtimes.OpenVINO | cpu_runtimes.OnnxRuntime
         if choice.name == 'openvino':
             runtime = cpu_runtimes.OpenVINO(choice.precision)
         else:
             runtime = cpu_runtimes.OnnxRuntime()
         models = [(export_cache.model_of(m), m.image_size) for m in self.members]
         self._networks = [runtime.network(*model) for model in models]
-        if runtime.precision == 'mixed':
-            exact = cpu_runtimes.OpenVINO('float32')
-            self._exact = _Lazily(lambda: [exact.network(*model) for model in models])
+        if runtime.precision == 'bfloat16_checked':
+            float32 = cpu_runtimes.OpenVINO('float32')
+            self._in_float32 = _Lazy(lambda: [float32.network(*model) for model in models])
         self.runtime = {'name': runtime.name, 'precision': runtime.precision}
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Sides of the squares that `squares` wants, each once, in the members' order."""
+        """Sides of the squares that `predict` wants, each once, in the members' order."""
         return tuple(dict.fromkeys(m.image_size for m in self.members))
 
     @property
     def identity(self) -> list[dict[str, Any]]:
-        """JSON: which weights predict."""
+        """JSON that says which weights predict."""
         return [m.identity for m in self.members]
 
     def predict(self, batch: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
@@ -116,8 +118,10 @@ class Ensemble:
         """
         return self._predict(self._networks, batch)
 
-    def _predict(self, networks, batch):
-        # All members are started before the first result is waited for.
+    def _predict(
+        self, networks: Sequence[choose.Network], batch: dict[int, np.ndarray]
+    ) -> dict[int, np.ndarray]:
+        # Start all members before waiting for the first result.
         started = [
             (m.image_size, network(batch[m.image_size]))
             for m, network in zip(self.members, networks, strict=True)
@@ -131,31 +135,31 @@ class Ensemble:
     def probability(
         self, images: Squares, predicted: Squares, shape: tuple[int, int], aspect: float
     ) -> tuple[np.ndarray, bool]:
-        """Probabilities of one image at its original size, to make its mask of.
+        """Probabilities of one image at its original size, from which its mask is made.
 
-        Where precision is mixed and the mask hangs on rounding, the image is predicted again in
-        float32. Any thread may call this.
+        If the precision is 'bfloat16_checked' and the image is borderline, it is predicted again in
+        float32. Safe to call from any thread.
 
         Args:
-          images: side -> uint8 [side, side], what was predicted.
-          predicted: side -> float32 [side, side], what `predict` said.
+          images: side -> uint8 [side, side], the image.
+          predicted: side -> float32 [side, side], what `predict` gave for it.
           shape, aspect: see `unfit`.
 
         Returns:
-          (float32 [H, W], whether it was predicted again).
+          (float32 [H, W], whether the image was predicted again).
         """
         whole = self.unfit(predicted, shape, aspect)
-        if self._exact is None or not borderline.hangs_on_rounding(self.rule, whole):
+        if self._in_float32 is None or not borderline.is_borderline(self.rule, whole):
             return whole, False
         batch = {size: image[None] for size, image in images.items()}
-        again = self._predict(self._exact(), batch)
+        again = self._predict(self._in_float32(), batch)
         return self.unfit({size: p[0] for size, p in again.items()}, shape, aspect), True
 
     def share(self, size: int) -> tuple[int, int]:
-        """(members of that size, members)."""
+        """(members of that image size, all members)."""
         return sum(m.image_size == size for m in self.members), len(self.members)
 
-    def unfit(self, squares: Squares, shape: tuple[int, int], aspect: float):
+    def unfit(self, squares: Squares, shape: tuple[int, int], aspect: float) -> np.ndarray:
         """Probabilities of one image at its original size, averaged over all members.
 
         Args:
@@ -166,35 +170,37 @@ class Ensemble:
         Returns:
           float32 [H, W].
         """
-        result = None
-        for size, square in squares.items():
+
+        def weighted(size: int) -> np.ndarray:
+            whole = geometry.unfit(squares[size], shape, aspect)
             part, all_members = self.share(size)
-            whole = geometry.unfit(square, shape, aspect)
-            if part != all_members:
-                whole = whole * np.float32(part / all_members)
-            result = whole if result is None else result + whole
-        return result
+            return whole if part == all_members else whole * np.float32(part / all_members)
+
+        return functools.reduce(np.add, map(weighted, squares))
 
 
-class _Lazily:
-    """What a function returns, called when it is first wanted, once, by whichever thread."""
+class _Lazy:
+    """Calls a function when its result is first needed; any thread may ask, it is called once."""
 
-    def __init__(self, make: Callable[[], list[runtimes.Network]]):
+    def __init__(self, make: Callable[[], list[choose.Network]]):
         self._make, self._lock = make, threading.Lock()
-        self._made: list[runtimes.Network] | None = None
+        self._made: list[choose.Network] | None = None
 
-    def __call__(self) -> list[runtimes.Network]:
+    def __call__(self) -> list[choose.Network]:
         with self._lock:
             if self._made is None:
                 self._made = self._make()
             return self._made
 
 
-def _judged(run: Run) -> Judged:
+def _read_run(run: Run) -> EvaluatedRun:
     if exported.is_export(run.path):
-        one = member.of_export(run.path)
-        assert one.rule is not None  # it refuses an export without one
-        return Judged(one.rule, one.evaluation, [one])
+        member = ensemble_member.of_export(run.path)
+        assert member.rule is not None  # of_export refuses an export without one
+        return EvaluatedRun(member.rule, member.evaluation, [member])
     whole, trained = layout.predicting(run)
-    evaluation = member.read_evaluation(whole)
-    return Judged(member.read_rule(whole), evaluation, [member.of_run(part) for part in trained])
+    return EvaluatedRun(
+        ensemble_member.read_rule(whole),
+        ensemble_member.read_evaluation(whole),
+        [ensemble_member.of_run(part) for part in trained],
+    )

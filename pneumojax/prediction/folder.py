@@ -1,49 +1,42 @@
-"""The folder that a prediction writes into: whose it is, and what is done in it."""
+"""The folder that a prediction writes to, and which prediction it belongs to."""
 
 import json
 import os
 import pathlib
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Self
 
 from pneumojax.errors import UsageError
 from pneumojax.prediction.journal import Journal
+from pneumojax.runtimes.choose import FORMER_PRECISIONS
 from pneumojax.system import atomic, limits
 
 STATEMENT, JOURNAL = 'predict.json', '.journal.jsonl'
-# What the folder holds. The documentation's reference is made of this.
-FILES = {
-    'results.csv': 'One row per input file: status, reason, probability, area in pixels and mm².',
-    'submission.csv': "Kaggle's format: ImageId and run-length code, `-1` for an empty mask.",
-    'report.html': 'All of it on one page, to sort and search (`--noreport` leaves it out).',
-    'masks/': 'One PNG per image, 0 and 255, in the original size.',
-    'overlays/': 'The outline on the radiograph (`--nooverlays` leaves them out).',
-    'heatmaps/': 'The probability on the radiograph, with `--heatmap`.',
-    'seg/': 'One DICOM SEG per DICOM file; `--seg` chooses masks, probabilities or none.',
-    STATEMENT: 'What is predicted with which weights; another prediction is refused here.',
-    JOURNAL: 'What is done so far: the same command continues from it.',
-}
-_FOLDERS = ('masks', 'overlays', 'heatmaps', 'seg')
 
 
 class OutputFolder:
-    """A context: the folder is made or continued at its start, its journal closed at its end.
+    """A context that creates or continues the folder, and closes its journal at the end.
 
     Args:
       path: of the folder.
-      statement: JSON; what is predicted. The same statement continues.
+      statement: JSON that identifies the prediction; only the same statement may continue it.
+      subfolders: names of folders in it; those that stay empty are removed at the end.
 
     Raises:
       UsageError: it cannot be written, holds other files, or belongs to another prediction.
     """
 
-    def __init__(self, path: str | os.PathLike, statement: dict[str, Any]):
+    def __init__(
+        self, path: str | os.PathLike, statement: dict[str, Any], subfolders: Iterable[str]
+    ):
         self.path = pathlib.Path(path)
         self._statement = json.loads(json.dumps(statement))
+        self._subfolders = tuple(subfolders)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         try:
             self._claim()
-            for name in _FOLDERS:
+            for name in self._subfolders:
                 (self.path / name).mkdir(exist_ok=True)
             self.journal = Journal(self.path / JOURNAL)
         except OSError as error:
@@ -52,9 +45,9 @@ class OutputFolder:
             ) from None
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.journal.close()
-        for name in _FOLDERS:  # those that were not asked for
+        for name in self._subfolders:
             try:
                 (self.path / name).rmdir()
             except OSError:
@@ -88,6 +81,9 @@ class OutputFolder:
                 raise ValueError('not a JSON object')
         except (ValueError, RecursionError):
             return f'{STATEMENT} is damaged'
+        runtime = before.get('runtime')
+        if isinstance(runtime, dict) and runtime.get('precision') in [*FORMER_PRECISIONS]:
+            runtime['precision'] = FORMER_PRECISIONS[runtime['precision']]
         keys = before.keys() | self._statement.keys()
         return '; '.join(
             f'{key}: {before.get(key)} -> {self._statement.get(key)}'

@@ -1,30 +1,32 @@
-"""What is done so far, so that an interrupted prediction goes on where it stopped.
+"""What is done so far, so that an interrupted prediction continues where it stopped.
 
-One JSON object a line with its checksum, appended when all files about one input are written.
-From a line that is cut off or changed on, everything is dropped, and so done again. Rows live on
-the disk; in memory is only where each one begins.
+One JSON object per line, with its checksum, is appended when all files about one input are written.
+If a line is cut off or was changed, it and everything after it are dropped, and so done again. Rows
+stay on the disk; memory holds only where each one starts.
 """
 
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
 
 from pneumojax.data.files import inputs
 
+ResultRow = dict[str, Any]  # all that is known about one input file
+
 
 class Journal:
-    """Rows by file name; a later row about the same file replaces the earlier.
+    """Rows by file name; a later row about a file replaces the earlier one.
 
     Args:
-      path: of the journal; made when it is not there.
+      path: of the journal; created if it does not exist.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
-        self._file = open(self.path, 'a+b')  # noqa: SIM115 (open as long as the journal is)
+        self._file = open(self.path, 'a+b')  # noqa: SIM115 (closed by `close`)
         self._start: dict[str, int] = {}
         self._file.seek(0)
         end = 0
@@ -36,7 +38,7 @@ class Journal:
             end += len(line)
         self._file.truncate(end)  # a half-written line, and nothing after it
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: ResultRow) -> None:
         """Appends a row; it must hold 'file'."""
         text = json.dumps(row, ensure_ascii=True).encode()
         line = text + b'\t' + _checksum(text) + b'\n'
@@ -48,14 +50,14 @@ class Journal:
     def __contains__(self, file: str) -> bool:
         return file in self._start
 
-    def __getitem__(self, file: str) -> dict[str, Any]:
+    def __getitem__(self, file: str) -> ResultRow:
         self._file.seek(self._start[file])
         row = _read(self._file.readline())
-        assert row is not None  # it was read when its place was noted
+        assert row is not None  # it was read when its position was noted
         return row
 
-    def rows(self, files) -> Iterator[dict[str, Any]]:
-        """The rows about those of `files` that have one, in the order given."""
+    def rows(self, files: Iterable[str]) -> Iterator[ResultRow]:
+        """The rows about `files`, in this order; files without a row are skipped."""
         for file in files:
             if file in self._start:
                 yield self[file]
@@ -64,20 +66,20 @@ class Journal:
         """Closes the file."""
         self._file.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _read(line: bytes) -> dict[str, Any] | None:
-    """The row of a line; None where the line is not whole."""
+def _read(line: bytes) -> ResultRow | None:
+    """The row of a line; None if the line is damaged."""
     text, tab, checksum = line.rpartition(b'\t')
     if not tab or checksum != _checksum(text) + b'\n':
         return None
     row = json.loads(text)
-    # Who could forge a checksum could still not name files elsewhere.
+    # Even with a forged checksum, a row cannot name files outside the folder.
     named = isinstance(row, dict) and isinstance(row.get('file'), str)
     return row if named and inputs.is_safe(row.get('ImageId')) else None
 

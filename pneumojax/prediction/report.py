@@ -1,10 +1,11 @@
-"""report.html: what a prediction found, on one page that needs nothing but itself and the overlays.
+"""report.html: the results of a prediction on one page, which needs only the files beside it.
 
-Everything that comes from files (names, header texts) is escaped, and a content policy forbids any
-script but the page's own and any request.
+Everything that comes from input files (names, header texts) is escaped, and a content security
+policy forbids all scripts but the page's own, and all requests.
 """
 
 import base64
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from pneumojax.data.files.inputs import printable
 from pneumojax.drawing import overlay
 from pneumojax.drawing.report_page import SCRIPT, STYLE
 from pneumojax.evaluation.wording import LIMITS, METRIC_NAMES, rule_sentence, value_and_interval
+from pneumojax.prediction.journal import ResultRow
 from pneumojax.system.atomic import replacing
 
 THUMBNAIL = 96  # pixels of its longer side
@@ -38,56 +40,59 @@ def thumbnail(image: np.ndarray, mask: np.ndarray) -> str:
     return 'data:image/jpeg;base64,' + base64.b64encode(code.tobytes()).decode()
 
 
-def write(
-    path: str | os.PathLike,
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    counts: Mapping[str, int],
-    runs: Sequence[Mapping[str, Any]],
-    rule: Mapping[str, Any],
-    evaluation: Mapping[str, Any] | None,
-    version: str,
-    overlays: bool,
-    heatmaps: bool,
-    show_names: bool,
-) -> None:
-    """Writes the page, row by row; the file appears whole or not at all.
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What the page says about the whole prediction.
+
+    Attributes:
+      counts: of rows 'ok', 'marked', 'skipped', 'error'.
+      runs: which weights: 'name', 'step', 'weights', 'image_size', 'flips', 'phantoms' of each run.
+      rule: 'top', 'area', 'bottom' of the thresholds.
+      evaluation: content of the first run's evaluation.json, or None.
+      version: of this package.
+      show_names: whether to show 'patient' of the rows.
+    """
+
+    counts: Mapping[str, int]
+    runs: Sequence[Mapping[str, Any]]
+    rule: Mapping[str, Any]
+    evaluation: Mapping[str, Any] | None
+    version: str
+    show_names: bool = False
+
+
+def write(path: str | os.PathLike, rows: Iterable[ResultRow], about: About) -> None:
+    """Writes the page row by row; the file appears complete or not at all.
 
     Args:
-      path: of the page; overlays and masks are linked relative to it.
-      rows: one per input file, see `pneumojax.prediction.predict`.
-      counts: of rows 'ok', 'marked', 'skipped', 'error'.
-      runs: which weights: 'name', 'step', 'weights', 'image_size', 'flips', 'phantoms' each.
-      rule: 'top', 'area', 'bottom' of the thresholds.
-      evaluation: evaluation.json of the first run, or None.
-      version: of this package.
-      overlays, heatmaps: whether there are such files to link.
-      show_names: whether rows hold 'patient', to be shown.
+      path: of the page; pictures and masks are linked relative to it.
+      rows: one per input file, see `prediction.predict`.
+      about: the rest of the page.
     """
     with replacing(path) as unfinished, open(unfinished, 'w', encoding='utf-8') as file:
-        file.write(_head(counts, runs, rule, evaluation, version, show_names))
+        file.write(_head(about))
         for order, row in enumerate(rows):
-            file.write(_row(order, row, overlays, heatmaps, show_names))
+            file.write(_row(order, row, about.show_names))
         file.write(
             '</tbody></table>\n<button id="more" type="button" hidden>Show 1,000 more</button>\n'
             f'<script>{SCRIPT}</script>\n</body></html>\n'
         )
 
 
-def _head(counts, runs, rule, evaluation, version, show_names):
+def _head(about: About) -> str:
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     policy += f"; script-src 'sha256-{digest}'"
-    names = ', '.join(f'{run["name"]} (step {run["step"]})' for run in runs)
+    names = ', '.join(f'{run["name"]} (step {run["step"]})' for run in about.runs)
     tiles = ''.join(
-        f'<div><b>{counts.get(key, 0):,}</b>{label}</div>'
+        f'<div><b>{about.counts.get(key, 0):,}</b>{label}</div>'
         for key, label in (
             ('ok', 'radiographs'), ('marked', 'with a marked area'),
             ('skipped', 'other files, skipped'), ('error', 'could not be read'),
         )
     )  # fmt: skip
     warning = '<b>Not for diagnosis.</b> Research software; read the limits below.'
-    if any(run.get('phantoms') for run in runs):
+    if any(run.get('phantoms') for run in about.runs):
         warning += (
             ' <b>This network was trained on drawn phantoms: '
             'on real radiographs its output means nothing.</b>'
@@ -106,36 +111,36 @@ def _head(counts, runs, rule, evaluation, version, show_names):
 <noscript><style>#images .unsorted tr {{ display: table-row !important; }}</style></noscript>
 </head><body>
 <h1>Pneumothorax predictions</h1>
-<p class="sub">{escape(names)} &middot; pneumojax {escape(version)}</p>
+<p class="sub">{escape(names)} &middot; pneumojax {escape(about.version)}</p>
 <p class="warning">{warning}</p>
 <div class="tiles">{tiles}</div>
 <details><summary>Network, thresholds, figures and limits</summary>
-<h2>Network</h2><table>{''.join(map(_run, runs))}</table>
-<h2>Thresholds</h2><p>{escape(rule_sentence(rule))}</p>
-<h2>Figures on held-out images</h2>{_figures(evaluation)}
+<h2>Network</h2><table>{''.join(map(_run, about.runs))}</table>
+<h2>Thresholds</h2><p>{escape(rule_sentence(about.rule))}</p>
+<h2>Figures on held-out images</h2>{_figures(about.evaluation)}
 <h2>Limits</h2><ul>{''.join(f'<li>{escape(limit)}</li>' for limit in LIMITS)}</ul>
 </details>
 <div class="tools">{filters}<input id="search" type="search" placeholder="Find a name"
 aria-label="Find a name"><span id="shown"></span></div>
 <table id="images">
-<colgroup><col style="width:122px"><col>{'<col style="width:150px">' * show_names}
+<colgroup><col style="width:122px"><col>{'<col style="width:150px">' * about.show_names}
 <col style="width:134px"><col style="width:118px"><col style="width:130px"><col style="width:27%">
 </colgroup>
 <thead><tr><th class="plain">Overlay</th>{_th('name', 'Image')}\
-{_th('patient', 'Patient') if show_names else ''}\
+{_th('patient', 'Patient') if about.show_names else ''}\
 {_th('probability', 'Probability', 'number')}{_th('px', 'Area, px', 'number')}\
 {_th('mm2', 'Area, mm²', 'number')}{_th('status', 'Status')}</tr></thead><tbody class="unsorted">
 """
 
 
-def _th(key, label, kind=''):
+def _th(key: str, label: str, kind: str = '') -> str:
     return (
         f'<th scope="col" data-key="{key}" class="{kind}"><button type="button">{label}'
         '</button></th>'
     )
 
 
-def _run(run):
+def _run(run: Mapping[str, Any]) -> str:
     flips = ' and '.join(run['flips'])
     views = f'image and its {flips} flip' if flips else 'image alone'
     return (
@@ -145,7 +150,7 @@ def _run(run):
     )
 
 
-def _figures(evaluation):
+def _figures(evaluation: Mapping[str, Any] | None) -> str:
     if not evaluation:
         return '<p>The run holds no evaluation.</p>'
     lines = ''.join(
@@ -159,7 +164,7 @@ def _figures(evaluation):
     )
 
 
-def _row(order, row, overlays, heatmaps, show_names):
+def _row(order: int, row: ResultRow, show_names: bool) -> str:
     ok = row['status'] == 'ok'
     kind = 'other' if not ok else 'marked' if row['area_px'] else 'clear'
     name, shown = escape(row['ImageId']), printable(row['file'])
@@ -177,9 +182,9 @@ def _row(order, row, overlays, heatmaps, show_names):
         f' data-{key}="{escape(str(value))}"' for key, value in data.items() if value is not None
     )
     cells = [
-        _picture(row, overlays),
+        _picture(row),
         f'<div class="name">{name}</div>'
-        f'<div class="file" title="{escape(shown)}">{escape(shown)}</div>{_links(row, heatmaps)}',
+        f'<div class="file" title="{escape(shown)}">{escape(shown)}</div>{_links(row)}',
         *([escape(row.get('patient') or '')] if show_names else []),
     ]
     numbers = [
@@ -200,29 +205,33 @@ def _row(order, row, overlays, heatmaps, show_names):
     )
 
 
-def _picture(row, overlays):
+def _picture(row: ResultRow) -> str:
     if 'thumbnail' not in row:
         return ''
-    name = row['ImageId']
     image = (
-        f'<img src="{escape(row["thumbnail"])}" alt="overlay of {escape(name)}" '
+        f'<img src="{escape(row["thumbnail"])}" alt="overlay of {escape(row["ImageId"])}" '
         'loading="lazy" decoding="async">'
     )
-    return f'<a href="overlays/{quote(name)}.png">{image}</a>' if overlays else image
+    large = f'overlays/{row["ImageId"]}.png'
+    return f'<a href="{quote(large)}">{image}</a>' if large in row['written'] else image
 
 
-def _links(row, heatmaps):
-    if row['status'] != 'ok':
-        return ''
-    name = quote(row['ImageId'])
-    links = [('mask', f'masks/{name}.png')]
-    links += [('heat map', f'heatmaps/{name}.png')] if heatmaps else []
-    links += [('SEG', f'seg/{name}.dcm')] if row.get('seg') else []
-    joined = ' &middot; '.join(f'<a href="{link}">{text}</a>' for text, link in links)
-    return f'<div class="links">{joined}</div>'
+def _links(row: ResultRow) -> str:
+    name = row['ImageId']
+    candidates = (
+        ('mask', f'masks/{name}.png'),
+        ('heat map', f'heatmaps/{name}.png'),
+        ('SEG', f'seg/{name}.dcm'),
+    )
+    links = ' &middot; '.join(
+        f'<a href="{quote(path)}">{text}</a>'
+        for text, path in candidates
+        if path in row.get('written', ())
+    )
+    return f'<div class="links">{links}</div>' if links else ''
 
 
-def _probability(value):
+def _probability(value: float | None) -> str:
     if value is None:
         return ''
     width = f'{100 * min(max(value, 0), 1):.0f}%'

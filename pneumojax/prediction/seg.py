@@ -1,13 +1,13 @@
-"""One image's mask as a DICOM Segmentation, which viewers lay over the radiograph.
+"""One image's mask as a DICOM Segmentation, which viewers overlay on the radiograph.
 
-The source is referenced and its patient and study are taken over, so the file belongs to the same
-study in an archive. It therefore holds the patient's name, as the radiograph does.
+The file references its source and copies the source's patient and study, so that an archive files
+it in the same study. It therefore holds the patient's name, as the radiograph does.
 """
 
 import io
 import os
 import re
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import highdicom as hd
 import numpy as np
@@ -21,28 +21,28 @@ from pydicom.sr.coding import Code
 from pneumojax.data.datasets.mask_files import PNEUMOTHORAX
 from pneumojax.system import atomic
 
-Kind = Literal['binary', 'fractional']
+SegmentationType = Literal['binary', 'fractional']
 
 CATEGORY = Code('49755003', 'SCT', 'Morphologically Abnormal Structure')
 FRACTIONS = 255  # steps of a fractional file
 
 _UIDS = ('SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID')
-_TAKEN_OVER = (
+_COPIED = (
     'PatientName', 'PatientID', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime',
     'StudyID', 'AccessionNumber', 'ReferringPhysicianName',
 )  # fmt: skip
 
 
 class Algorithm(NamedTuple):
-    """What made the mask, as the file states it."""
+    """What made the mask, as the file states it; other values give other UIDs."""
 
     version: str  # of this package
     run: str  # which weights, such as a run's name and step
-    parameters: dict[str, str]  # thresholds and what computed; other values give other UIDs
+    parameters: dict[str, str]  # thresholds and runtime
 
 
 class NoReference(ValueError):
-    """The source cannot be referenced; the message says why."""
+    """The source cannot be referenced; the message says why, without quoting it."""
 
 
 def write(
@@ -50,11 +50,11 @@ def write(
     header: pydicom.Dataset,
     result: np.ndarray,
     *,
-    kind: Kind,
+    kind: SegmentationType,
     algorithm: Algorithm,
     key: str,
 ) -> None:
-    """Writes a SEG; the file appears whole or not at all.
+    """Writes a SEG atomically.
 
     Args:
       path: of the file; its folder exists.
@@ -62,7 +62,7 @@ def write(
       result: [H, W]; uint8 mask of 0 and 1 for 'binary', probabilities in [0, 1] for 'fractional'.
       kind: 'binary', or 'fractional' in 255 steps of probability.
       algorithm: stated in the file.
-      key: two files with other keys get other UIDs, the same key the same ones.
+      key: files with different keys get different UIDs.
 
     Raises:
       NoReference: the source's UIDs are missing or malformed.
@@ -74,7 +74,12 @@ def write(
 
 
 def make(
-    header: pydicom.Dataset, result: np.ndarray, *, kind: Kind, algorithm: Algorithm, key: str
+    header: pydicom.Dataset,
+    result: np.ndarray,
+    *,
+    kind: SegmentationType,
+    algorithm: Algorithm,
+    key: str,
 ) -> Segmentation:
     """The SEG of `write` in memory."""
     source = reference(header, result.shape)
@@ -112,19 +117,19 @@ def make(
         content_description='Not for diagnosis',
         omit_empty_frames=False,  # an empty mask is a result too
     )
-    # General Image asks for it where no plane orientation is known; empty means unknown.
+    # The General Image module requires it if the plane orientation is unknown; may be empty.
     dataset.PatientOrientation = _orientation(header)
     return dataset
 
 
 def reference(header: pydicom.Dataset, shape: tuple[int, int]) -> pydicom.Dataset:
-    """The source as far as a SEG takes it over; malformed values are emptied.
+    """The parts of the source that a SEG copies; malformed values are emptied.
 
     Raises:
       NoReference: see `write`.
     """
     source = pydicom.Dataset()
-    # Names were decoded; a file in UTF-8 can hold any of them.
+    # The names are decoded already; UTF-8 can encode all of them.
     source.SpecificCharacterSet = 'ISO_IR 192'
     for keyword in _UIDS:
         value = str(header.get(keyword) or '')
@@ -133,7 +138,7 @@ def reference(header: pydicom.Dataset, shape: tuple[int, int]) -> pydicom.Datase
         if not uid.UID(value).is_valid:
             raise NoReference(f'the {keyword} is malformed')
         setattr(source, keyword, value)
-    for keyword in _TAKEN_OVER:
+    for keyword in _COPIED:
         setattr(source, keyword, _clean(header, keyword))
     if str(source.PatientSex) not in ('M', 'F', 'O'):
         source.PatientSex = ''
@@ -141,10 +146,12 @@ def reference(header: pydicom.Dataset, shape: tuple[int, int]) -> pydicom.Datase
     return source
 
 
-def _clean(header, keyword):
-    """The value, or '' where it is missing or breaks the rules of its type."""
-    element = header.get(pydicom.datadict.tag_for_keyword(keyword))
-    if element is None or element.value is None:
+def _clean(header: pydicom.Dataset, keyword: str) -> Any:
+    """The value, or '' if it is missing or breaks the rules of its type."""
+    if keyword not in header:
+        return ''
+    element = header[keyword]
+    if element.value is None:
         return ''
     try:
         if element.VM > 1:
@@ -155,7 +162,7 @@ def _clean(header, keyword):
     return element.value
 
 
-def _orientation(header):
+def _orientation(header: pydicom.Dataset) -> list[str] | str:
     value = header.get('PatientOrientation')
     pair = [str(part) for part in value] if isinstance(value, MultiValue) else []
     return pair if len(pair) == 2 and all(re.fullmatch('[LRAPHF]{1,3}', p) for p in pair) else ''
@@ -165,7 +172,7 @@ def _uid(*parts: object) -> str:
     return uid.generate_uid(entropy_srcs=['pneumojax', *map(str, parts)])
 
 
-def _number(value) -> int:
+def _number(value: Any) -> int:
     try:
         number = int(value)
     except (TypeError, ValueError):

@@ -1,6 +1,6 @@
-"""Files in, finished rows out, in order: reading, predicting and writing overlap.
+"""Files in, finished rows out, in order; reading, predicting and writing overlap.
 
-Threads read and fit images, the device predicts batches, threads write. What waits between them is
+Threads read and fit images, the device predicts batches, threads write. The queues between them are
 bounded in images and in pixels, so memory does not grow with the number of files.
 """
 
@@ -10,17 +10,17 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pneumojax.data import geometry
 from pneumojax.data.files import headers, inputs
 from pneumojax.prediction.ensemble import Ensemble, Squares
+from pneumojax.prediction.journal import ResultRow
 from pneumojax.system import parallel
 
 _PIXELS_WAITING = 64_000_000  # of originals that wait for the device or the disk
-Row = dict[str, Any]
 
 
 class Item(NamedTuple):
@@ -28,37 +28,37 @@ class Item(NamedTuple):
 
     path: str
     file: str  # as results.csv names it, and the journal
-    name: str  # ImageId: of what is written about it
+    name: str  # ImageId, which names what is written about it
 
 
 class Loaded(NamedTuple):
-    """An item that was read, or was not."""
+    """An item after the attempt to read it."""
 
     item: Item
     radiograph: inputs.Radiograph | None
     squares: Squares  # uint8
-    row: Row  # what is known so far
+    row: ResultRow  # what is known so far
 
     @property
     def pixels(self) -> int:
-        """Of the original image; 0 where it could not be read."""
+        """Size of the original image; 0 if it could not be read."""
         return self.radiograph.image.size if self.radiograph else 0
 
 
 def predicted_rows(
-    ensemble: Ensemble, items: Sequence[Item], write: Callable[[Loaded, Squares], Row]
-) -> Iterator[Row]:
-    """Reads, predicts and writes; yields a finished row for each item, in their order.
+    ensemble: Ensemble, items: Sequence[Item], finish: Callable[[Loaded, Squares], ResultRow]
+) -> Iterator[ResultRow]:
+    """Reads, predicts and writes; yields a finished row for each item, in order.
 
     Args:
-      ensemble: predicts.
+      ensemble: what predicts.
       items: what to read.
-      write: from (Loaded, squares of probabilities) to the finished row; called in threads.
+      finish: from (Loaded, squares of probabilities) to the finished row; called in threads.
     """
     workers = min(16, parallel.cores())
-    waiting: collections.deque[tuple[int, Row | Future]] = collections.deque()
+    waiting: collections.deque[tuple[int, ResultRow | Future]] = collections.deque()
 
-    def take():
+    def take() -> ResultRow:
         _, row = waiting.popleft()
         return row.result() if isinstance(row, Future) else row
 
@@ -71,7 +71,7 @@ def predicted_rows(
                     if squares is None:
                         waiting.append((0, one.row))
                     else:
-                        waiting.append((one.pixels, writing.submit(write, one, squares)))
+                        waiting.append((one.pixels, writing.submit(finish, one, squares)))
                 while len(waiting) > ensemble.batch_size or (
                     sum(pixels for pixels, _ in waiting) > _PIXELS_WAITING
                 ):
@@ -102,15 +102,17 @@ def load(item: Item, sizes: Sequence[int]) -> Loaded:
     row['notes'] = [*([note] if note else []), *radiograph.notes]
     if radiograph.header is not None:
         instance = headers.text(radiograph.header, 'SOPInstanceUID')
-        # To find equal ones. Not as it stands: in a malformed header it may be a name.
+        # To find duplicates. Hashed, because in a malformed header it may be a name.
         row['sop'] = hashlib.sha256(instance.encode()).hexdigest()[:16] if instance else None
     return Loaded(item, radiograph, squares, row)
 
 
-def _predict_group(ensemble, group):
-    """Pairs of (loaded, its squares of probabilities; None where nothing was read)."""
+def _predict_group(
+    ensemble: Ensemble, group: Sequence[Loaded]
+) -> list[tuple[Loaded, Squares | None]]:
+    """Pairs of (loaded, its squares of probabilities; None if it could not be read)."""
     usable = [one for one in group if one.radiograph is not None]
-    results = iter(())
+    results: Iterator[Squares] = iter(())
     if usable:
         batch = {size: np.stack([one.squares[size] for one in usable]) for size in ensemble.sizes}
         squares = ensemble.predict(batch)
@@ -119,7 +121,7 @@ def _predict_group(ensemble, group):
 
 
 def _groups(loaded: Iterable[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
-    """As many as fill a batch, fewer where the originals are large, failures in their places."""
+    """Groups that fill a batch, or less if the originals are large; failures keep their places."""
     group: list[Loaded] = []
     for one in loaded:
         group.append(one)
@@ -133,7 +135,7 @@ def _groups(loaded: Iterable[Loaded], batch_size: int) -> Iterator[list[Loaded]]
 
 
 def stamp(path: str) -> dict[str, int]:
-    """Changes when the file does."""
+    """Size and modification time of a file, which tell whether it has changed."""
     try:
         status = os.stat(path)
     except OSError:

@@ -3,7 +3,7 @@
 import csv
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from pneumojax.data.files.inputs import printable
 from pneumojax.system.atomic import replacing
@@ -12,13 +12,13 @@ COLUMNS = ('file', 'ImageId', 'status', 'reason', 'probability', 'area_px', 'are
 
 
 class Results:
-    """results.csv, a row at a time; every row is on the disk when `add` returns.
+    """Writes results.csv row by row; a row is on the disk when `add` returns.
 
     Args:
-      path: of the file, which is begun anew.
+      path: of the file, which is overwritten.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike):
         self._file = open(path, 'w', newline='', encoding='utf-8')  # noqa: SIM115
         self._writer = csv.DictWriter(
             self._file, COLUMNS, extrasaction='ignore', lineterminator='\n'
@@ -27,7 +27,7 @@ class Results:
         self._file.flush()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Writes one row; empty cells where it has no value."""
+        """Writes one row; missing values give empty cells."""
         self._writer.writerow(_formatted(row))
         self._file.flush()
 
@@ -35,19 +35,19 @@ class Results:
         """Closes the file."""
         self._file.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def write_results(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes results.csv at once; the old file stays until the new one is whole.
+    """Writes all of results.csv; the old file stays until the new one is complete.
 
     Args:
       path: of the file.
-      rows: with the keys of `COLUMNS`; others are left out.
+      rows: with the keys of `COLUMNS`; other keys are ignored.
     """
     with replacing(path) as unfinished, Results(unfinished) as results:
         for row in rows:
@@ -57,14 +57,14 @@ def write_results(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) ->
 def write_submission(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> int:
     """Writes Kaggle's submission: `ImageId,EncodedPixels`, `-1` for an empty mask.
 
-    An image that could not be read gets no row: `-1` would claim that it shows nothing.
+    An image that could not be read gets no row: `-1` would claim that it has no pneumothorax.
 
     Args:
       path: of the file.
       rows: with 'ImageId', 'status' and 'rle', see `pneumojax.data.rle`.
 
     Returns:
-      How many rows were written.
+      The number of rows written.
     """
     count = 0
     with replacing(path) as unfinished, open(unfinished, 'w', encoding='utf-8') as file:
@@ -76,10 +76,9 @@ def write_submission(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]])
     return count
 
 
-def _formatted(row):
-    row = dict(row, file=printable(row['file']))
-    if row.get('probability') is not None:
-        row['probability'] = f'{row["probability"]:.6f}'
-    if row.get('area_mm2') is not None:
-        row['area_mm2'] = f'{row["area_mm2"]:.1f}'
-    return row
+def _formatted(row: Mapping[str, Any]) -> dict[str, Any]:
+    cells = dict(row, file=printable(row['file']))
+    for column, form in (('probability', '.6f'), ('area_mm2', '.1f')):
+        if cells.get(column) is not None:
+            cells[column] = format(cells[column], form)
+    return cells

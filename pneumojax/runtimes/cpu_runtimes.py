@@ -1,20 +1,27 @@
-"""OpenVINO and ONNX Runtime: the exported network on a processor, without JAX."""
+"""OpenVINO and ONNX Runtime: the exported network on a CPU, without JAX."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from pneumojax.errors import UsageError
-from pneumojax.runtimes import rounding
-from pneumojax.runtimes.runtimes import Network
+from pneumojax.runtimes import bfloat16_kernels
+from pneumojax.runtimes.choose import Network
 from pneumojax.system.parallel import cores
 
 
 class OpenVINO:
-    """Each image is a request of its own; the layers of one are shared by all cores.
+    """Predicts one image per request; all cores share the layers of a request.
 
     Args:
-      precision: 'float32', 'bfloat16' or 'mixed', which is bfloat16 here: whoever asks for it has a
-        runtime in float32 too. 'auto' is mixed where the processor has instructions for bfloat16
-        (AVX512-BF16, AMX): without them it would be emulated, and slower.
+      precision: 'float32', 'bfloat16' or 'bfloat16_checked', which is bfloat16 here: the ensemble
+        keeps a second runtime in float32 for the images it predicts again. 'auto' is
+        'bfloat16_checked' if the processor has bfloat16 instructions (AVX512-BF16, AMX), else
+        'float32': emulated bfloat16 would be slower.
+
+    Raises:
+      UsageError: bfloat16 on a processor without such instructions.
     """
 
     name = 'openvino'
@@ -23,36 +30,33 @@ class OpenVINO:
         import openvino
 
         self._core = openvino.Core()
-        able = 'BF16' in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+        has_bfloat16 = 'BF16' in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
         if precision == 'auto':
-            precision = 'mixed' if able else 'float32'
-        elif precision != 'float32' and not able:
+            precision = 'bfloat16_checked' if has_bfloat16 else 'float32'
+        elif precision != 'float32' and not has_bfloat16:
             raise UsageError(
-                f'--precision={precision}: this processor has no instructions for bfloat16 '
+                f'--precision={precision}: this processor has no bfloat16 instructions '
                 '(AVX512-BF16 or AMX); give --precision=float32'
             )
         self.precision = precision
 
     def network(self, model: str | bytes, size: int) -> Network:
-        """Compiles an ONNX file, or its content, for squares of `size` pixels."""
+        """Compiles an ONNX file, given as path or content, for squares of `size` pixels."""
         import openvino
 
         hint = 'f32' if self.precision == 'float32' else 'bf16'
-
         read = self._core.read_model(model)
         read.reshape([1, size, size])
         if hint == 'bf16':
             _round_kernels(read)
-        compiled = self._core.compile_model(
-            read, 'CPU',
-            {
-                'INFERENCE_PRECISION_HINT': hint,
-                'INFERENCE_NUM_THREADS': cores(),
-                'NUM_STREAMS': 1,
-            },
-        )  # fmt: skip
+        options = {
+            'INFERENCE_PRECISION_HINT': hint,
+            'INFERENCE_NUM_THREADS': cores(),
+            'NUM_STREAMS': 1,
+        }
+        compiled = self._core.compile_model(read, 'CPU', options)
 
-        def start(images):
+        def start(images: np.ndarray) -> Callable[[], np.ndarray]:
             result = np.empty(images.shape, np.float32)
             request = compiled.create_infer_request()
             for i in range(len(images)):
@@ -66,28 +70,24 @@ class OpenVINO:
         return start
 
 
-def _round_kernels(model) -> None:
-    """OpenVINO would round each weight by itself; after this there is nothing left to round."""
+def _round_kernels(model: Any) -> None:
+    """Rounds the kernels of an `openvino.Model`; OpenVINO would round each weight by itself."""
     from openvino import opset13
 
-    round_kernel = {
-        'Convolution': rounding.to_bfloat16,
-        'ConvolutionBackpropData': rounding.transposed_to_bfloat16,
-    }
     for operation in model.get_ops():
-        if kind := round_kernel.get(operation.get_type_name()):
+        if operation.get_type_name() == 'Convolution':
             kernel = operation.input_value(1).get_node()
-            rounded = opset13.constant(kind(kernel.data))
+            rounded = opset13.constant(bfloat16_kernels.round_kernel(kernel.data))
             operation.input(1).replace_source_output(rounded.output(0))
 
 
 class OnnxRuntime:
-    """One batch at a time, in float32, on all cores."""
+    """Predicts a batch at a time, in float32, on all cores."""
 
     name, precision = 'onnxruntime', 'float32'
 
     def network(self, model: str | bytes, size: int = 0) -> Network:
-        """Compiles an ONNX file, or its content; the size is the images'."""
+        """Compiles an ONNX file, given as path or content; `size` is not needed."""
         import onnxruntime
 
         del size
@@ -95,7 +95,7 @@ class OnnxRuntime:
         options.intra_op_num_threads = cores()
         session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
 
-        def start(images):
+        def start(images: np.ndarray) -> Callable[[], np.ndarray]:
             result = session.run(None, {'image': images})[0]
             return lambda: result
 

@@ -1,17 +1,20 @@
-"""A trained run's network in the formats of other programs, each compared with JAX on the spot.
+"""Exports a trained run's network for other programs.
 
 torch       unet.safetensors (and unet.pth): smp loads it, strict=True
 onnx        unet.onnx: grey uint8 to probabilities, for OpenVINO, ONNX Runtime and others
 stablehlo   unet.stablehlo: the same function for `jax.export.deserialize`, on CPU, GPU or TPU
+
+ONNX and StableHLO networks are compared with JAX before they are written.
 """
 
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ml_collections
 import numpy as np
 
 from pneumojax import config as config_lib
@@ -19,11 +22,10 @@ from pneumojax.errors import UsageError
 from pneumojax.models import build, tta
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
-from pneumojax.runtimes import export_torch, exported, runtimes
-from pneumojax.runtimes import member as members
+from pneumojax.runtimes import choose, ensemble_member, export_torch, exported
 from pneumojax.runtimes.cpu_runtimes import OnnxRuntime
+from pneumojax.runtimes.ensemble_member import Member
 from pneumojax.runtimes.exported import CannotExport
-from pneumojax.runtimes.member import Member
 from pneumojax.system.atomic import refuse_existing, write_new
 from pneumojax.system.progress import log, waiting
 
@@ -31,25 +33,33 @@ FORMATS = ('torch', 'onnx', 'stablehlo')
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 ANY = 'any'
 LARGEST_LOGIT_ERROR = 0.02  # between two float32 programs; 0.005 of a probability at most
-ODD = (1, 61, 87)  # batch, height and width that no halving divides
+ODD = (1, 61, 87)  # batch, height and width; the sides are odd
+Dimension = int | str  # a number, or a name if any number will do
+Shape = tuple[Dimension, Dimension, Dimension]  # batch, height, width
 
 
-def export(config, run: Run, output: str, format: str = 'torch', shape: str = '') -> None:
-    """Writes a run's network into a folder, unless the file exists.
+def export(
+    config: ml_collections.ConfigDict,
+    run: Run,
+    output: str,
+    format: str = 'torch',
+    shape: str = '',
+) -> None:
+    """Writes a run's network into a folder; existing files are not overwritten.
 
     Args:
       config: the run's configuration.
-      run: a trained run; of one with stages, the last. For 'onnx' and 'stablehlo' the weights and
-        flips are those that it was evaluated with, else those that `evaluation.weights` and
-        `tta.flips` name.
+      run: a trained run; of a run with stages, the last stage is exported. 'onnx' and 'stablehlo'
+        use the weights and flips that the run was evaluated with, or those that
+        `evaluation.weights` and `tta.flips` name if it was not evaluated.
       output: the folder.
       format: one of `FORMATS`.
-      shape: 'BATCH,HEIGHT,WIDTH' of the input, each a number or 'any'; the default is any batch of
+      shape: 'BATCH,HEIGHT,WIDTH' of the input, each a number or 'any'; the default is any batch at
         the run's `image_size`. Not for 'torch'.
 
     Raises:
-      UsageError: nothing trained, a file that exists already, a folder that cannot be written, a
-        package that is missing, or a network that would differ from JAX.
+      UsageError: the run is not trained, a file exists already, the folder cannot be written, a
+        package is missing, or the exported network differs from JAX.
     """
     config, run = _one_run(config, run)
     step = run.checkpoints.latest_step()
@@ -57,7 +67,7 @@ def export(config, run: Run, output: str, format: str = 'torch', shape: str = ''
         raise UsageError(f'{run.path} has no checkpoint to export; train it first')
     if format == 'torch':
         if shape:
-            raise UsageError(f'--shape={shape} is of no use: a state dict fits every size')
+            raise UsageError(f'--shape={shape} does not apply: a state dict fits every size')
         averaged = config.evaluation.weights == 'average' and run.checkpoints.has_average(step)
         shapes = build.variable_shapes(config)
         variables = run.checkpoints.load_variables(step, shapes, averaged=averaged)
@@ -66,7 +76,7 @@ def export(config, run: Run, output: str, format: str = 'torch', shape: str = ''
                 'wrote %s (%s weights, step %d)', path, 'averaged' if averaged else 'last', step
             )
         return
-    member = members.to_export(run, config)
+    member = ensemble_member.to_export(run, config)
     path = pathlib.Path(output) / f'unet.{format}'
     described = path.with_name(path.name + '.json')
     refuse_existing(path, described)
@@ -82,13 +92,17 @@ def export(config, run: Run, output: str, format: str = 'torch', shape: str = ''
         raise
     identity, agreement = member.identity, description['checked']
     log.info(
-        'wrote %s (%s weights, step %d); the largest difference from JAX is %.1g',
+        'wrote %s (%s weights, step %d); its largest difference from JAX is %.1g',
         path, identity['weights'], identity['step'], agreement['largest_difference'],
     )  # fmt: skip
 
 
-def _one_run(config, run: Run):
-    """The last stage of a run with stages; UsageError for one with folds."""
+def _one_run(config: ml_collections.ConfigDict, run: Run) -> tuple[ml_collections.ConfigDict, Run]:
+    """The last stage of a run with stages, or the run itself.
+
+    Raises:
+      UsageError: the run has folds.
+    """
     if not run.exists:
         return config, run
     if run.config().data.fold == config_lib.ALL_FOLDS:
@@ -97,8 +111,8 @@ def _one_run(config, run: Run):
     return (config, run) if last.path == run.path else (last.config(), last)
 
 
-def parse_shape(text: str, image_size: int) -> tuple[int | str, int | str, int | str]:
-    """(batch, height, width) from the flag; names stand where any number will do."""
+def parse_shape(text: str, image_size: int) -> Shape:
+    """(batch, height, width) from the flag, with a name where it says 'any'."""
     parts = text.split(',') if text else [ANY, str(image_size), str(image_size)]
     ok = len(parts) == 3 and all(p == ANY or (p.isdecimal() and int(p) > 0) for p in parts)
     if not ok:
@@ -111,15 +125,15 @@ def parse_shape(text: str, image_size: int) -> tuple[int | str, int | str, int |
     return batch, height, width
 
 
-def onnx_and_description(member: Member, shape) -> tuple[bytes, dict[str, Any]]:
-    """An ONNX file's content and its description, compared with JAX.
+def onnx_and_description(member: Member, shape: Shape) -> tuple[bytes, dict[str, Any]]:
+    """An ONNX file's content and its description; the network was compared with JAX.
 
     Raises:
       CannotExport: the onnx package or ONNX Runtime is missing, the network has layers that the
-        graph does not know, or the result differs from JAX.
+        graph lacks, or its output differs from JAX.
     """
     for package in ('onnx', 'onnxruntime'):
-        if not runtimes.is_installed(package):
+        if not choose.is_installed(package):
             raise CannotExport(
                 f"exporting ONNX needs the package {package}; pip install 'pneumojax[cpu]'"
             )
@@ -147,18 +161,18 @@ def onnx_and_description(member: Member, shape) -> tuple[bytes, dict[str, Any]]:
     return content, description | {'sha256': hashlib.sha256(content).hexdigest()}
 
 
-def stablehlo_and_description(member: Member, shape) -> tuple[bytes, dict[str, Any]]:
-    """The serialised `jax.export.Exported` and its description, compared with JAX.
+def stablehlo_and_description(member: Member, shape: Shape) -> tuple[bytes, dict[str, Any]]:
+    """The serialised `jax.export.Exported` and its description; it was compared with JAX.
 
-    Heights and widths that may be any are multiples of 32: JAX cannot prove that maps of other
-    sizes, halved and doubled, fit their skips.
+    'any' height or width means any multiple of 32: for other sizes JAX cannot prove that feature
+    maps, halved and doubled again, fit their skips.
     """
     import jax
     from jax import export as jax_export
 
     description, variables = _describe(member, shape), member.variables()
     predict = jax.jit(lambda images: _reference(member)(variables, images))
-    names = {'batch': 'batch', 'height': '32*height', 'width': '32*width'}
+    names: dict[Dimension, str] = {'height': '32*height', 'width': '32*width'}
     symbols = jax_export.symbolic_shape(', '.join(names.get(d, str(d)) for d in shape))
     made = jax_export.export(predict, platforms=PLATFORMS)(jax.ShapeDtypeStruct(symbols, np.uint8))
     content = bytes(made.serialize(vjp_order=0))
@@ -171,14 +185,14 @@ def stablehlo_and_description(member: Member, shape) -> tuple[bytes, dict[str, A
     return content, description | {'sha256': hashlib.sha256(content).hexdigest()}
 
 
-def _describe(member, shape) -> dict[str, Any]:
-    """What the file is, for people and for `inference.ensemble`."""
+def _describe(member: Member, shape: Shape) -> dict[str, Any]:
+    """The description of an exported file, for people and for `prediction.ensemble`."""
     return {
         'input': 'image: uint8 [batch, height, width], 0 to 255, MONOCHROME2 sense, fitted into '
         'a black square',
         'output': 'probability: float32 [batch, height, width], in [0, 1]',
         'shape': list(shape),
-        'identity': {k: v for k, v in member.identity.items() if k != 'run'},  # a path is private
+        'identity': {k: v for k, v in member.identity.items() if k != 'run'},  # paths are private
         'image_size': member.image_size,
         'batch_size': member.batch_size,
         'normalization': f'{member.config.model.normalization} (inside the network)',
@@ -188,15 +202,32 @@ def _describe(member, shape) -> dict[str, Any]:
     }
 
 
-def _reference(member) -> Callable[[Any, Any], Any]:
+def _reference(member: Member) -> Callable[[Any, Any], Any]:
     """JAX's own prediction, in float32."""
     config = member.config.copy_and_resolve_references()
     config.model.dtype = 'float32'
     return tta.make_predict(config, build.make_model(config), member.flips)
 
 
-def _check(member, variables, candidate, shape, format, multiple=1) -> dict[str, Any]:
-    """Compares with JAX on images of the shape, and of an odd one where any will do.
+def _check(
+    member: Member,
+    variables: Mapping[str, Any],
+    candidate: Callable[[np.ndarray], np.ndarray],
+    shape: Shape,
+    format: str,
+    multiple: int = 1,
+) -> dict[str, Any]:
+    """Compares with JAX on images of the shape, and of odd sides if the shape allows any.
+
+    Args:
+      member, variables: the network.
+      candidate: its exported function, from uint8 [B, H, W] to probabilities.
+      shape: the shapes it takes.
+      format: its name in the error.
+      multiple: of which 'any' height and width must be.
+
+    Returns:
+      JSON: what it was compared with, and the largest difference.
 
     Raises:
       CannotExport: they differ, at a pixel of any image, by more than rounding explains.
@@ -219,7 +250,7 @@ def _check(member, variables, candidate, shape, format, multiple=1) -> dict[str,
             allowed = LARGEST_LOGIT_ERROR * expected * (1 - expected) + 1e-6
             if actual.shape != expected.shape or not (difference <= allowed).all():
                 raise CannotExport(
-                    f'{member.run.path}: its {format} network differs from JAX by up to '
+                    f'{member.identity["run"]}: its {format} network differs from JAX by up to '
                     f'{float(np.nanmax(difference)):.2g} at {size}; nothing was written'
                 )
             worst = max(worst, float(difference.max()))
@@ -227,7 +258,11 @@ def _check(member, variables, candidate, shape, format, multiple=1) -> dict[str,
 
 
 def odd_images(batch: int, height: int, width: int) -> Sequence[np.ndarray]:
-    """Batches of noise, ramps, a bright edge and flat images: uint8 [batch, height, width]."""
+    """Batches of noise, ramps, a bright edge and flat images.
+
+    Returns:
+      uint8 arrays [batch, height, width].
+    """
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (batch, height, width), dtype=np.uint8)
     ramp = np.linspace(0, 255, height)[:, None] * np.linspace(0, 1, width)[None]

@@ -1,4 +1,4 @@
-"""The exported copy beside a run: made when another runtime than JAX wants it, then reused."""
+"""The exported copy beside a run: made when a CPU runtime first needs it, then reused."""
 
 import hashlib
 import json
@@ -7,45 +7,43 @@ import shutil
 from typing import Any
 
 from pneumojax.runtimes import exported
-from pneumojax.runtimes.member import Member
+from pneumojax.runtimes.ensemble_member import Member
 from pneumojax.system import atomic
 from pneumojax.system.progress import log, waiting
 
 
 def model_of(member: Member) -> str | bytes:
-    """Path of a member's ONNX file; made beside its run first where it is not there.
+    """A member's ONNX file, which is first made beside its run if it is not there.
 
     Returns:
-      The path; or the file's content, where the run's directory cannot be written.
+      The file's path; its content if the run's directory cannot be written.
 
     Raises:
-      UsageError: it cannot be made, or differs from JAX.
+      UsageError: the network cannot be exported, or differs from JAX.
     """
     if member.folder is not None:
         return str(member.folder / exported.MODEL)
-    assert member.run is not None  # or it has a folder
+    assert member.run is not None  # a member has a folder or a run
     target = member.run / 'exported' / _key(member)
     if exported.is_export(target):
         exported.describe(target)
         return str(target / exported.MODEL)
     from pneumojax.runtimes import export
 
-    with waiting(f'exporting {member.run.path} for this processor, once'):
-        content, description = export.onnx_and_description(member, ('batch', *_square(member)))
+    size = member.image_size
+    with waiting(f'exporting {member.run.path} for CPU runtimes, once'):
+        content, description = export.onnx_and_description(member, ('batch', size, size))
     try:
         _publish(target, content, description)
     except OSError as error:
-        log.info('%s cannot be written (%s): not kept for the next time', target, error.strerror)
+        log.info('%s cannot be written (%s): the export is not kept', target, error.strerror)
         return content
     return str(target / exported.MODEL)
 
 
-def _square(member):
-    return (member.image_size,) * 2
-
-
-def _key(member) -> str:
-    """Changes with the weights, the network, its input and the graph."""
+def _key(member: Member) -> str:
+    """A folder name that depends on the weights, the network, its input and the graph."""
+    assert member.run is not None
     identity = member.identity
     ingredients = [
         exported.VERSION,
@@ -58,7 +56,7 @@ def _key(member) -> str:
 
 
 def _publish(target: pathlib.Path, content: bytes, description: dict[str, Any]) -> None:
-    """The folder appears whole; copies of other weights, which nothing reads any more, go."""
+    """Writes the folder atomically, then removes copies of other weights, which are stale."""
     target.parent.mkdir(exist_ok=True)
     with atomic.new_folder(target, exported.is_export) as unfinished:
         (unfinished / exported.MODEL).write_bytes(content)

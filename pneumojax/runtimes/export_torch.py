@@ -1,6 +1,7 @@
-"""Our variables as a state dict that PyTorch's segmentation_models_pytorch loads."""
+"""Writes variables as a state dict that PyTorch's segmentation_models_pytorch loads."""
 
 import io
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +14,12 @@ from pneumojax.models import pretrained, weight_files
 from pneumojax.system.atomic import refuse_existing, write_new
 
 
-def export_torch(variables: Mapping[str, Any], path) -> pathlib.Path:
+def export_torch(variables: Mapping[str, Any], path: str | os.PathLike) -> pathlib.Path:
     """Writes one state dict for `segmentation_models_pytorch.Unet('resnet34')`, strict=True.
 
     Args:
       variables: {'params', 'batch_stats'} of a `UNet`.
-      path: ends in `.safetensors`, or in `.pth`, for which PyTorch must be installed.
+      path: ends in `.safetensors`, or in `.pth`, which needs PyTorch.
 
     Returns:
       The path.
@@ -42,14 +43,14 @@ def export_torch(variables: Mapping[str, Any], path) -> pathlib.Path:
     return path
 
 
-def export_torch_all(variables: Mapping[str, Any], folder) -> list[pathlib.Path]:
-    """Writes `unet.safetensors`, and `unet.pth` too where PyTorch is installed; as `export_torch`.
+def export_torch_all(variables: Mapping[str, Any], folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Writes `unet.safetensors`, and `unet.pth` if PyTorch is installed; see `export_torch`.
 
     Returns:
       The paths written.
 
     Raises:
-      UsageError: one of them exists already (then none is written) or cannot be written.
+      UsageError: one of them exists already (then neither is written) or cannot be written.
     """
     folder = pathlib.Path(folder)
     suffixes = [weight_files.SAFETENSORS] + (['.pth'] if weight_files.has_torch() else [])

@@ -1,11 +1,11 @@
-"""Exported networks: the file for other programs, its description, and the copy beside a run.
+"""Exported networks: a file for other programs, its description, and the copy beside a run.
 
-    unet.onnx       from uint8 squares to probabilities, see `outputs.onnx_graph`
-    unet.onnx.json  which weights these are, how they were judged, and the SHA-256 of the file
+    unet.onnx       from uint8 squares to probabilities, see `runtimes.onnx_graph`
+    unet.onnx.json  which weights, their rule and evaluation, and the SHA-256 of unet.onnx
 
-Both stand in a folder that `--mode=export --format=onnx` wrote, which predicts on its own, without
-the run, its config, JAX or Orbax; or in a run's `exported/`, made when it is first predicted with
-on a processor. That copy is named after everything that went into it, so it is never stale.
+The two lie either in a folder that `--mode=export --format=onnx` wrote, which predicts without the
+run, its config, JAX or Orbax; or in a run's `exported/`, where they are cached when the run first
+predicts on a CPU. That copy's name depends on everything that went into it, so it is never stale.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from typing import Any
 from pneumojax.errors import UsageError
 
 MODEL, DESCRIPTION = 'unet.onnx', 'unet.onnx.json'
-VERSION = 3  # of the graph; a copy of another version is made anew
+VERSION = 4  # of the graph; cached copies of another version are replaced
 
 
 class CannotExport(UsageError):
-    """A network that cannot be had as ONNX here; JAX can still predict with it."""
+    """A network that cannot be exported to ONNX here; JAX can still predict with it."""
 
 
 def is_export(path: pathlib.Path) -> bool:
@@ -29,10 +29,10 @@ def is_export(path: pathlib.Path) -> bool:
 
 
 def describe(folder: pathlib.Path) -> dict[str, Any]:
-    """The description in an exported folder, whose network is whole.
+    """Reads the description in an exported folder and checks that its network is intact.
 
     Raises:
-      UsageError: one of the files is missing, damaged or not what it says.
+      UsageError: a file is missing or damaged, or the two do not belong together.
     """
     path = folder / DESCRIPTION
     try:
@@ -41,12 +41,12 @@ def describe(folder: pathlib.Path) -> dict[str, Any]:
             actual = hashlib.file_digest(file, 'sha256').hexdigest()
         if stated['sha256'] != actual:
             raise UsageError(
-                f'{folder / MODEL} is damaged or another file: its SHA-256 is not the one in '
-                f'{path.name}; export it again into another folder'
+                f'{folder / MODEL} is damaged or was replaced: its SHA-256 is not the one in '
+                f'{path.name}; export the run again into another folder'
             )
         known = {'identity', 'rule', 'shape', 'batch_size', 'image_size'}
         if missing := known - stated.keys():
-            raise KeyError(f'no {", ".join(sorted(missing))}')
+            raise ValueError(f'no {", ".join(sorted(missing))}')
     except OSError as error:
         raise UsageError(f'{error.filename or path} cannot be read: {error.strerror}') from None
     except (ValueError, KeyError, TypeError) as error:

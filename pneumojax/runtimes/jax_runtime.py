@@ -1,17 +1,18 @@
-"""JAX as a runtime: one compiled function for all members that need the same one."""
+"""JAX as a runtime: members that need the same compiled function share it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from pneumojax.models import build, tta
-from pneumojax.runtimes.member import Member
-from pneumojax.runtimes.runtimes import Network
+from pneumojax.runtimes.choose import Network
+from pneumojax.runtimes.ensemble_member import Member
 from pneumojax.system.devices import Devices
 
 
 class Jax:
-    """All local devices share every batch.
+    """Splits every batch over all local devices.
 
     Args:
       precision: 'float32', 'bfloat16', or 'auto' for each run's `model.dtype`.
@@ -27,16 +28,20 @@ class Jax:
         self._compiled: dict[Any, Any] = {}
 
     def batch_size(self, wanted: int) -> int:
-        """As many as every device gets its share of; every batch is padded to it."""
+        """Rounds a batch size up to a multiple of the devices; every batch is padded to it."""
         self._batch_size = self._devices.padded(wanted)
         return self._batch_size
 
     def network(self, member: Member) -> Network:
-        """Loads a member's variables onto the devices. UsageError for an exported network."""
+        """Loads a member's variables onto the devices.
+
+        Raises:
+          UsageError: the member is an exported network.
+        """
         variables = self._devices.replicate(member.variables())
         function = self._compile(member)
 
-        def start(images):
+        def start(images: np.ndarray) -> Callable[[], np.ndarray]:
             padded = np.zeros((self._batch_size, *images.shape[1:]), np.uint8)
             padded[: len(images)] = images
             result = function(variables, self._devices.shard(padded))
@@ -44,14 +49,13 @@ class Jax:
 
         return start
 
-    def _compile(self, member):
+    def _compile(self, member: Member) -> Any:
         config = member.config.copy_and_resolve_references()
         if self._dtype:
             config.model.dtype = self._dtype
         key = (config.image_size, member.flips, str(config.model))
         if key not in self._compiled:
             function = tta.make_predict(config, build.make_model(config), member.flips)
-            self._compiled[key] = self._devices.compile(
-                function, tta.describe(config, member.flips)
-            )
+            name = tta.describe(config, member.flips)
+            self._compiled[key] = self._devices.compile(function, name)
         return self._compiled[key]

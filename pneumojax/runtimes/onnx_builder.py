@@ -1,47 +1,55 @@
-"""An ONNX graph in the making: nodes, and the weights that they take from a network's variables."""
+"""Builds an ONNX graph: nodes, and the weights that they take from a network's variables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 18  # the first whose Split counts parts
-IR_VERSION = 8  # the oldest that knows this opset: old runtimes read it too
+OPSET = 18  # the first whose Split takes a number of parts
+IR_VERSION = 8  # the oldest with this opset, so that old runtimes read it
 EPSILON = 1e-5  # of BatchNorm, as in `models.resnet`
 Dimension = int | str
 
 
 class Unknown(ValueError):
-    """The variables hold layers that this graph does not have; the message names them."""
+    """The variables hold layers that the graph lacks, or the other way round."""
 
 
 class Graph:
-    """Nodes and weights so far; every weight of the network must be taken once.
+    """The nodes and weights so far; every weight of the network must be taken once.
+
+    Feature maps are the names of the nodes that compute them.
 
     Args:
       variables: {'params', 'batch_stats'} of a `UNet`.
     """
 
-    def __init__(self, variables: Mapping[str, Any]):
+    def __init__(self, variables: Mapping[str, Mapping]):
         self._left = {
             (kind, *path): np.asarray(leaf, np.float64)
             for kind in variables
             for path, leaf in _leaves(variables[kind])
         }
-        self._nodes, self._weights = [], {}
-        self.channels: dict[str, int] = {}  # of feature maps
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: dict[str, np.ndarray] = {}
 
-    def node(self, op, inputs, outputs=1, name=None, **attributes) -> Any:
-        """Adds a node; returns the name of its output, or of its several outputs."""
+    def node(self, op: str, inputs: Sequence[str], name: str = '', **attributes: Any) -> str:
+        """Adds a node with one output; returns the output's name."""
         name = name or f'{op.lower()}_{len(self._nodes)}'
-        names = [name] if outputs == 1 else [f'{name}_{i}' for i in range(outputs)]
-        self._nodes.append(helper.make_node(op, inputs, names, name, **attributes))
-        return names[0] if outputs == 1 else names
+        self._nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
+        return name
 
-    def constant(self, array, dtype=np.float32):
-        """Adds a weight; equal small ones are kept once."""
+    def split(self, x: str, parts: int) -> list[str]:
+        """Adds a node that splits a batch into equal parts; returns their names."""
+        name = f'split_{len(self._nodes)}'
+        names = [f'{name}_{i}' for i in range(parts)]
+        self._nodes.append(helper.make_node('Split', [x], names, name, axis=0, num_outputs=parts))
+        return names
+
+    def constant(self, array: np.ndarray | Sequence[int], dtype: type = np.float32) -> str:
+        """Adds a weight; equal small ones are stored once."""
         array = np.ascontiguousarray(array, dtype)
         name = f'weight_{len(self._weights)}'
         if array.size <= 8:
@@ -49,55 +57,45 @@ class Graph:
         self._weights[name] = array
         return name
 
-    def ints(self, *values):
+    def ints(self, *values: int) -> str:
         """Adds int64 constants."""
         return self.constant(values, np.int64)
 
-    def convolution(self, x, kernel, bias, *, stride=1, pads=None, group=1, relu=True):
-        """Adds a convolution.
+    def convolution(
+        self, x: str, kernel: np.ndarray, bias: np.ndarray, *, stride: int = 1, relu: bool = True
+    ) -> str:
+        """Adds a convolution padded by half its kernel.
 
         Args:
-          x: name of its input.
-          kernel: [O, I / group, h, w].
+          x: its input.
+          kernel: [O, I, h, w].
           bias: [O].
           stride: of both axes.
-          pads: [top, left, bottom, right]; by default as PyTorch's layers here do, half a kernel.
-          group: as many independent parts.
           relu: whether a ReLU follows.
         """
         height, width = kernel.shape[2:]
         x = self.node(
             'Conv', [x, self.constant(kernel), self.constant(bias)],
-            kernel_shape=[height, width], strides=[stride] * 2, group=group,
-            pads=pads or [height // 2, width // 2] * 2,
+            kernel_shape=[height, width], strides=[stride] * 2, pads=[height // 2, width // 2] * 2,
         )  # fmt: skip
-        self.channels[x] = len(kernel)
-        return self.relu(x) if relu else x
+        return self.node('Relu', [x]) if relu else x
 
-    def relu(self, x):
-        """Adds a ReLU after a feature map."""
-        result = self.node('Relu', [x])
-        self.channels[result] = self.channels[x]
-        return result
-
-    def add(self, x, y):
-        """Adds the sum of two feature maps."""
-        total = self.node('Add', [x, y])
-        self.channels[total] = self.channels[x]
-        return total
-
-    def leave_out(self, *path):
-        """Weights that the graph does without."""
+    def leave_out(self, *path: str) -> None:
+        """Drops weights that the graph does not need."""
         self._left = {k: v for k, v in self._left.items() if k[1 : 1 + len(path)] != path}
 
-    def take(self, *path):
-        """A weight, float64."""
+    def take(self, *path: str) -> np.ndarray:
+        """A weight, float64.
+
+        Raises:
+          Unknown: the network has no such weight.
+        """
         try:
             return self._left.pop(path)
         except KeyError:
             raise Unknown(f'the network has no {"/".join(path)}') from None
 
-    def folded(self, path, conv, bn):
+    def folded(self, path: Sequence[str], conv: str, bn: str) -> tuple[np.ndarray, np.ndarray]:
         """(kernel [O, I, h, w], bias [O]) of a convolution followed by BatchNorm, float64."""
         kernel = self.take('params', *path, conv, 'kernel').transpose(3, 2, 0, 1)
         scale, shift = (self.take('params', *path, bn, name) for name in ('scale', 'bias'))
@@ -105,8 +103,8 @@ class Graph:
         factor = scale / np.sqrt(var + EPSILON)
         return kernel * factor[:, None, None, None], shift - mean * factor
 
-    def stages(self):
-        """Blocks of each encoder stage."""
+    def stages(self) -> list[int]:
+        """Number of blocks of each encoder stage."""
         names = {path[2] for path in self._left if path[1] == 'encoder'}
         blocks = [name[5:].split('_') for name in names if name.startswith('layer')]
         return [
@@ -118,7 +116,7 @@ class Graph:
         """The checked model, from `image` to `probability`, both of this shape.
 
         Raises:
-          Unknown: weights that no layer took.
+          Unknown: a weight was not taken.
         """
         if self._left:
             unknown = ', '.join('/'.join(path) for path in sorted(self._left)[:5])
@@ -139,7 +137,9 @@ class Graph:
         return model
 
 
-def _leaves(tree, path=()):
+def _leaves(
+    tree: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, (*path, name))

@@ -136,8 +136,8 @@ def test_evaluation_again_predicts_nothing_and_finds_the_same(folded, monkeypatc
 
 def test_the_directory_predicts_as_one(folded):
     config, run, _ = folded
-    whole = Ensemble([run])
-    parts = [Ensemble([Run(run / f'fold{k}' / 'b')]) for k in (0, 1)]
+    whole = Ensemble([run], 'jax')
+    parts = [Ensemble([Run(run / f'fold{k}' / 'b')], 'jax') for k in (0, 1)]
     records = dataset_lib.load(Run(run / 'fold0' / 'b').config()).records
     images = np.stack([records[i][0] for i in range(3)])
     mean = np.mean([p.predict({config.image_size: images})[config.image_size] for p in parts], 0)
@@ -146,7 +146,7 @@ def test_the_directory_predicts_as_one(folded):
     )
     stated = run.read_json('thresholds.json')
     assert (whole.rule.top, whole.rule.area) == (stated['top'], stated['area'])
-    fold = Ensemble([Run(run / 'fold1')])  # stages: the last one
+    fold = Ensemble([Run(run / 'fold1')], 'jax')  # stages: the last one
     assert [m['run'] for m in fold.identity] == [str((run / 'fold1' / 'b').resolve())]
 
 

@@ -15,7 +15,7 @@ from pneumojax.errors import UsageError
 from pneumojax.evaluation import model_card, rules, run_report
 from pneumojax.runs import checkpoints
 from pneumojax.runs.run import Run
-from pneumojax.runtimes import member
+from pneumojax.runtimes import ensemble_member
 from tests.fuzz import mutate
 from tests.fuzz.worker import Wrong, refused
 
@@ -119,8 +119,8 @@ class SmallJson:
             return refused(error)
 
     def _thresholds(self):
-        rule = member.read_rule(self.run)
-        member.stated_weights(self.run)
+        rule = ensemble_member.read_rule(self.run)
+        ensemble_member.stated_weights(self.run)
         mask = rules.apply(rule, self.probability)
         with contextlib.suppress(ValueError):
             expected = self._by_hand(dataclasses.asdict(rule))

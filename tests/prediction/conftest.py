@@ -1,8 +1,8 @@
-"""A run, images and their prediction, for several files of this room's tests."""
+"""A run, images and their prediction, for several files of this folder's tests."""
 
 import pytest
 
-from pneumojax.prediction.predict import Options, predict
+from tests.prediction.predictions import predict
 from tests.tiny_runs import write_run
 
 
@@ -14,5 +14,5 @@ def run(tmp_path_factory):
 @pytest.fixture(scope='session')
 def output(run, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp('outputs') / 'whole'
-    assert predict([run], images, folder, Options(heatmap=True)) == 0
+    assert predict([run], images, folder, heatmap=True) == 0
     return folder

@@ -1,9 +1,17 @@
-"""What a prediction's folder holds, for tests that compare it."""
+"""Predictions by JAX, and what their folders hold, for tests that compare them."""
 
 import csv
 import hashlib
 
 import pydicom
+
+from pneumojax.prediction import predict as predict_lib
+from pneumojax.prediction.outputs import Options
+
+
+def predict(runs, source, output, **options):
+    """Predicts with JAX, whichever other runtimes are installed: tests compare to the last bits."""
+    return predict_lib.predict(runs, source, output, Options(runtime='jax', **options))
 
 
 def results(folder):

@@ -1,4 +1,4 @@
-"""Which masks hang on rounding: against shifted logits, and where the answer is known."""
+"""Which images are borderline: against shifted logits, and where the answer is known."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def by_shifted_logits(rule, probability, error):
     area=st.sampled_from([0, 40, 200, 800]),
     region=st.sampled_from([0, 30]),
 )
-def test_it_is_what_shifted_logits_say(seed, scale, top, gap, area, region):
+def test_it_agrees_with_shifted_logits(seed, scale, top, gap, area, region):
     """Thresholds are thousandths, so the answer may differ where the shift is nearly the error."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(0, scale, (5, 5)) + np.log(top / (1000 - top))
@@ -36,7 +36,7 @@ def test_it_is_what_shifted_logits_say(seed, scale, top, gap, area, region):
     least, most = (
         by_shifted_logits(rule, probability, borderline.LOGIT_ERROR + off) for off in (-0.03, 0.03)
     )
-    found = borderline.hangs_on_rounding(rule, probability.astype(np.float32))
+    found = borderline.is_borderline(rule, probability.astype(np.float32))
     if least < borderline.LEAST_DICE:
         assert found
     if most >= borderline.LEAST_DICE:
@@ -52,7 +52,7 @@ def disc(radius, low=0.01, high=0.99, size=200):
 
 
 @pytest.mark.parametrize(
-    ('radius', 'area', 'doubtful'),
+    ('radius', 'area', 'expected'),
     [
         (40, 0, False),  # its outline moves by a sixtieth of a pixel
         (40, 5020, True),  # 12 of its 5,025 pixels lie right on the outline
@@ -62,19 +62,19 @@ def disc(radius, low=0.01, high=0.99, size=200):
         (-5, 0, False),  # nothing anywhere
     ],
 )
-def test_large_lesions_do_not_and_borderline_ones_do(radius, area, doubtful):
+def test_large_lesions_are_not_and_those_at_a_limit_are(radius, area, expected):
     rule = Rule(0.5, area, 0.5, 200 * 200)
-    assert borderline.hangs_on_rounding(rule, disc(radius)) == doubtful
+    assert borderline.is_borderline(rule, disc(radius)) == expected
 
 
-def test_what_is_just_too_faint_to_be_marked_is_in_doubt():
+def test_what_is_just_too_faint_to_be_marked_is_borderline():
     rule = Rule(0.5, 600, 0.5, 200 * 200)
     faint, fainter = disc(40, high=0.495), disc(40, high=0.48)  # logits of -0.02 and -0.08
     assert not rules.apply(rule, faint).any()
-    assert borderline.hangs_on_rounding(rule, faint)
-    assert not borderline.hangs_on_rounding(rule, fainter)
+    assert borderline.is_borderline(rule, faint)
+    assert not borderline.is_borderline(rule, fainter)
 
 
 def test_the_ends_of_the_thresholds_are_no_error():
     for threshold in (0.001, 0.999):
-        borderline.hangs_on_rounding(Rule(threshold, 0, threshold), disc(20))
+        borderline.is_borderline(Rule(threshold, 0, threshold), disc(20))

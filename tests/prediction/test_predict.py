@@ -16,12 +16,11 @@ from pneumojax.data.files import dicom
 from pneumojax.models import build
 from pneumojax.prediction import streaming
 from pneumojax.prediction.ensemble import Ensemble
-from pneumojax.prediction.folder import FILES
 from pneumojax.prediction.journal import Journal
-from pneumojax.prediction.predict import Options, predict
+from pneumojax.prediction.outputs import FILES
 from pneumojax.runs.run import Run
 from pneumojax.system import parallel
-from tests.prediction.predictions import contents, results
+from tests.prediction.predictions import contents, predict, results
 from tests.tiny_runs import tiny_config, write_run
 
 
@@ -104,14 +103,14 @@ def test_runs_are_averaged_as_probabilities(run, images, tmp_path):
     shape = (50, 80)
 
     def whole(runs):
-        ensemble = Ensemble(runs)
+        ensemble = Ensemble(runs, 'jax')
         batch = {size: square[size] for size in ensemble.sizes}
         squares = {size: s[0] for size, s in ensemble.predict(batch).items()}
         return ensemble.unfit(squares, shape, 1.0)
 
     single = [whole([one]) for one in (run, other, third)]
     np.testing.assert_allclose(whole([run, other, third]), np.mean(single, axis=0), atol=1e-6)
-    assert Ensemble([run, other]).rule.top == 0.6
+    assert Ensemble([run, other], 'jax').rule.top == 0.6
     assert np.abs(single[0] - single[1]).max() > 0.01
 
 
@@ -127,7 +126,7 @@ def test_interrupted_and_continued_equals_uninterrupted(run, images, output, tmp
 
     monkeypatch.setattr(Journal, 'add', stop_after_four)
     with pytest.raises(KeyboardInterrupt):
-        predict([run], images, folder, Options(heatmap=True))
+        predict([run], images, folder, heatmap=True)
     assert [row['file'] for row in results(folder)] == done
     assert not (folder / 'submission.csv').exists()
 
@@ -138,19 +137,19 @@ def test_interrupted_and_continued_equals_uninterrupted(run, images, output, tmp
     monkeypatch.setattr(
         streaming, 'load', lambda item, sizes: read.append(item.file) or load(item, sizes)
     )
-    assert predict([run], images, folder, Options(heatmap=True)) == 0
+    assert predict([run], images, folder, heatmap=True) == 0
     assert sorted(read) == sorted({*os.listdir(images)} - {*done} | {done[1]})
     assert contents(folder) == contents(output)
 
     read.clear()
-    assert predict([run], images, folder, Options(heatmap=True)) == 0
+    assert predict([run], images, folder, heatmap=True) == 0
     assert read == []
     assert contents(folder) == contents(output)
 
 
 def test_no_more_is_read_than_waits_for_the_device(run):
     """300 images, each counted while it is held: reading stays near what was taken."""
-    ensemble = Ensemble([run])
+    ensemble = Ensemble([run], 'jax')
     read, most = [], 0
 
     def fake_load(item, sizes):

@@ -11,8 +11,7 @@ import pydicom
 import pytest
 
 from pneumojax.data.files import dicom
-from pneumojax.prediction.predict import Options, predict
-from tests.prediction.predictions import results
+from tests.prediction.predictions import predict, results
 
 
 def test_a_file_that_was_mended_is_read_again(run, images, tmp_path):
@@ -48,7 +47,7 @@ def test_names_of_patients_stay_out(run, images, tmp_path, capfd):
     assert 'zzyzx' not in ''.join(capfd.readouterr()).lower()
     assert results(tmp_path / 'out')[0]['area_mm2'] == ''
 
-    predict([run], source, tmp_path / 'named', Options(show_names=True))
+    predict([run], source, tmp_path / 'named', show_names=True)
     page = (tmp_path / 'named' / 'report.html').read_text()
     assert 'Zzyzx^&lt;script&gt;alert(1)&lt;/script&gt;' in page
     assert page.count('<script') == 1
@@ -98,7 +97,7 @@ def test_pictures_and_other_files_beside_dicom(run, images, tmp_path):
     cv2.imwrite(str(source / 'a.png'), grey)
     shutil.copy(images / 'image2.dcm', source / 'a.dcm')
     (source / 'notes.txt').write_text('hello')
-    assert predict([run], source, folder, Options(seg='fractional')) == 0
+    assert predict([run], source, folder, seg='fractional') == 0
     first, second, third = results(folder)
     assert (first['ImageId'], second['ImageId'], third['status']) == ('a', 'a-2', 'skipped')
     assert first['probability'] == second['probability']

@@ -6,9 +6,10 @@ import os
 import pytest
 
 from pneumojax.errors import UsageError
-from pneumojax.prediction.predict import Options, predict
+from pneumojax.prediction.folder import OutputFolder
+from pneumojax.prediction.outputs import Options
 from pneumojax.runs.run import Run
-from tests.prediction.predictions import contents, results
+from tests.prediction.predictions import contents, predict, results
 from tests.tiny_runs import write_run
 
 
@@ -16,14 +17,29 @@ def test_another_prediction_is_refused(run, images, output, tmp_path):
     before = contents(output)
     other = write_run(tmp_path / 'other', seed=3)
     for runs, source, options in (
-        ([other], images, Options(heatmap=True)),
-        ([run, other], images, Options(heatmap=True)),
-        ([run], images / 'image1.dcm', Options(heatmap=True)),
-        ([run], images, Options(seg='fractional')),
+        ([other], images, {}),
+        ([run, other], images, {}),
+        ([run], images / 'image1.dcm', {}),
+        ([run], images, {'seg': 'fractional'}),
     ):
         with pytest.raises(UsageError, match='another prediction'):
-            predict(runs, source, output, options)
+            predict(runs, source, output, heatmap=True, **options)
     assert contents(output) == before
+
+
+def test_a_prediction_in_mixed_precision_is_one_in_bfloat16_checked(tmp_path):
+    """The precision's name in earlier versions."""
+    for precision, name in (('mixed', 'bfloat16_checked'), ('bfloat16_checked',) * 2):
+        folder = tmp_path / precision
+        folder.mkdir()
+        stated = {'runtime': {'name': 'openvino', 'precision': precision}, 'seg': 'none'}
+        (folder / 'predict.json').write_text(json.dumps(stated))
+        stated['runtime']['precision'] = name
+        with OutputFolder(folder, stated, ()) as continued:
+            assert list(continued.journal.rows(['x'])) == []
+        stated['runtime']['precision'] = 'bfloat16'
+        with pytest.raises(UsageError, match='another prediction'):
+            OutputFolder(folder, stated, ()).__enter__()
 
 
 def test_outputs_that_cannot_be_used(run, images, tmp_path):
@@ -70,6 +86,6 @@ def test_a_full_disk_is_one_line_and_what_is_done_stays(run, images, tmp_path, m
         write(path, picture)
 
     monkeypatch.setattr(overlay, 'write_png', full)
-    with pytest.raises(UsageError, match=r'No space left on device; .*continues'):
+    with pytest.raises(UsageError, match=r'No space left on device; .*to continue'):
         predict([run], images, tmp_path / 'out')
     assert [row['file'] for row in results(tmp_path / 'out')] == [f'image{i}.dcm' for i in range(5)]

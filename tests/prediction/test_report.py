@@ -23,20 +23,24 @@ def row(i, status='ok', **more):
     ok = status == 'ok'
     image, mask = np.full((40, 50), 90, np.uint8), np.zeros((40, 50), np.uint8)
     mask[5 : 5 + i, 5:20] = 1
+    predicted = {
+        'thumbnail': report.thumbnail(image, mask),
+        'written': dict.fromkeys([f'overlays/im_{i}.png', f'masks/im_{i}.png', f'seg/im_{i}.dcm']),
+    }
     return {
         'file': f'sub/im {i}.dcm', 'ImageId': f'im_{i}', 'status': status, 'reason': '',
         'probability': (i * 37 % 10) / 10 if ok else None, 'area_px': 15 * i if ok else None,
-        'area_mm2': 1.5 * i if ok and i % 2 else None, 'seg': True,
-        **({'thumbnail': report.thumbnail(image, mask)} if ok else {}), **more,
+        'area_mm2': 1.5 * i if ok and i % 2 else None,
+        **(predicted if ok else {}), **more,
     }  # fmt: skip
 
 
 def write(path, rows, **more):
-    arguments = {
+    about = {
         'counts': {'ok': 1234}, 'runs': RUNS, 'rule': RULE, 'evaluation': EVALUATION,
-        'version': '1', 'overlays': True, 'heatmaps': False, 'show_names': False, **more,
+        'version': '1', **more,
     }  # fmt: skip
-    report.write(path, rows, **arguments)
+    report.write(path, rows, report.About(**about))
     return path.read_text(encoding='utf-8')
 
 

@@ -10,13 +10,13 @@ from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.models import build, tta
 from pneumojax.runs.run import Run
+from pneumojax.runtimes import choose, ensemble_member
 from pneumojax.runtimes import export as export_lib
-from pneumojax.runtimes import member, runtimes
 from pneumojax.runtimes.export import export, parse_shape
 from tests.tiny_runs import write_run
 
 needs_onnx = pytest.mark.skipif(
-    not runtimes.is_installed('onnx') or not runtimes.is_installed('onnxruntime'),
+    not choose.is_installed('onnx') or not choose.is_installed('onnxruntime'),
     reason="the extra 'cpu' is not installed",
 )
 
@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 
 
 def jax_predicts(run, images):
-    one = member.of_run(run)
+    one = ensemble_member.of_run(run)
     predict = tta.make_predict(one.config, build.make_model(one.config), one.flips)
     return np.asarray(jax.jit(predict)(one.variables(), images))
 
@@ -115,7 +115,7 @@ def test_refusals(run, tmp_path, monkeypatch):
             export(untrained.config(), untrained, tmp_path / 'out', format)
     with pytest.raises(UsageError, match='state dict fits every size'):
         export(run.config(), run, tmp_path / 'out', 'torch', 'any,any,any')
-    monkeypatch.setattr(runtimes, 'is_installed', lambda name: name != 'onnx')
+    monkeypatch.setattr(choose, 'is_installed', lambda name: name != 'onnx')
     with pytest.raises(UsageError, match=r'package onnx; pip install .pneumojax\[cpu\]'):
         export(run.config(), run, tmp_path / 'out', 'onnx')
     assert not (tmp_path / 'out').exists()

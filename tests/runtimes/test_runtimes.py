@@ -15,15 +15,16 @@ from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
 from pneumojax.prediction import borderline
 from pneumojax.prediction.ensemble import Ensemble
-from pneumojax.prediction.predict import Options, predict
-from pneumojax.runtimes import export, exported, runtimes
+from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.predict import predict
+from pneumojax.runtimes import choose, export, exported
 from tests.tiny_runs import write_run
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 CPU_RUNTIMES = ('openvino', 'onnxruntime')
 
 pytestmark = pytest.mark.skipif(
-    not all(runtimes.is_installed(name) for name in ('onnx', *CPU_RUNTIMES)),
+    not all(choose.is_installed(name) for name in ('onnx', *CPU_RUNTIMES)),
     reason="the extra 'cpu' is not installed",
 )
 
@@ -70,13 +71,13 @@ def test_bfloat16_is_near_and_can_be_refused(runs):
 
     batch = {32: noise(2, 32, 32)}
     if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
-        for precision in ('bfloat16', 'mixed'):
-            with pytest.raises(UsageError, match=f'{precision}: .* no instructions'):
+        for precision in ('bfloat16', 'bfloat16_checked'):
+            with pytest.raises(UsageError, match=f'{precision}: .* no bfloat16 instructions'):
                 Ensemble(runs[:1], 'openvino', precision)
         assert Ensemble(runs[:1], 'openvino').runtime['precision'] == 'float32'
     else:
         ensemble = Ensemble(runs[:1], 'openvino')
-        assert ensemble.runtime['precision'] == 'mixed'
+        assert ensemble.runtime['precision'] == 'bfloat16_checked'
         full = Ensemble(runs[:1], 'openvino', 'float32').predict(batch)[32]
         np.testing.assert_allclose(ensemble.predict(batch)[32], full, atol=0.1)
     half = Ensemble(runs[:1], 'jax', 'bfloat16')
@@ -85,15 +86,15 @@ def test_bfloat16_is_near_and_can_be_refused(runs):
     assert 0 < difference.max() < 0.1
 
 
-def test_mixed_precision_is_float32_where_the_mask_hangs_on_rounding(runs, monkeypatch):
+def test_mixed_precision_is_float32_where_the_mask_is_borderline(runs, monkeypatch):
     import openvino
 
     if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
         pytest.skip('this processor has no instructions for bfloat16')
     shape, images = (40, 70), {32: noise(32, 32), 48: noise(48, 48, seed=1)}
 
-    def whole(precision, doubtful):
-        monkeypatch.setattr(borderline, 'hangs_on_rounding', lambda rule, probability: doubtful)
+    def whole(precision, is_borderline):
+        monkeypatch.setattr(borderline, 'is_borderline', lambda rule, probability: is_borderline)
         ensemble = Ensemble(runs, 'openvino', precision)
         batch = {size: np.stack([noise(size, size, seed=9), images[size]]) for size in images}
         predicted = {size: p[1] for size, p in ensemble.predict(batch).items()}
@@ -103,10 +104,10 @@ def test_mixed_precision_is_float32_where_the_mask_hangs_on_rounding(runs, monke
     assert not half[1]
     assert not full[1]
     assert np.abs(half[0] - full[0]).max() > 1e-4
-    settled, again = whole('mixed', False)
+    settled, again = whole('bfloat16_checked', False)
     assert not again
     np.testing.assert_array_equal(settled, half[0])
-    settled, again = whole('mixed', True)
+    settled, again = whole('bfloat16_checked', True)
     assert again
     np.testing.assert_allclose(settled, full[0], atol=1e-6)
 
@@ -119,29 +120,30 @@ def test_mixed_precision_is_float32_where_the_mask_hangs_on_rounding(runs, monke
         ('auto', 'auto', (), False, 'jax'),
         ('auto', 'auto', ('openvino', 'onnxruntime'), True, 'jax'),
         ('auto', 'bfloat16', ('onnxruntime',), False, 'jax'),
-        ('auto', 'mixed', ('openvino', 'onnxruntime'), False, 'openvino'),
+        ('auto', 'bfloat16_checked', ('openvino', 'onnxruntime'), False, 'openvino'),
         ('openvino', 'auto', ('openvino',), True, 'openvino'),
         ('jax', 'float32', ('openvino',), False, 'jax'),
     ],
 )
 def test_the_choice(monkeypatch, runtime, precision, installed, accelerator, chosen):
-    monkeypatch.setattr(runtimes, 'is_installed', lambda name: name in installed)
-    monkeypatch.setattr(runtimes, 'has_accelerator', lambda: accelerator)
-    assert runtimes.choose(runtime, precision).name == chosen
+    monkeypatch.setattr(choose, 'is_installed', lambda name: name in installed)
+    monkeypatch.setattr(choose, 'has_accelerator', lambda: accelerator)
+    assert choose.choose(runtime, precision).name == chosen
 
 
 def test_choices_that_cannot_be(monkeypatch):
-    monkeypatch.setattr(runtimes, 'is_installed', lambda name: name == 'onnxruntime')
+    monkeypatch.setattr(choose, 'is_installed', lambda name: name == 'onnxruntime')
     for runtime, precision, words in (
         ('openvino', 'auto', r'openvino is not installed; pip install .pneumojax\[cpu\]'),
         ('onnxruntime', 'bfloat16', 'float32'),
-        ('onnxruntime', 'mixed', 'float32'),
-        ('jax', 'mixed', 'needs OpenVINO'),
+        ('onnxruntime', 'bfloat16_checked', 'float32'),
+        ('jax', 'bfloat16_checked', 'needs OpenVINO'),
         ('tensorrt', 'auto', '--runtime'),
         ('jax', 'float16', '--precision'),
+        ('openvino', 'mixed', 'now called bfloat16_checked'),
     ):
         with pytest.raises(UsageError, match=words):
-            runtimes.choose(runtime, precision)
+            choose.choose(runtime, precision)
 
 
 @pytest.mark.slow
@@ -183,10 +185,10 @@ def test_a_run_that_cannot_be_written_predicts_all_the_same(tmp_path, monkeypatc
         np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_auto_gives_way_to_jax_where_onnx_cannot_be_had(tmp_path, monkeypatch):
+def test_auto_gives_way_to_jax_if_onnx_is_not_installed(tmp_path, monkeypatch):
     run = write_run(tmp_path / 'run')
-    monkeypatch.setattr(runtimes, 'has_accelerator', lambda: False)
-    monkeypatch.setattr(runtimes, 'is_installed', lambda name: name == 'openvino')
+    monkeypatch.setattr(choose, 'has_accelerator', lambda: False)
+    monkeypatch.setattr(choose, 'is_installed', lambda name: name == 'openvino')
     assert Ensemble([run]).runtime['name'] == 'jax'
     with pytest.raises(UsageError, match='package onnx'):
         Ensemble([run], 'openvino')

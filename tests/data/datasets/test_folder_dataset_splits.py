@@ -10,7 +10,8 @@ from pneumojax import config as config_lib
 from pneumojax.data import dataset
 from pneumojax.errors import UsageError
 from pneumojax.experiments import stages
-from pneumojax.prediction.predict import Options, predict
+from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import Run
 from tests.conftest import tiny_config
 from tests.data.datasets.folder_images import SHAPE, drawing, ids, table, write
@@ -99,7 +100,7 @@ def test_from_ones_own_images_to_masks_of_others(config, tmp_path):
     assert true_px == {
         f'film{i}': int(drawing(i, i % 2 == 0)[1].sum()) for i in range(10, 16)
     }  # counted at the original size
-    options = Options(seg='none', overlays=False, heatmap=False, report=False, show_names=False)
+    options = Options(seg='none', overlays=False, report=False, runtime='jax')
     source = tmp_path / 'new'
     write(source / 'new.png', drawing(99)[0])
     assert predict([Run(workdir)], str(source), str(tmp_path / 'out'), options) == 0

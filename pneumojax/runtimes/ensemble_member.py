@@ -1,8 +1,11 @@
-"""One trained network of an ensemble: which weights, how they predict, and where they are."""
+"""One trained network of an ensemble: which weights, how they predict, and where they come from."""
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
+
+import ml_collections
 
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
@@ -16,17 +19,17 @@ FLIPS = ('horizontal', 'vertical')
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """A run as its thresholds.json says it was judged, or an exported network.
+    """A run with the weights that its thresholds.json was made for, or an exported network.
 
     Attributes:
-      identity: JSON; which weights these are.
-      rule: from probabilities to masks; None where a run was not evaluated.
+      identity: JSON that says which weights these are.
+      rule: turns probabilities into masks; None for a run that was not evaluated.
       evaluation: content of its evaluation.json, or None.
       image_size: side of the squares, pixels.
       batch_size: images per prediction step.
-      flips: see `inference.tta.flip_axes`.
-      run, config: the run; None of an exported network.
-      folder: of an exported network; None of a run.
+      flips: see `models.tta.flip_axes`.
+      run, config: None for an exported network.
+      folder: of an exported network; None for a run.
     """
 
     identity: dict[str, Any]
@@ -40,13 +43,17 @@ class Member:
     folder: pathlib.Path | None = None
 
     def variables(self) -> dict[str, Any]:
-        """Loads the weights. UsageError where there is no checkpoint."""
+        """Loads the weights.
+
+        Raises:
+          UsageError: an exported network, or a run without its checkpoint.
+        """
         if self.run is None:
             raise UsageError(
                 f'{self.folder} is an exported network, which JAX cannot run; give the run it was '
-                'exported from, or --runtime=openvino or onnxruntime'
+                'exported from, or --runtime=openvino or --runtime=onnxruntime'
             )
-        from pneumojax.models import build  # late: exported networks predict without JAX
+        from pneumojax.models import build  # late: exported networks need no JAX
 
         step, averaged = self.identity['step'], self.identity['weights'] == 'average'
         shapes = build.variable_shapes(self.config)
@@ -54,7 +61,11 @@ class Member:
 
 
 def read_rule(run: Run) -> Rule:
-    """The rule of a run's thresholds.json. UsageError when it is missing or broken."""
+    """Reads the rule of a run's thresholds.json.
+
+    Raises:
+      UsageError: it is missing or malformed.
+    """
     try:
         return _rule(run.read_json('thresholds.json'))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -64,32 +75,32 @@ def read_rule(run: Run) -> Rule:
 
 
 def read_evaluation(run: Run) -> dict[str, Any] | None:
-    """Content of a run's evaluation.json; None where there is none."""
+    """Content of a run's evaluation.json; None if there is none."""
     name = 'evaluation.json'
     return run.read_json(name) if (run / name).is_file() else None
 
 
 def stated_weights(run: Run) -> tuple[int, str, tuple[str, ...], int]:
-    """Step, weights, flips and image size that a run's thresholds.json is for.
+    """Step, weights, flips and image size that a run's thresholds.json was made for.
 
     Raises:
-      UsageError: it is missing or broken.
+      UsageError: it is missing or malformed.
     """
     stated = run.read_json('thresholds.json')
     flips = tuple(stated['flips'])
     if not set(flips) <= set(FLIPS):
         raise UsageError(
-            f'{run / "thresholds.json"} does not say which weights it is for (flips {flips}); '
-            'run --mode=evaluate again'
+            f'{run / "thresholds.json"} does not say which weights it was made for (flips '
+            f'{flips}); run --mode=evaluate again'
         )
     return stated['step'], stated['weights'], flips, stated['image_size']
 
 
 def of_run(run: Run) -> Member:
-    """An evaluated run.
+    """The member that an evaluated run is.
 
     Raises:
-      UsageError: it is not trained, not evaluated, or not with these weights any more.
+      UsageError: the run is not trained, or not evaluated with the weights it has now.
     """
     config = run.config()
     config_lib.check(config)
@@ -97,8 +108,8 @@ def of_run(run: Run) -> Member:
     latest = _latest(run)
     if size != config.image_size or not run.checkpoints.path(step).is_dir():
         raise UsageError(
-            f'{run / "thresholds.json"} is of step {step} at {size} px, the run is at step '
-            f'{latest} and {config.image_size} px; run --mode=evaluate on it again'
+            f'{run / "thresholds.json"} was made for step {step} at {size} px, but the run is at '
+            f'step {latest} and {config.image_size} px; run --mode=evaluate on it again'
         )
     if latest != step:
         log.warning('%s: using step %d, which was evaluated, not %d', run.path, step, latest)
@@ -112,8 +123,8 @@ def _latest(run: Run) -> int:
     return step
 
 
-def to_export(run: Run, config) -> Member:
-    """A trained run as it predicts; as its config says where it was not evaluated."""
+def to_export(run: Run, config: ml_collections.ConfigDict) -> Member:
+    """The member that a trained run is; if it was not evaluated, its config decides."""
     if (run / 'thresholds.json').is_file():
         return of_run(run)
     step = _latest(run)
@@ -123,10 +134,11 @@ def to_export(run: Run, config) -> Member:
 
 
 def of_export(folder: pathlib.Path) -> Member:
-    """A folder that `--mode=export --format=onnx` wrote.
+    """The member in a folder that `--mode=export --format=onnx` wrote.
 
     Raises:
-      UsageError: it is damaged, cannot take these batches, or was exported before its evaluation.
+      UsageError: it is damaged, was exported for a fixed batch or another size, or was exported
+        before its evaluation.
     """
     stated = exported.describe(folder)
     try:
@@ -144,18 +156,25 @@ def of_export(folder: pathlib.Path) -> Member:
         ) from None
     if not fits:
         raise UsageError(
-            f'{folder}: exported for inputs of {shape}, but predict needs any batch of {size} px; '
+            f'{folder}: exported for inputs of {shape}, but predict needs any batch at {size} px; '
             f'export again with --shape=any,{size},{size}'
         )
     if rule is None:
         raise UsageError(
-            f'{folder}: exported before the run was evaluated, without thresholds; '
+            f'{folder}: exported without thresholds, before the run was evaluated; '
             'run --mode=evaluate, then export again'
         )
     return member
 
 
-def _member(run, config, step, weights, flips, rule) -> Member:
+def _member(
+    run: Run,
+    config: ml_collections.ConfigDict,
+    step: int,
+    weights: str,
+    flips: tuple[str, ...],
+    rule: Rule | None,
+) -> Member:
     identity = {
         'run': str(run.path.resolve()),
         'name': config.name,
@@ -171,7 +190,7 @@ def _member(run, config, step, weights, flips, rule) -> Member:
     )  # fmt: skip
 
 
-def _rule(stated) -> Rule:
-    stated = {'region': 0} | stated  # which older runs and exports do not state
+def _rule(stated: Mapping[str, Any]) -> Rule:
+    stated = {'region': 0} | dict(stated)  # older runs and exports do not state it
     names = [field.name for field in dataclasses.fields(Rule)]
     return Rule(*(stated[name] for name in names))
