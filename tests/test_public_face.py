@@ -13,7 +13,8 @@ import pytest
 
 import pneumojax
 from pneumojax.errors import UsageError
-from pneumojax.prediction.predict import Options, predict
+from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import Run
 from tests.prediction.predictions import results
 from tests.tiny_runs import tiny_config, write_run
@@ -28,7 +29,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def loaded(run):
-    return pneumojax.load(run.path)
+    return pneumojax.load(run.path, runtime='jax')
 
 
 # --- importing ---------------------------------------------------------------------------------
@@ -74,7 +75,7 @@ def test_type_checkers_and_editors_see_the_same_names():
 # --- a loaded run ------------------------------------------------------------------------------
 
 
-def predicted(run, path, output, monkeypatch):
+def predicted(run, path, output, monkeypatch, runtime='jax'):
     """The probabilities and the mask that the program makes of one file."""
     seen = []
 
@@ -83,7 +84,7 @@ def predicted(run, path, output, monkeypatch):
         return image
 
     monkeypatch.setattr('pneumojax.drawing.heatmap.heatmap', heatmap)
-    assert predict([run], path, output, Options(heatmap=True)) == 0
+    assert predict([run], path, output, Options(heatmap=True, runtime=runtime)) == 0
     (row,) = results(output)
     mask = cv2.imread(str(output / 'masks' / f'{row["ImageId"]}.png'), cv2.IMREAD_UNCHANGED)
     return seen[0], mask
@@ -171,7 +172,8 @@ def test_the_readmes_lines_of_python_run(run, phantoms, tmp_path, monkeypatch, c
     scope = {}
     exec(block, scope)
     printed = capsys.readouterr().out
-    probability, mask = predicted(run, scope['file'], tmp_path / 'output', monkeypatch)
+    output = tmp_path / 'output'
+    probability, mask = predicted(run, scope['file'], output, monkeypatch, 'auto')
     np.testing.assert_array_equal(scope['probability'], probability)
     np.testing.assert_array_equal(scope['mask'] * 255, mask)
     assert pneumojax.rle.encode(scope['mask']) in printed
