@@ -1,123 +1,70 @@
 """Changes of grey value: contrast, gamma, brightness.
 
-Policy: images are float32 [H, W, C] in [0, 1] and every result is clipped to [0, 1]. Masks pass
-through untouched. The `adjust_*` functions are deterministic; the `random_*` ones draw one number
-from `key` and call them. The definitions are those of albumentations 0.3 (2019), which the authors
-of 2ST-UNet used in their later released code (Ayat-Abedalla/Ens4B-UNet).
+The `adjust_*` functions are deterministic; the `random_*` ones draw one number and call them. The
+definitions are albumentations 0.3's (2019), which the authors of 2ST-UNet used in their later
+released code (Ayat-Abedalla/Ens4B-UNet). Images are float32 [H, W, C] in [0, 1], results clipped to
+that range.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+Image = Float[Array, 'H W C']
+Scalar = float | Float[Array, '']
 
 
-def adjust_contrast(image, factor):
-    """Multiplies the image by `factor`: black stays black, the mean is not kept.
-
-    Args:
-      image: float32 [H, W, C] in [0, 1].
-      factor: float, 1 leaves the image as it is.
-
-    Returns:
-      float32 [H, W, C], clipped to [0, 1].
-    """
-    return jnp.clip(image * factor, 0.0, 1.0)
-
-
-def adjust_gamma(image, exponent):
-    """Raises the image to the power `exponent`: below 1 brightens, above 1 darkens.
-
-    Args:
-      image: float32 [H, W, C] in [0, 1].
-      exponent: float above 0, 1 leaves the image as it is.
-
-    Returns:
-      float32 [H, W, C] in [0, 1].
-    """
-    return jnp.clip(jnp.power(image, exponent), 0.0, 1.0)
-
-
-def adjust_brightness(image, offset):
-    """Adds `offset`, a share of the full range, to every pixel.
-
-    Args:
-      image: float32 [H, W, C] in [0, 1].
-      offset: float, 0 leaves the image as it is.
-
-    Returns:
-      float32 [H, W, C], clipped to [0, 1].
-    """
-    return jnp.clip(image + offset, 0.0, 1.0)
-
-
-def random_contrast(key, image, mask, *, limit=0.2):
+def random_contrast(key: Key[Array, ''], image: Image, *, limit: float = 0.2) -> Image:
     """Contrast by a factor drawn from [1 - limit, 1 + limit].
 
     Args:
       key: PRNG key.
-      image: float32 [H, W, C] in [0, 1].
-      mask: float32 [H, W, 1] in {0, 1}.
+      image: float32 in [0, 1].
       limit: largest change of the factor, 0 to 1.
-
-    Returns:
-      (image, mask), same shapes; the mask unchanged.
     """
-    return adjust_contrast(image, 1.0 + limit * _symmetric(key)), mask
+    return adjust_contrast(image, 1.0 + limit * _symmetric(key))
 
 
-def random_gamma(key, image, mask, *, limit=(80, 120)):
+def random_gamma(
+    key: Key[Array, ''], image: Image, *, limit: tuple[float, float] = (80, 120)
+) -> Image:
     """Gamma by an exponent drawn from `limit`.
 
     Args:
       key: PRNG key.
-      image: float32 [H, W, C] in [0, 1].
-      mask: float32 [H, W, 1] in {0, 1}.
-      limit: (low, high), the exponent in per cent, both above 0.
-
-    Returns:
-      (image, mask), same shapes; the mask unchanged.
+      image: float32 in [0, 1].
+      limit: lowest and highest exponent, in per cent.
     """
     low, high = limit
     exponent = jax.random.uniform(key, minval=low / 100, maxval=high / 100)
-    return adjust_gamma(image, exponent), mask
+    return adjust_gamma(image, exponent)
 
 
-def random_brightness(key, image, mask, *, limit=0.2):
+def random_brightness(key: Key[Array, ''], image: Image, *, limit: float = 0.2) -> Image:
     """Brightness by an offset drawn from [-limit, limit].
 
     Args:
       key: PRNG key.
-      image: float32 [H, W, C] in [0, 1].
-      mask: float32 [H, W, 1] in {0, 1}.
+      image: float32 in [0, 1].
       limit: largest offset as a share of the full range, 0 to 1.
-
-    Returns:
-      (image, mask), same shapes; the mask unchanged.
     """
-    return adjust_brightness(image, limit * _symmetric(key)), mask
+    return adjust_brightness(image, limit * _symmetric(key))
 
 
-def random_tone(key, image, mask, *, contrast=0.2, gamma=(80, 120), brightness=0.2):
-    """One of contrast, gamma and brightness, each as likely.
-
-    Args:
-      key: PRNG key.
-      image: float32 [H, W, C] in [0, 1].
-      mask: float32 [H, W, 1] in {0, 1}.
-      contrast: `limit` of `random_contrast`.
-      gamma: `limit` of `random_gamma`.
-      brightness: `limit` of `random_brightness`.
-
-    Returns:
-      (image, mask), same shapes; the mask unchanged.
-    """
-    which_key, key = jax.random.split(key)
-    choices = (
-        random_contrast(key, image, mask, limit=contrast)[0],
-        random_gamma(key, image, mask, limit=gamma)[0],
-        random_brightness(key, image, mask, limit=brightness)[0],
-    )
-    return jax.lax.select_n(jax.random.randint(which_key, (), 0, 3), *choices), mask
+def adjust_contrast(image: Image, factor: Scalar) -> Image:
+    """Multiplies the image by `factor`: black stays black, the mean is not kept."""
+    return jnp.clip(image * factor, 0.0, 1.0)
 
 
-def _symmetric(key):
+def adjust_gamma(image: Image, exponent: Scalar) -> Image:
+    """Raises the image to a power above 0: below 1 brightens, above 1 darkens."""
+    return jnp.clip(jnp.power(image, exponent), 0.0, 1.0)
+
+
+def adjust_brightness(image: Image, offset: Scalar) -> Image:
+    """Adds `offset`, a share of the full range, to every pixel."""
+    return jnp.clip(image + offset, 0.0, 1.0)
+
+
+def _symmetric(key: Key[Array, '']) -> Float[Array, '']:
     return jax.random.uniform(key, minval=-1.0, maxval=1.0)

@@ -21,14 +21,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
+
+Scalar = float | Float[Array, '']
 
 
 class Points(NamedTuple):
     """Where to read: positions in pixels and how much of what is read there counts."""
 
-    y: jax.Array  # float32 [H, W]
-    x: jax.Array  # float32 [H, W]
-    weight: jax.Array  # float32 [H, W] in [0, 1]: 0 outside of a constant border
+    y: Float[Array, 'H W']
+    x: Float[Array, 'H W']
+    weight: Float[Array, 'H W']  # in [0, 1]: 0 outside of a constant border
 
 
 def pixels(height: int, width: int) -> Points:
@@ -38,17 +41,18 @@ def pixels(height: int, width: int) -> Points:
     return Points(y, x, jnp.ones((height, width), jnp.float32))
 
 
-def sample(image, mask, points: Points):
+def sample(
+    image: Float[Array, 'H W C'], mask: Float[Array, 'H W 1'], points: Points
+) -> tuple[Float[Array, 'h w C'], Float[Array, 'h w 1']]:
     """Reads image and mask at `points`.
 
     Args:
-      image: float32 [H, W, C] in [0, 1].
-      mask: float32 [H, W, 1] in {0, 1}.
+      image: float32 in [0, 1].
+      mask: float32 in {0, 1}.
       points: positions of any value; those outside reflect. Its shape is the result's.
 
     Returns:
-      image float32 [h, w, C] in [0, 1] and mask float32 [h, w, 1] in {0, 1}. At whole positions
-      the pixels come back bit for bit.
+      (image, mask), same ranges. At whole positions the pixels come back bit for bit.
     """
     height, width, _ = image.shape
     y, x = reflect(points.y, height), reflect(points.x, width)
@@ -75,12 +79,12 @@ def flip_points(points: Points, *, axis: int) -> Points:
     return points._replace(x=width - 1 - points.x)
 
 
-def affine_points(points: Points, matrix, *, border: str) -> Points:
+def affine_points(points: Points, matrix: Float[Array, '2 3'], *, border: str) -> Points:
     """The affine transform `matrix`, as cv2.warpAffine.
 
     Args:
       points: positions in the transformed image.
-      matrix: float32 [2, 3], takes an input position (x, y, 1) to its output position.
+      matrix: takes an input position (x, y, 1) to its output position.
       border: 'reflect' or 'constant'.
 
     Returns:
@@ -99,33 +103,30 @@ def affine_points(points: Points, matrix, *, border: str) -> Points:
     return inside._replace(weight=points.weight * fade)
 
 
-def rotation_matrix(center, degrees, scale):
+def rotation_matrix(
+    center: tuple[float, float], degrees: Scalar, scale: Scalar
+) -> Float[Array, '2 3']:
     """Rotation about `center` and scaling, as cv2.getRotationMatrix2D.
 
     Args:
       center: (x, y) in pixels.
-      degrees: float, positive turns counter-clockwise.
-      scale: float, above 1 enlarges.
-
-    Returns:
-      float32 [2, 3].
+      degrees: positive turns counter-clockwise.
+      scale: above 1 enlarges.
     """
     x, y = center
     cos, sin = (scale * f(jnp.deg2rad(degrees)) for f in (jnp.cos, jnp.sin))
     return jnp.array([[cos, sin, (1 - cos) * x - sin * y], [-sin, cos, sin * x + (1 - cos) * y]])
 
 
-def jitter_matrix(jitter, height: int, width: int):
+def jitter_matrix(jitter: Float[Array, '3 2'], height: int, width: int) -> Float[Array, '2 3']:
     """The affine transform that moves three corners of the central square by `jitter`.
 
+    The square's half side is a third of the image's, as in albumentations.
+
     Args:
-      jitter: float32 [3, 2], displacements (x, y) in pixels of the corners bottom right, top right
-        and top left.
+      jitter: displacements (x, y) in pixels of the corners bottom right, top right and top left.
       height: the image's, in pixels.
       width: the image's, in pixels.
-
-    Returns:
-      float32 [2, 3]. The square's half side is a third of the image's, as in albumentations.
     """
     center, half = jnp.array([width // 2, height // 2], jnp.float32), min(height, width) // 3
     # The displacement is affine too: constant + along_x u + along_y v with the corners at +-1.
@@ -135,7 +136,7 @@ def jitter_matrix(jitter, height: int, width: int):
     return jnp.concatenate([linear, offset[:, None]], axis=1)
 
 
-def crop_points(points: Points, top, left, share) -> Points:
+def crop_points(points: Points, top: Scalar, left: Scalar, share: Scalar) -> Points:
     """Cuts out a part and resizes it back to the whole size, as cv2.resize.
 
     Args:
@@ -154,13 +155,13 @@ def crop_points(points: Points, top, left, share) -> Points:
     )
 
 
-def grid_points(points: Points, steps_y, steps_x) -> Points:
+def grid_points(points: Points, steps_y: Float[Array, ' n'], steps_x: Float[Array, ' m']) -> Points:
     """Grid distortion: the image is cut in equal cells and each reads a cell of another size.
 
     Args:
       points: positions in the distorted image, inside of it.
-      steps_y: float32 [n], height of the cell read by each row of cells, 1 for its own height.
-      steps_x: float32 [n], the same for columns.
+      steps_y: height of the cell read by each row of cells, 1 for its own height.
+      steps_x: the same for columns.
 
     Returns:
       Positions in the image before it. They count from the upper left: cells that sum to less than
@@ -171,12 +172,12 @@ def grid_points(points: Points, steps_y, steps_x) -> Points:
     return points._replace(y=reflect(y, height), x=reflect(x, width))
 
 
-def optical_points(points: Points, k, dx, dy) -> Points:
+def optical_points(points: Points, k: Scalar, dx: Scalar, dy: Scalar) -> Points:
     """Radial lens distortion, as cv2.initUndistortRectifyMap with k1 = k2 = k.
 
     Args:
       points: positions in the distorted image.
-      k: float, radius r (in image widths) reads at r (1 + k r^2 + k r^4).
+      k: radius r (in image widths) reads at r (1 + k r^2 + k r^4).
       dx: shift of the centre to the right, in pixels.
       dy: shift of the centre downwards, in pixels.
 
@@ -192,12 +193,12 @@ def optical_points(points: Points, k, dx, dy) -> Points:
     )
 
 
-def elastic_points(points: Points, field) -> Points:
+def elastic_points(points: Points, field: Float[Array, 'H W 2']) -> Points:
     """Moves every position by a displacement field.
 
     Args:
       points: positions in the displaced image, inside of it.
-      field: float32 [H, W, 2], displacements (y, x) in pixels.
+      field: displacements (y, x) in pixels.
 
     Returns:
       Positions in the image before it.
@@ -209,16 +210,18 @@ def elastic_points(points: Points, field) -> Points:
     )
 
 
-def elastic_field(noise, alpha, sigma: float):
+def elastic_field(
+    noise: Float[Array, 'H W 2'], alpha: float, sigma: float
+) -> Float[Array, 'H W 2']:
     """Smooth displacements from noise (Simard, Steinkraus and Platt 2003).
 
     Args:
-      noise: float32 [H, W, 2] in [-1, 1].
-      alpha: float, factor of the smoothed noise, in pixels.
+      noise: float32 in [-1, 1].
+      alpha: factor of the smoothed noise, in pixels.
       sigma: standard deviation of the Gaussian, in pixels, known when the function is traced.
 
     Returns:
-      float32 [H, W, 2], in pixels: alpha * scipy.ndimage.gaussian_filter(noise, sigma) a component.
+      In pixels: alpha * scipy.ndimage.gaussian_filter(noise, sigma) of each component.
     """
     # A banded matrix for each axis: two multiplications, which accelerators do best.
     rows, columns = (smoothing_matrix(n, sigma) for n in noise.shape[:2])
@@ -248,15 +251,12 @@ def smoothing_matrix(size: int, sigma: float) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-def reflect(position, size: int):
+def reflect(position: Float[Array, '*shape'], size: int) -> Float[Array, '*shape']:
     """Folds positions of any value into [0, size - 1] as BORDER_REFLECT_101.
 
     Args:
-      position: float32 array, in pixels.
+      position: in pixels; positions inside come back bit for bit.
       size: the number of pixels along this axis, at least 2.
-
-    Returns:
-      float32 array of the same shape; positions inside come back bit for bit.
     """
     period = 2 * (size - 1)
     position = jnp.abs(position)
@@ -264,7 +264,9 @@ def reflect(position, size: int):
     return jnp.clip(jnp.minimum(position, period - position), 0, size - 1)
 
 
-def _stretch(position, steps, size: int):
+def _stretch(
+    position: Float[Array, 'H W'], steps: Float[Array, ' n'], size: int
+) -> Float[Array, 'H W']:
     # Sum over the cells of the part before `position` times the cell's step: linear in each cell.
     cell, result = size / len(steps), jnp.zeros_like(position)
     for i in range(len(steps)):
@@ -272,14 +274,16 @@ def _stretch(position, steps, size: int):
     return result
 
 
-def _bilinear(array, y, x):
-    """[H, W, C] at positions [h, w] inside of it: [h, w, C]."""
+def _bilinear(
+    array: Float[Array, 'H W C'], y: Float[Array, 'h w'], x: Float[Array, 'h w']
+) -> Float[Array, 'h w C']:
+    """Reads at positions inside the array."""
     height, width, _ = array.shape
     y0 = jnp.clip(jnp.floor(y), 0, height - 2)
     x0 = jnp.clip(jnp.floor(x), 0, width - 2)
 
     # A loop, although short: unrolled, XLA computes the positions anew for each of the corners.
-    def add_corner(corner, total):
+    def add_corner(corner: Array, total: Array) -> Array:
         down, right = corner // 2, corner % 2
         share_y = jnp.where(down == 1, y - y0, 1 - (y - y0))
         share_x = jnp.where(right == 1, x - x0, 1 - (x - x0))
@@ -288,7 +292,9 @@ def _bilinear(array, y, x):
     return jax.lax.fori_loop(0, 4, add_corner, jnp.zeros((*y.shape, array.shape[-1])))
 
 
-def _read(array, row, column):
+def _read(
+    array: Float[Array, 'H W C'], row: Float[Array, 'h w'], column: Float[Array, 'h w']
+) -> Float[Array, 'h w C']:
     # One index into the flattened pixels: XLA gathers along one axis faster than along two.
     _height, width, channels = array.shape
     index = row.astype(jnp.int32) * width + column.astype(jnp.int32)

@@ -2,24 +2,32 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 
-def random_window(key, image, mask, *, size: int, on_lesion: float = 0.0):
-    """Cuts out a window, anywhere alike or over a pixel of the mask.
+def random_window(
+    key: Key[Array, ''],
+    image: Float[Array, 'H W C'],
+    mask: Float[Array, 'H W 1'],
+    *,
+    size: int,
+    on_lesion: float = 0.0,
+) -> tuple[Float[Array, '{size} {size} C'], Float[Array, '{size} {size} 1']]:
+    """Cuts out a window, anywhere in the image or over a pixel of the mask.
 
-    Uniform windows see the middle of an image more often than its borders; a lesion at the edge of
-    the lung is in few of them. Over the mask: a pixel of it is drawn, then one of all the windows
-    that contain it, so lesions do not end up in the centre.
+    Windows drawn anywhere see the middle of an image more often than its borders, so few of them
+    hold a lesion at the edge of the lung. Over the mask, a pixel of it is drawn, then one of all
+    the windows that contain this pixel, so that lesions do not end up in the centre.
 
     Args:
       key: PRNG key.
-      image: float32 [H, W, C].
-      mask: float32 [H, W, 1] in {0, 1}.
+      image: float32 in [0, 1].
+      mask: float32 in {0, 1}.
       size: side of the window, at most H and W.
       on_lesion: probability of a window over the mask, where it is not empty.
 
     Returns:
-      (image, mask) [size, size, ...], the pixels as they were.
+      (image, mask), the pixels as they were.
     """
     place_key, pixel_key, kind_key = jax.random.split(key, 3)
     height, width, _ = mask.shape
@@ -35,7 +43,7 @@ def random_window(key, image, mask, *, size: int, on_lesion: float = 0.0):
         high = jnp.where(over, jnp.minimum(high, pixel), high)
     corner = jax.random.randint(place_key, (2,), low, high + 1)
 
-    def cut(x):
+    def cut(x: Array) -> Array:
         return jax.lax.dynamic_slice(x, (*corner, 0), (size, size, x.shape[-1]))
 
     return cut(image), cut(mask)

@@ -1,38 +1,55 @@
 """The operations and the pipeline: keys, probabilities, ranges, order."""
 
 import inspect
-import re
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from scipy import ndimage
 
-from pneumojax.augment import augment as augmentation
+from configs import base
 from pneumojax.augment import geometric, intensity, warp
-from pneumojax.augment.augment import OPERATIONS, augment, augment_batch
+from pneumojax.augment.augment import augment, augment_batch, one_of, random_apply
 
 SIZE, BATCH = 32, 8
 PROBABILITIES = ('flip', 'vertical_flip', 'intensity', 'warp', 'affine', 'crop')
 
 
-def documented_config(**changes):
-    """The example in the docstring of `augment`: if it were wrong, every test below would fail."""
-    lines = re.findall(r'^ {8}(\w+)=(.+),\s+# .*\(?', augment.__doc__, re.MULTILINE)
-    values = {name: ConfigDict() for name, _ in lines}
-    for name, text in lines:
-        numbers = [float(part) for part in re.findall(r'[\d.]+', text)]
-        values[name] = tuple(numbers) if '(' in text else (numbers or [text.strip("'")])[0]
-    for name in ('grid_steps', 'window'):
-        values[name] = int(values[name])
-    return ConfigDict({**values, **changes})
+def public_functions(module):
+    return [
+        function
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith('_')
+    ]
+
+
+GEOMETRIC = public_functions(geometric)
+INTENSITY = [f for f in public_functions(intensity) if not f.__name__.startswith('adjust_')]
+
+
+def sampled(operation):
+    """(key, image, mask) -> (image, mask), for an operation on positions or on the image."""
+
+    def run(key, image, mask, **limits):
+        if operation in INTENSITY:
+            return operation(key, image, **limits), mask
+        points = operation(key, warp.pixels(*image.shape[:2]), **limits)
+        return warp.sample(image, mask, points)
+
+    return run
+
+
+def base_config(**changes):
+    """The augmentation of configs/base.py with other values."""
+    config = base.get_config().augment
+    for name, value in changes.items():
+        config[name] = value
+    return config
 
 
 def only(**changes):
-    return documented_config(**{**dict.fromkeys(PROBABILITIES, 0.0), **changes})
+    return base_config(**{**dict.fromkeys(PROBABILITIES, 0.0), **changes})
 
 
 def example(size=SIZE, seed=0, channels=1):
@@ -50,34 +67,45 @@ def batch(size=SIZE):
 @pytest.fixture(scope='module')
 def full():
     """The whole pipeline compiled once: every operation on, with the documented limits."""
-    config = documented_config(**dict.fromkeys(PROBABILITIES, 0.5))
+    config = base_config(**dict.fromkeys(PROBABILITIES, 0.5))
     return jax.jit(lambda key, ids, images, masks: augment_batch(key, ids, images, masks, config))
 
 
-@pytest.mark.parametrize('operation', OPERATIONS)
+@pytest.mark.parametrize('operation', GEOMETRIC + INTENSITY)
 def test_operations_take_the_key_first_and_limits_by_keyword_with_defaults(operation):
     parameters = list(inspect.signature(operation).parameters.values())
-    assert [p.name for p in parameters[:3]] == ['key', 'image', 'mask']
-    assert all(p.default is p.empty for p in parameters[:3])
-    assert len(parameters) > 3
-    for parameter in parameters[3:]:
+    value = 'points' if operation in GEOMETRIC else 'image'
+    assert [p.name for p in parameters[:2]] == ['key', value]
+    assert all(p.default is p.empty for p in parameters[:2])
+    assert len(parameters) > 2
+    for parameter in parameters[2:]:
         assert parameter.kind is parameter.KEYWORD_ONLY
         assert parameter.default is not parameter.empty
 
 
-def test_every_public_random_function_is_listed_as_an_operation_or_takes_the_key_first():
-    for module in (intensity, geometric):
-        for name, function in inspect.getmembers(module, inspect.isfunction):
-            if function.__module__ == module.__name__ and not name.startswith(('_', 'adjust_')):
-                assert next(iter(inspect.signature(function).parameters)) == 'key', name
-                assert name.startswith(('draw_', 'perhaps')) or function in OPERATIONS, name
+def test_the_defaults_are_those_of_the_base_config():
+    config = base_config()
+    names = {
+        geometric.elastic_transform: ('elastic_alpha', 'elastic_sigma', 'elastic_affine'),
+        geometric.grid_distortion: ('grid_steps', 'grid_distort'),
+        geometric.optical_distortion: ('optical_distort', 'optical_shift'),
+        geometric.shift_scale_rotate: ('shift', 'scale', 'rotate', 'border'),
+        geometric.random_sized_crop: ('crop_min',),
+        intensity.random_contrast: ('contrast',),
+        intensity.random_gamma: ('gamma',),
+        intensity.random_brightness: ('brightness',),
+    }
+    assert set(names) == {*GEOMETRIC, *INTENSITY}
+    for operation, keys in names.items():
+        defaults = list(inspect.signature(operation).parameters.values())[2:]
+        assert [p.default for p in defaults] == [config[key] for key in keys]
 
 
-@pytest.mark.parametrize('operation', OPERATIONS)
+@pytest.mark.parametrize('operation', GEOMETRIC + INTENSITY)
 def test_operations_keep_shape_range_and_type_and_follow_their_key(operation):
     image, mask = example(channels=3)
     image = jnp.clip(2 * image - 0.5, 0, 1)  # reaches both ends of the range
-    run = jax.jit(jax.vmap(operation, in_axes=(0, None, None)))
+    run = jax.jit(jax.vmap(sampled(operation), in_axes=(0, None, None)))
     keys = jax.random.split(jax.random.key(0), 8)
     images, masks = run(keys, image, mask)
     assert images.shape == (8, *image.shape)
@@ -90,15 +118,29 @@ def test_operations_keep_shape_range_and_type_and_follow_their_key(operation):
     assert len({np.asarray(one).tobytes() for one in images}) > 1
 
 
-@pytest.mark.parametrize('axis', [0, 1])
-def test_flipping_twice_is_the_identity(axis):
+@pytest.mark.parametrize(('name', 'axis'), [('flip', 1), ('vertical_flip', 0)])
+def test_flipping_twice_is_the_identity(name, axis):
     image, mask = example()
-    flip = partial(augmentation.random_flip, jax.random.key(0), probability=1.0, axis=axis)
-    once = flip(image, mask)
-    twice = flip(*once)
-    np.testing.assert_array_equal(once[0], np.flip(image, axis))
+    config = only(**{name: 1.0})
+    flipped = augment(jax.random.key(0), image, mask, config)
+    twice = augment(jax.random.key(0), *flipped, config)
+    np.testing.assert_array_equal(flipped[0], np.flip(image, axis))
+    np.testing.assert_array_equal(flipped[1], np.flip(mask, axis))
     np.testing.assert_array_equal(twice[0], image)
     np.testing.assert_array_equal(twice[1], mask)
+
+
+def test_random_apply_and_one_of_draw_as_often_as_they_say():
+    changes = [lambda _, value, i=i: value + i for i in (1.0, 2.0, 3.0)]
+
+    def draw(key):
+        return random_apply(key, 0.7, one_of(*changes), jnp.zeros(()))
+
+    count = 4000
+    values = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), count)))
+    for value, share in ((0.0, 0.3), (1.0, 0.7 / 3), (2.0, 0.7 / 3), (3.0, 0.7 / 3)):
+        assert abs((values == value).mean() - share) < 4 * np.sqrt(share * (1 - share) / count)
+    assert random_apply(jax.random.key(0), 0.0, one_of(*changes), 5) == 5
 
 
 def test_all_probabilities_zero_give_back_the_input_bit_for_bit():
@@ -110,7 +152,7 @@ def test_all_probabilities_zero_give_back_the_input_bit_for_bit():
 
 def test_examples_for_which_nothing_is_drawn_come_back_bit_for_bit():
     # Tiny, not 0: everything is computed and then not selected.
-    config = documented_config(**dict.fromkeys(PROBABILITIES, 1e-30))
+    config = base_config(**dict.fromkeys(PROBABILITIES, 1e-30))
     images, masks = batch()
     run = jax.jit(lambda *arrays: augment_batch(*arrays, config))
     result = run(jax.random.key(0), jnp.arange(BATCH), images, masks)
@@ -120,7 +162,7 @@ def test_examples_for_which_nothing_is_drawn_come_back_bit_for_bit():
 
 @pytest.mark.slow
 def test_batch_is_a_loop_over_examples_and_jit_changes_nothing(full):
-    config = documented_config(**dict.fromkeys(PROBABILITIES, 0.5))
+    config = base_config(**dict.fromkeys(PROBABILITIES, 0.5))
     images, masks = batch()
     key, ids = jax.random.key(5), jnp.arange(BATCH) + 100
     together = full(key, ids, images, masks)
@@ -168,7 +210,7 @@ def test_probabilities_hold_over_many_keys(name):
 def test_mask_moves_with_the_image(full):
     # The image is the mask: where both are sampled alike, half-way grey separates them the same.
     disc = np.hypot(*(np.indices((SIZE, SIZE)) - SIZE / 2 + 3)) < 9
-    config = documented_config(**{**dict.fromkeys(PROBABILITIES, 0.7), 'intensity': 0.0})
+    config = base_config(**{**dict.fromkeys(PROBABILITIES, 0.7), 'intensity': 0.0})
     masks = jnp.asarray(np.stack([disc] * 32)[..., None], jnp.float32)
     run = jax.jit(lambda *arrays: augment_batch(*arrays, config))
     images, moved = run(jax.random.key(0), jnp.arange(32), masks, masks)
@@ -180,19 +222,24 @@ def test_mask_moves_with_the_image(full):
 
 @pytest.mark.slow
 def test_one_sampling_equals_the_operations_one_after_the_other():
-    size, config = 64, documented_config(**{**dict.fromkeys(PROBABILITIES, 1.0), 'intensity': 0.0})
+    size, config = 64, base_config(**{**dict.fromkeys(PROBABILITIES, 1.0), 'intensity': 0.0})
     images, masks = example(size, 1)
     images = jnp.asarray(ndimage.gaussian_filter(np.asarray(images), (4, 4, 0)))
 
     def sequence(key):
         image, mask, keys = images, masks, jax.random.split(key, 6)
         drawn = [jax.random.split(one)[1] for one in keys]  # the other half decides whether
-        flip = partial(augmentation.random_flip, key, probability=1.0)
-        image, mask = flip(image, mask, axis=1)
-        image, mask = flip(image, mask, axis=0)
-        image, mask = augmentation.random_distortion(drawn[3], image, mask)
-        image, mask = augmentation.shift_scale_rotate(drawn[2], image, mask)
-        return augmentation.random_sized_crop(drawn[1], image, mask)
+        image, mask = image[::-1, ::-1], mask[::-1, ::-1]  # both flips
+        distortions = (
+            geometric.elastic_transform, geometric.grid_distortion, geometric.optical_distortion,
+        )  # fmt: skip
+        for drawn_key, operation in zip(
+            drawn[3:0:-1],
+            (one_of(*distortions), geometric.shift_scale_rotate, geometric.random_sized_crop),
+            strict=True,
+        ):
+            image, mask = sampled(operation)(drawn_key, image, mask)
+        return image, mask
 
     keys = jax.random.split(jax.random.key(0), 24)
     expected_images, expected_masks = jax.jit(jax.vmap(sequence))(keys)
@@ -229,7 +276,7 @@ CHANGES = {
 
 
 def test_every_key_is_tested_to_change_something():
-    assert set(CHANGES) == set(documented_config())
+    assert set(CHANGES) == set(base_config())
 
 
 @pytest.mark.parametrize('name', CHANGES)
@@ -269,7 +316,7 @@ def configs_for(name):
 def test_pixel_sizes_grow_with_the_image():
     # The same displacement as a share of the image: its spread is alike at both sizes.
     def spread(size):
-        points = geometric.draw_elastic(
+        points = geometric.elastic_transform(
             jax.random.key(0), warp.pixels(size, size), alpha=120.0, sigma=6.0, affine=0.0
         )
         inner = np.s_[size // 4 : -size // 4, size // 4 : -size // 4]

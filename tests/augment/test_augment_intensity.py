@@ -1,4 +1,4 @@
-"""Changes of tone against look-up tables and closed forms."""
+"""Changes of intensity against look-up tables and closed forms."""
 
 import cv2
 import jax
@@ -10,7 +10,6 @@ from pneumojax.augment import intensity
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 IMAGE = jnp.asarray(RAMP[..., None] / 255, jnp.float32)
-MASK = jnp.asarray(RAMP[..., None] > 100, jnp.float32)
 
 
 @pytest.mark.parametrize('exponent', [0.8, 1.0, 1.2])
@@ -38,30 +37,12 @@ def test_contrast_and_brightness_equal_opencv_within_its_rounding(factor, offset
     ],
 )
 def test_draws_fill_the_stated_interval(operation, low, high):
-    grey, mask = jnp.full((2, 2, 1), 0.5), jnp.ones((2, 2, 1))
-    keys = jax.random.split(jax.random.key(0), 500)
-    images, masks = jax.jit(jax.vmap(lambda key: operation(key, grey, mask)))(keys)
+    grey, keys = jnp.full((2, 2, 1), 0.5), jax.random.split(jax.random.key(0), 500)
+    images = jax.jit(jax.vmap(lambda key: operation(key, grey)))(keys)
     values = np.asarray(images[:, 0, 0, 0])
     margin = 0.02 * (high - low)
     assert low - 1e-6 <= values.min() < low + margin
     assert high - margin < values.max() <= high + 1e-6
-    assert (masks == mask).all()
-
-
-def test_one_of_three_is_drawn_evenly():
-    # With limits of their own the three results can be told apart by their values.
-    grey = jnp.full((2, 2, 1), 0.5)
-
-    def value(key):
-        kinds = {'contrast': 0.0, 'gamma': (300, 300), 'brightness': 0.0}
-        contrast = intensity.random_tone(key, grey, grey, **{**kinds, 'contrast': 0.5})[0][0, 0, 0]
-        return jnp.array([contrast, intensity.random_tone(key, grey, grey, **kinds)[0][0, 0, 0]])
-
-    values = np.asarray(jax.jit(jax.vmap(value))(jax.random.split(jax.random.key(1), 3000)))
-    gamma = np.isclose(values[:, 1], 0.125).mean()
-    contrast = (~np.isclose(values[:, 0], 0.5) & ~np.isclose(values[:, 0], 0.125)).mean()
-    assert abs(gamma - 1 / 3) < 0.04
-    assert abs(contrast - 1 / 3) < 0.04
 
 
 @pytest.mark.parametrize('factor', [0.0, 5.0])

@@ -28,7 +28,7 @@ def lesion(*pixels):
     mask = np.zeros((HEIGHT, WIDTH, 1), np.float32)
     for y, x in pixels:
         mask[y, x] = 1
-    return mask
+    return jnp.asarray(mask)
 
 
 def assert_alike(values, choices, count):
