@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         raise UsageError('give --config=configs/NAME.py and one --workdir=DIR, and nothing else')
     workdir = pathlib.Path(flags.WORKDIR.value[0])
     if flags.FOLD.value is not None:
-        config, workdir = layout.of_fold(config, workdir, flags.FOLD.value)
+        config, workdir = layout.select_fold(config, workdir, flags.FOLD.value)
     config_lib.check(config)
     for part, _ in layout.runs(config, workdir):
         refuse(part)

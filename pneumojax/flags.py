@@ -139,7 +139,7 @@ def config_and_workdir() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     workdir = pathlib.Path(workdirs[0] if workdirs else f'runs/{config.name}')
     config = Run(workdir).config() if config is None else config
     if FOLD.value is not None:
-        config, workdir = layout.of_fold(config, workdir, FOLD.value)
+        config, workdir = layout.select_fold(config, workdir, FOLD.value)
     config_lib.check(config)
     return config, workdir
 

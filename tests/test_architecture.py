@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 PACKAGE = pathlib.Path(__file__).parents[1] / 'pneumojax'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 
@@ -199,6 +201,6 @@ def test_predicting_from_an_export_imports_no_jax():
     environment = os.environ | {'PYTHONPATH': str(PACKAGE.parent)}
     result = subprocess.run(
         [sys.executable, '-c', script],
-        env=environment, check=True, capture_output=True, text=True, timeout=60,
+        env=environment, check=True, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert result.stdout.strip() == '[]'

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import time
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from benchmarks import held_memory, report, run
 from configs import base
 from pneumojax.models import build, pretrained
+from tests.waiting import wait_for
 
 
 @pytest.mark.parametrize('name', run.BENCHMARKS)
@@ -76,10 +76,7 @@ def test_held_memory_goes_as_something_is_written(tmp_path, monkeypatch):
     with held_memory.give_up(folder, lambda: sum(written)):
         for more, left in ((0, 120), (35, 90), (65, 20)):
             written.append(more)
-            deadline = time.monotonic() + 10
-            while len(list(folder.iterdir())) * 10 != left and time.monotonic() < deadline:
-                time.sleep(0.001)
-            assert len(list(folder.iterdir())) * 10 == left
+            wait_for(lambda left=left: len(list(folder.iterdir())) * 10 == left)
 
 
 def test_the_pytorch_peer_is_the_same_network():

@@ -11,7 +11,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 import tomllib
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -31,6 +30,7 @@ from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import FILES as RUN_FILES
 from tests.test_architecture import LAYERS
 from tests.tiny_runs import write_run
+from tests.waiting import PATIENCE, wait_for
 
 SVG = '{http://www.w3.org/2000/svg}'
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -162,7 +162,7 @@ def parsed():
     result = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', script], input=wanted,
         cwd=REPOSITORY, env=os.environ | {'PYTHONPATH': str(REPOSITORY), 'JAX_PLATFORMS': 'cpu'},
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True, timeout=PATIENCE,
     )  # fmt: skip
     answers = iter(map(json.loads, result.stdout.splitlines()))
     return [None if words is None else next(answers) for words in ours]
@@ -428,10 +428,8 @@ def test_a_browser_finds_a_key_from_the_disk(site, browser):
     for page in ('index', 'explanation/architecture', 'search'):
         address = f'{(site / page).as_uri()}.html' + '?q=clip_norm' * (page == 'search')
         browser.get(address)
-    deadline = time.monotonic() + 30
-    while not (found := browser.find_elements('css selector', '#search-results li a')):
-        assert time.monotonic() < deadline, 'nothing found'
-        time.sleep(0.1)
+    wait_for(lambda: browser.find_elements('css selector', '#search-results li a'))
+    found = browser.find_elements('css selector', '#search-results li a')
     assert 'Config keys' in {link.text for link in found}
     assert browser.get_log('browser') == []
     messages = [json.loads(e['message'])['message'] for e in browser.get_log('performance')]

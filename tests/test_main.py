@@ -13,6 +13,7 @@ from pneumojax import config as config_lib
 from pneumojax import main
 from pneumojax.flags import OLD_VALUES
 from pneumojax.runs.run import Run
+from tests.waiting import PATIENCE
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
@@ -21,7 +22,7 @@ def pneumojax(*arguments, cwd):
     environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'JAX_PLATFORMS': 'cpu'}
     return subprocess.run(
         [sys.executable, '-m', 'pneumojax.main', *map(str, arguments)],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import zipfile
 import pytest
 
 import pneumojax
+from tests.waiting import PATIENCE
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / 'pyproject.toml').read_text())
@@ -90,7 +91,7 @@ def run(installed, *command, cwd):
     environment = os.environ | {'PYTHONPATH': str(installed), 'JAX_PLATFORMS': 'cpu'}
     return subprocess.run(
         [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True,
-        text=True, timeout=120, check=False,
+        text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 
 

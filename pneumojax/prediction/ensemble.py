@@ -198,7 +198,7 @@ def _read_run(run: Run) -> EvaluatedRun:
         member = ensemble_member.of_export(run.path)
         assert member.rule is not None  # of_export refuses an export without one
         return EvaluatedRun(member.rule, member.evaluation, [member])
-    whole, trained = layout.predicting(run)
+    whole, trained = layout.predicting_runs(run)
     return EvaluatedRun(
         ensemble_member.read_rule(whole),
         ensemble_member.read_evaluation(whole),

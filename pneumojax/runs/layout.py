@@ -1,14 +1,15 @@
-"""What a configuration stands for: one run, or folds and stages, each in a folder of its own.
+"""What a configuration means on disk: one run, or folds and stages, each in a folder of its own.
 
     runs/NAME/fold0/stage1, runs/NAME/fold0/stage2, runs/NAME/fold1/stage1, ...
 
-Folds stand around stages, so fold k's second stage starts from fold k's first.
+Folds are outside and stages inside, so fold k's second stage starts from fold k's first.
 """
 
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import Any
+
+from ml_collections import ConfigDict
 
 from pneumojax import config as config_lib
 from pneumojax.config import ALL_FOLDS
@@ -16,8 +17,10 @@ from pneumojax.errors import UsageError
 from pneumojax.runs.run import Run
 
 
-def children(config, workdir: pathlib.Path) -> Iterator[tuple[Any, pathlib.Path]]:
-    """The configurations one level below, with their folders; none where this is one run."""
+def children(
+    config: ConfigDict, workdir: pathlib.Path
+) -> Iterator[tuple[ConfigDict, pathlib.Path]]:
+    """The configurations one level below, with their folders; none if this is a single run."""
     if config.data.fold == ALL_FOLDS:
         for fold in range(config.data.num_folds):
             yield fold_config(config, fold), workdir / f'fold{fold}'
@@ -35,8 +38,8 @@ def children(config, workdir: pathlib.Path) -> Iterator[tuple[Any, pathlib.Path]
         before = str(workdir / name)
 
 
-def runs(config, workdir: pathlib.Path) -> Iterator[tuple[Any, Run]]:
-    """The runs that a config stands for, in the order in which they are trained.
+def runs(config: ConfigDict, workdir: pathlib.Path) -> Iterator[tuple[ConfigDict, Run]]:
+    """The single runs that a configuration consists of, in the order in which they are trained.
 
     A stage starts from the one before it, unless it names another `init_from`.
     """
@@ -47,8 +50,8 @@ def runs(config, workdir: pathlib.Path) -> Iterator[tuple[Any, Run]]:
         yield from runs(part, folder)
 
 
-def fold_config(config, fold: int):
-    """One fold of a k-fold configuration; where `init_from` has folds too, its fold is taken."""
+def fold_config(config: ConfigDict, fold: int) -> ConfigDict:
+    """One fold of a k-fold configuration. If `init_from` has folds too, the same fold is used."""
     part = config.copy_and_resolve_references()
     with part.unlocked():
         part.data.fold = fold
@@ -57,8 +60,10 @@ def fold_config(config, fold: int):
     return part
 
 
-def of_fold(config, workdir: pathlib.Path, fold: str) -> tuple[Any, pathlib.Path]:
-    """What `--fold` makes of a configuration and its run directory.
+def select_fold(
+    config: ConfigDict, workdir: pathlib.Path, fold: str
+) -> tuple[ConfigDict, pathlib.Path]:
+    """The configuration and the run directory that `--fold` selects.
 
     Args:
       config: of one run or of stages.
@@ -66,7 +71,7 @@ def of_fold(config, workdir: pathlib.Path, fold: str) -> tuple[Any, pathlib.Path
       fold: 'all', or the number of the only one to work on.
 
     Raises:
-      UsageError: neither, or a fold that there is not.
+      UsageError: neither, or there is no such fold.
     """
     if fold == 'all':
         with config.unlocked():
@@ -81,29 +86,29 @@ def of_fold(config, workdir: pathlib.Path, fold: str) -> tuple[Any, pathlib.Path
 
 
 def has_folds(path: pathlib.Path) -> bool:
-    """Whether a run directory is that of a k-fold training, even one that has only begun."""
+    """Whether a run directory belongs to a k-fold training, even one that has only begun."""
     return path.is_dir() and any(re.fullmatch(r'fold\d+', p.name) for p in path.iterdir())
 
 
-def last_stage(config):
+def last_stage(config: ConfigDict) -> ConfigDict:
     """The configuration of the last stage (of each fold), under the name of the whole."""
     if not config.stages:
         return config
-    fold, alone = config.data.fold, config.copy_and_resolve_references()
-    with alone.unlocked():
-        alone.data.fold = 0  # stages are below folds
-    *_, (stage, _) = children(alone, pathlib.Path())
+    one_fold = config.copy_and_resolve_references()
+    with one_fold.unlocked():
+        one_fold.data.fold = 0  # stages are inside folds
+    *_, (stage, _) = children(one_fold, pathlib.Path())
     with stage.unlocked():
-        stage.data.fold, stage.name = fold, config.name
+        stage.data.fold, stage.name = config.data.fold, config.name
     return stage
 
 
-def predicting(run: Run) -> tuple[Run, list[Run]]:
-    """The run whose thresholds count, and the trained runs that predict together.
+def predicting_runs(run: Run) -> tuple[Run, list[Run]]:
+    """The run whose thresholds are used, and the trained runs that predict together.
 
     Args:
-      run: one run (both are that one), a run directory with stages (its last stage), or one with
-        folds (itself, and the last stage of every fold).
+      run: a single run (it is both), a run directory with stages (its last stage is both), or one
+        with folds (itself, and the last stage of every fold).
 
     Raises:
       UsageError: not a run directory.
@@ -111,7 +116,7 @@ def predicting(run: Run) -> tuple[Run, list[Run]]:
     config = run.config()
     if config.data.fold == ALL_FOLDS:
         folds = [Run(folder) for _, folder in children(config, run.path)]
-        return run, [predicting(fold)[1][0] for fold in folds]
+        return run, [predicting_runs(fold)[1][0] for fold in folds]
     if config.stages:
         *_, (_, folder) = children(config, run.path)
         return Run(folder), [Run(folder)]

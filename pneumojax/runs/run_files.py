@@ -1,4 +1,4 @@
-"""What the JSON files of a run hold, checked when read: they may be damaged, or foreign."""
+"""Checks of a run's JSON files when they are read: they may be damaged, or written by others."""
 
 from typing import Any
 
@@ -6,75 +6,77 @@ FIGURES = ('mean_dice', 'all_empty_dice', 'positive_dice', 'sensitivity', 'speci
 
 
 def check(name: str, value: Any) -> None:
-    """Raises ValueError, with what is wrong, where a file of this name does not hold that.
+    """Raises ValueError, which says what is wrong, when a file does not hold what it should.
 
     Args:
-      name: of the file; nothing is known of other names than the three below.
-      value: what JSON gave.
+      name: of the file; only `thresholds.json`, `evaluation.json` and `split.json` are checked.
+      value: its parsed JSON.
     """
     known = {
-        'thresholds.json': _thresholds, 'evaluation.json': _evaluation, 'split.json': _split,
+        'thresholds.json': _check_thresholds, 'evaluation.json': _check_evaluation,
+        'split.json': _check_split,
     }  # fmt: skip
     if name in known:
-        _require(isinstance(value, dict), 'a JSON object', 'it')
+        _require(isinstance(value, dict), 'it', 'a JSON object')
         known[name](value)
 
 
 def is_metrics_row(row: Any) -> bool:
-    """Whether a line of metrics.jsonl is one: a step and whose figures these are, at least."""
+    """Whether this is a row of metrics.jsonl: it has at least a step and the name of a split."""
     return (
         isinstance(row, dict) and _is_count(row.get('step')) and isinstance(row.get('split'), str)
     )
 
 
-def _thresholds(value):
+def _check_thresholds(value: dict[str, Any]) -> None:
     for key in ('top', 'bottom'):
-        _require(_is_number(value.get(key)), 'a number', key)
+        _require(_is_number(value.get(key)), key, 'a number')
     for key in ('area', 'reference_pixels', 'step', 'image_size'):
-        _require(_is_count(value.get(key)), 'a whole number', key)
-    _require(value.get('weights') in ('average', 'last'), "'average' or 'last'", 'weights')
-    _require(_are_texts(value.get('flips')), 'a list of names', 'flips')
+        _require(_is_count(value.get(key)), key, 'a whole number')
+    _require(value.get('weights') in ('average', 'last'), 'weights', "'average' or 'last'")
+    _require(_are_texts(value.get('flips')), 'flips', 'a list of names')
 
 
-def _evaluation(value):
+def _check_evaluation(value: dict[str, Any]) -> None:
     for key in ('n', 'n_positive', 'step'):
-        _require(_is_count(value.get(key)), 'a whole number', key)
-    _figures(value, 'it')
-    _require(isinstance(value.get('thresholds', ''), str), 'a text', 'thresholds')
+        _require(_is_count(value.get(key)), key, 'a whole number')
+    _check_figures(value, 'it')
+    _require(isinstance(value.get('thresholds', ''), str), 'thresholds', 'a text')
     variants = value.get('variants', {})
-    _require(isinstance(variants, dict), 'an object', 'variants')
+    _require(isinstance(variants, dict), 'variants', 'an object')
     for label, figures in variants.items():
-        _require(isinstance(figures, dict), 'an object', label)
-        _figures(figures, label)
+        _require(isinstance(figures, dict), label, 'an object')
+        _check_figures(figures, label)
 
 
-def _figures(value, where):
+def _check_figures(value: dict[str, Any], where: str) -> None:
     for key in FIGURES:
         figure = value.get(key)
-        _require(isinstance(figure, dict), f'an object {key!r} in it', where)
+        if not isinstance(figure, dict):
+            raise ValueError(f'{where} should hold an object {key!r}')
         numbers = [figure.get(part) for part in ('value', 'low', 'high')]
-        sound = all(n is None or _is_number(n) for n in numbers)
-        sound = sound and (numbers[1] is None) == (numbers[2] is None)
-        _require(sound, 'value, low and high, numbers or null', key)
+        valid = all(n is None or _is_number(n) for n in numbers)
+        valid = valid and (numbers[1] is None) == (numbers[2] is None)
+        _require(valid, key, 'value, low and high, numbers or null')
 
 
-def _split(value):
+def _check_split(value: dict[str, Any]) -> None:
     for key in ('train', 'validation'):
-        _require(_are_texts(value.get(key)), 'a list of ImageIds', key)
+        _require(_are_texts(value.get(key)), key, 'a list of ImageIds')
 
 
-def _is_number(value):
-    return type(value) in (int, float) and abs(value) < 1 << 60  # which infinity and NaN are not
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1 << 60  # excludes infinity and NaN
 
 
-def _is_count(value):
+def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 60
 
 
-def _are_texts(value):
+def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
-def _require(sound, expected, where):
-    if not sound:
+def _require(valid: bool, where: str, expected: str) -> None:
+    if not valid:
         raise ValueError(f'{where} should be {expected}')

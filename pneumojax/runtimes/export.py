@@ -107,7 +107,7 @@ def _one_run(config: ml_collections.ConfigDict, run: Run) -> tuple[ml_collection
         return config, run
     if run.config().data.fold == config_lib.ALL_FOLDS:
         raise UsageError(f'{run.path} holds folds; export each: --workdir={run / "fold0"}')
-    _, (last,) = layout.predicting(run)
+    _, (last,) = layout.predicting_runs(run)
     return (config, run) if last.path == run.path else (last.config(), last)
 
 

@@ -1,4 +1,4 @@
-"""Compiled programs outlive the process: the second run of a command starts without compiling."""
+"""JAX's cache of compiled programs: the second run of a command starts without compiling."""
 
 import hashlib
 import os
@@ -9,20 +9,20 @@ import tempfile
 
 from pneumojax.system.progress import log
 
-VARIABLE = 'JAX_COMPILATION_CACHE_DIR'  # JAX's own; one that is set already counts
+VARIABLE = 'JAX_COMPILATION_CACHE_DIR'  # JAX's own
 
 
 def keep(folder: str | None) -> pathlib.Path | None:
-    """Tells JAX where to keep what takes it more than a second to compile.
+    """Tells JAX where to keep programs that take more than a second to compile.
 
-    The key of an entry holds the program, the compiler's version and the kind of device, so a stale
-    one is never read; but not which instructions a processor has, so each kind of processor gets a
-    folder of its own (a home directory may serve several). Where nothing can be written the
-    run goes on without.
+    The key of an entry covers the program, the compiler's version and the kind of device, so a
+    stale entry is never read. It does not cover which instructions a processor has, so each kind
+    of processor gets a folder of its own (several machines may share a home directory). If nothing
+    can be written, the run goes on without a cache.
 
     Args:
-      folder: where; None for `$JAX_COMPILATION_CACHE_DIR`, else `compiled` in `cache_folder()`;
-        empty for nowhere.
+      folder: where to keep them. None means `$JAX_COMPILATION_CACHE_DIR` if it is set, else
+        `compiled` in `cache_folder()`. An empty text means nowhere.
 
     Returns:
       The folder in use, or None.
@@ -39,7 +39,7 @@ def keep(folder: str | None) -> pathlib.Path | None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        log.info('compiled programs are not kept: %s cannot be written (%s)', path, error.strerror)
+        log.info('compiled programs are not kept: cannot write in %s (%s)', path, error.strerror)
         _tell(None)
         return None
     _tell(path)
@@ -59,12 +59,12 @@ def _tell(path: pathlib.Path | None) -> None:
         os.environ.pop(VARIABLE, None)
     else:
         os.environ[VARIABLE] = str(path)
-    if 'jax' in sys.modules:  # which reads the variable when it is imported
+    if 'jax' in sys.modules:  # it reads the variable only when it is imported
         sys.modules['jax'].config.update('jax_compilation_cache_dir', path and str(path))
 
 
 def _processor() -> str:
-    """Differs between processors with different instructions."""
+    """A name that differs between processors with different instructions."""
     told = {platform.machine(), platform.processor()}
     path = pathlib.Path('/proc/cpuinfo')
     if path.exists():

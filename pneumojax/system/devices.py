@@ -1,6 +1,6 @@
-"""The one seam between one device and several: `jax.jit` there, `jax.pmap` here.
+"""The one place that tells one device from several: `jax.jit` for one, `jax.pmap` for several.
 
-Nothing else in the package knows how many devices there are, or in how many processes.
+Nothing else in the package needs to know how many devices there are, or in how many processes.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ class Devices:
 
     Args:
       count: how many local devices to use; None for all.
-      all_processes: use those of all processes (all their local ones); each process then calls the
-        compiled functions at the same time, with its share of the batch.
+      all_processes: use all devices of all processes. Each process then calls the compiled
+        functions at the same time, with its share of the batch.
     """
 
     def __init__(self, count: int | None = None, *, all_processes: bool = False):
@@ -35,17 +35,17 @@ class Devices:
 
     @property
     def total(self) -> int:
-        """Devices of all processes that take part."""
+        """Devices of all processes together."""
         return self.count * self.num_processes
 
     @property
     def _mapped(self) -> list | None:
-        """What `pmap` is told: with several processes None, for all devices of all of them."""
+        """The `devices` argument of `pmap`; None with several processes, for all devices of all."""
         return self.devices if self.num_processes == 1 else None
 
     @property
     def axis_name(self) -> str | None:
-        """What to name in `lax.pmean` and BatchNorm: None on a single device."""
+        """The axis name for `lax.pmean` and BatchNorm; None on a single device."""
         return AXIS if self.total > 1 else None
 
     def check_batch_size(self, key: str, batch_size: int) -> None:
@@ -60,11 +60,11 @@ class Devices:
         return -(-batch_size // self.total) * self.total
 
     def compile(self, function: Callable, name: str, donate: tuple[int, ...] = ()) -> Callable:
-        """Compiles a pure function of (replicated ..., sharded batch), at its first call.
+        """Compiles a pure function of (replicated ..., sharded batch) at its first call.
 
         Args:
-          function: made for this `axis_name`.
-          name: what the user is told meanwhile.
+          function: built for this `axis_name`.
+          name: what the user is told is being compiled.
           donate: positions of arguments whose buffers may be reused.
         """
         if self.axis_name is None:
@@ -73,7 +73,7 @@ class Devices:
             compiled = jax.pmap(function, AXIS, devices=self._mapped, donate_argnums=donate)
         called = False
 
-        def call(*args):
+        def call(*args: Any) -> Any:
             nonlocal called
             if called:
                 return compiled(*args)
@@ -84,40 +84,40 @@ class Devices:
         return call
 
     def replicate(self, tree: Any) -> Any:
-        """Puts a copy of a pytree on every device (as a leading axis where there are several)."""
-        if self.axis_name is None:  # a real copy: it may be donated, the original must live on
+        """Puts a copy of a pytree on every device; several devices get a leading axis."""
+        if self.axis_name is None:  # a real copy: donating it must not delete the original
             return jax.device_put(tree, self.devices[0], may_alias=False)
         return jax.pmap(lambda x: x, devices=self._mapped)(
             jax.tree.map(lambda x: np.broadcast_to(x, (self.count, *np.shape(x))), tree)
         )
 
-    def first(self, tree: Any) -> Any:
+    def unreplicate(self, tree: Any) -> Any:
         """One copy of a replicated pytree, as numpy arrays."""
         if self.axis_name is None:
             return jax.device_get(tree)
-        # Of a number an array too, not a numpy scalar: Orbax saves no scalars.
+        # Numbers become arrays, not numpy scalars: Orbax saves no scalars.
         return jax.tree.map(lambda x: np.asarray(np.asarray(x.addressable_data(0))[0]), tree)
 
     def shard(self, batch: Any) -> Any:
-        """Shares a batch [B, ...] out over the devices. It travels at once, in the background."""
+        """Splits a batch [B, ...] over the devices. The transfer goes on in the background."""
         if self.axis_name is None:
             return jax.device_put(batch, self.devices[0])
         batch = jax.tree.map(lambda x: x.reshape(self.count, -1, *x.shape[1:]), batch)
-        if self._mapped is None:  # each process has a part only, which `pmap` puts in place
+        if self._mapped is None:  # each process has only its share, which `pmap` puts in place
             return batch
-        # pmap would wait for the transfer before it starts anything.
+        # pmap itself would wait for the transfer before starting anything.
         mesh = jax.sharding.Mesh(np.array(self.devices), (AXIS,))
         return jax.device_put(
             batch, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
         )
 
     def memory(self) -> int | None:
-        """Bytes of the smallest device's memory; None where it does not say, as on a CPU."""
+        """Bytes of memory of the smallest device; None where that is unknown, as on a CPU."""
         limits = [(d.memory_stats() or {}).get('bytes_limit', 0) for d in self.devices]
         return min(limits) or None
 
     def gather(self, tree: Any) -> Any:
-        """The inverse of `shard` for results: numpy arrays [B, ...] in the batch's order."""
+        """The inverse of `shard` for results: numpy arrays [B, ...] in the order of the batch."""
         tree = jax.device_get(tree)
         if self.axis_name is None:
             return tree

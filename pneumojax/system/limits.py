@@ -1,4 +1,4 @@
-"""How much is read of what comes from elsewhere: said before memory is taken, in one line.
+"""Limits on what is read from files, checked before memory is taken.
 
 The limits are far above what real files need (a stitched long film has some 50 million pixels,
 SIIM's table of masks 10 MB, this network's weights 100 MB) and far below what stops a machine.
@@ -9,7 +9,7 @@ import os
 import pathlib
 
 MAX_PIXELS = 100_000_000  # of one image
-MAX_IMAGE_BYTES = 1 << 29  # of an image file; deflated DICOM counts as it is when inflated
+MAX_IMAGE_BYTES = 1 << 29  # of an image file; of a deflated DICOM file once inflated
 MAX_TABLE_BYTES = 1 << 28  # of a CSV
 MAX_TABLE_ROWS = 5_000_000
 MAX_JSON_BYTES = 1 << 26  # of a small file of a run or a prediction
@@ -18,25 +18,25 @@ _AT_ONCE = 1 << 25  # bytes of a file that is read in one piece
 
 
 class TooLarge(ValueError):
-    """More than a limit; the message says how much and which, without the path."""
+    """Something exceeds a limit. The message says by how much and which limit, without the path."""
 
 
 def check_bytes(count: int, limit: int, of: str = 'the file') -> None:
-    """Raises TooLarge where there are more bytes than the limit."""
+    """Raises TooLarge when there are more bytes than the limit."""
     if count > limit:
         raise TooLarge(f'{of} has {count} bytes, more than the limit of {limit}')
 
 
 def check_file(path: str | os.PathLike, limit: int) -> None:
-    """Raises TooLarge where a file has more bytes than the limit, OSError where there is none."""
+    """Raises TooLarge when a file has more bytes than the limit, OSError when there is no file."""
     check_bytes(os.stat(path).st_size, limit)
 
 
 class BoundedFile(io.BufferedReader):
-    """A file for parsers that believe what it says about itself.
+    """A file for parsers that trust the lengths written in it.
 
-    Python takes memory for as many bytes as are asked for, before it looks how many there are; a
-    damaged length of 4 GB asks for 4 GB.
+    Python allocates as many bytes as a read asks for before it looks how many there are, so a
+    damaged length of 4 GB would take 4 GB of memory.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -44,7 +44,7 @@ class BoundedFile(io.BufferedReader):
         self.size = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """At most what is left of the file."""
+        """Reads and allocates at most what is left of the file."""
         if size is not None and size > 0:
             size = min(size, max(self.size - self.tell(), 0))
         return super().read(size)
@@ -61,7 +61,7 @@ def in_memory(file: BoundedFile) -> io.BytesIO | BoundedFile:
 
 
 def read_text(path: pathlib.Path, limit: int = MAX_JSON_BYTES) -> str:
-    """The text of a file of limited size, UTF-8.
+    """The text of a UTF-8 file of limited size.
 
     Raises:
       TooLarge, UnicodeDecodeError: both are ValueErrors.

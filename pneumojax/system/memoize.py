@@ -1,31 +1,34 @@
-"""Pure functions are built once for equal configurations: JAX then compiles them once a process."""
+"""Builds a pure function once for equal configurations, so that JAX compiles it once a process."""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
-_KEPT = 16  # of one builder; compiled programs stay in memory with their function
+import ml_collections
+
+_KEPT = 16  # functions of one builder; their compiled programs stay in memory with them
 
 
 def memoize(*groups: str) -> Callable[[Callable], Callable]:
-    """Makes a builder of pure functions return the same one for the same values.
+    """Makes a builder of pure functions return the same function for the same values.
 
-    JAX keeps what it traced and compiled by function. Folds, seeds of an ablation and stages of one
-    size differ in data and weights, not in how a validation step is computed.
+    JAX caches compiled programs by function. Folds, seeds of an ablation and stages of one size
+    differ in data and weights, but not in how a validation step is computed.
 
     Args:
-      groups: of the configuration, all that the builder and its function read. They get a copy,
-        which nobody changes later.
+      groups: the parts of the configuration that the builder and its function read. They get a
+        copy of the configuration, so later changes to it do no harm.
 
     Returns:
-      A decorator of `build(config, *arguments) -> function`; arguments are hashable, or lists of
-      what is.
+      A decorator of `build(config, *arguments) -> function`. Each argument is hashable, or a list
+      of hashable values.
     """
 
-    def decorate(build):
+    def decorate(build: Callable) -> Callable:
         made: dict[tuple, Callable] = {}
 
         @functools.wraps(build)
-        def builder(config, *arguments):
+        def builder(config: ml_collections.ConfigDict, *arguments: Any) -> Callable:
             arguments = tuple(tuple(a) if isinstance(a, list) else a for a in arguments)
             key = (*(str(config[group]) for group in groups), *arguments)
             if key not in made:

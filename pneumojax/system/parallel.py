@@ -1,4 +1,4 @@
-"""Work in threads, results in order, never more of them in memory than asked for."""
+"""Processor cores, and work in threads with results in order and a bound on memory."""
 
 import collections
 import itertools
@@ -14,12 +14,12 @@ Result = TypeVar('Result')
 def ordered_map(
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
-    """Like `pool.map`, but lazy: only `ahead` items are worked on or wait to be taken.
+    """Like `pool.map`, but lazy: at most `ahead` items are in progress or waiting to be taken.
 
     Args:
       pool: does the work.
-      function: of one item; its exception is raised when its result is due.
-      items: any number of them, taken one by one.
+      function: of one item. An exception is raised when its result is due.
+      items: any number, taken one by one.
       ahead: 1 or more.
     """
     items = iter(items)

@@ -1,13 +1,13 @@
-"""Several processes, on one machine or on many, that train one run together.
+"""Several processes, on one machine or many, that train one run together.
 
-Each calls the same program with the same arguments; `jax.distributed` brings them together. They
-share the file system of the run directory and the data. Only process 0 writes small files.
+Each runs the same program with the same arguments, and `jax.distributed` connects them. They share
+the file system of the run directory and the data. Only process 0, the main one, writes small files.
 """
 
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from pneumojax.errors import UsageError
@@ -17,13 +17,13 @@ Result = TypeVar('Result')
 AUTO = 'auto'
 HEARTBEAT_TIMEOUT = 30  # seconds of silence after which a process counts as dead
 _START_TIMEOUT = 300  # seconds to wait for the others at the start
-_PATIENCE = 7 * 24 * 3600  # seconds to wait for process 0 while it decodes, say; death ends it
+_BARRIER_TIMEOUT = 7 * 24 * 3600  # seconds; process 0 may decode images, its death ends the wait
 _index, _count = 0, 1
 _names = itertools.count()
 
 
 def process_index() -> int:
-    """Which process this is, from 0."""
+    """The number of this process, from 0."""
     return _index
 
 
@@ -33,20 +33,20 @@ def process_count() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process writes what is written once."""
+    """Whether this is process 0, which writes what is written only once."""
     return _index == 0
 
 
 def join(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
-    """Meets the other processes. To be called before JAX touches any device.
+    """Connects to the other processes. Call it before JAX touches any device.
 
     Args:
-      coordinator: HOST:PORT of process 0, or 'auto' where the cluster tells it (SLURM, Open MPI,
-        Kubernetes, Cloud TPU).
-      num_processes, process_id: how many there are, and which this is; None with 'auto'.
+      coordinator: HOST:PORT of process 0, or 'auto' where the cluster provides it (SLURM, Open
+        MPI, Kubernetes, Cloud TPU).
+      num_processes, process_id: how many there are, and which one this is; None with 'auto'.
 
     Raises:
-      UsageError: arguments are missing, or the others cannot be met.
+      UsageError: arguments are missing, or the others cannot be reached.
     """
     global _index, _count
     import jax
@@ -56,7 +56,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
         if num_processes is None or process_id is None or not 0 <= process_id < num_processes:
             raise UsageError(
                 f'--coordinator={coordinator} needs --num_processes=N and --process_id=0 to N-1; '
-                'or --coordinator=auto where the cluster says so (SLURM, Open MPI, Cloud TPU)'
+                'or --coordinator=auto where the cluster provides them (SLURM, Open MPI, Cloud TPU)'
             )
         if not coordinator.rpartition(':')[2].isdecimal():
             raise UsageError(f'--coordinator={coordinator}: expected HOST:PORT of process 0')
@@ -66,7 +66,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
             'process_id': process_id,
         }
     try:
-        # SIGTERM is ours, see `signals`.
+        # SIGTERM is handled by `signals`.
         jax.config.update('jax_enable_preemption_service', False)
         jax.distributed.initialize(
             **where,
@@ -79,22 +79,22 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
         raise UsageError(f'--coordinator={coordinator}: no connection: {reason}') from None
     _index, _count = jax.process_index(), jax.process_count()
     if not is_main():
-        log.setLevel(logging.WARNING)  # once is enough
+        log.setLevel(logging.WARNING)  # the main process says it all
     log.info('%d processes with %d devices', _count, jax.device_count())
 
 
 def wait() -> None:
-    """Until all processes are here."""
+    """Waits until all processes have come to this point."""
     if _count > 1:
         from orbax.checkpoint import multihost
 
         multihost.get_barrier_sync_fn()(
-            key=f'pneumojax {next(_names)}', timeout_ms=_PATIENCE * 1000
+            key=f'pneumojax {next(_names)}', timeout_ms=_BARRIER_TIMEOUT * 1000
         )
 
 
 def main_first(function: Callable[[], Result]) -> Result:
-    """Process 0 calls a function first; the others then find on the disk what it made."""
+    """Process 0 calls a function first; the others then find on disk what it has made."""
     if not is_main():
         wait()
         return function()
@@ -104,15 +104,15 @@ def main_first(function: Callable[[], Result]) -> Result:
 
 
 def on_main(function: Callable[[], Result]) -> Result | None:
-    """Only process 0 calls a function; the others wait, and get None."""
+    """Only process 0 calls a function; the others wait and get None."""
     result = function() if is_main() else None
     wait()
     return result
 
 
 @contextlib.contextmanager
-def reading_alone():
-    """Within the block Orbax reads without waiting for the other processes, which it does else."""
+def reading_alone() -> Iterator[None]:
+    """Within the block Orbax reads without waiting for the other processes."""
     if _count == 1:
         yield
         return
@@ -128,7 +128,7 @@ def reading_alone():
 
 
 def require_same(**values: int) -> None:
-    """UsageError where the processes do not agree on these numbers."""
+    """Raises UsageError if the processes do not agree on these numbers."""
     if _count == 1:
         return
     import numpy as np

@@ -1,4 +1,4 @@
-"""What the program says while it works: one logger, and signs of life for silent steps."""
+"""What the program prints while it works: one logger, and signs of life in silent steps."""
 
 import contextlib
 import logging
@@ -14,15 +14,15 @@ log = logging.getLogger('pneumojax')
 
 
 class _AboveBars(logging.Handler):
-    """Writes lines above running progress bars instead of through them."""
+    """Writes lines above running progress bars."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         prefix = 'warning: ' if record.levelno >= logging.WARNING else ''
         tqdm.write(prefix + record.getMessage(), file=sys.stderr)
 
 
 def show_log() -> None:
-    """Shows this package's messages on stderr, without those of the libraries it uses."""
+    """Shows this package's messages on stderr, and only warnings of absl's libraries."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -31,11 +31,11 @@ def show_log() -> None:
 
 
 @contextlib.contextmanager
-def waiting(message: str, every: float = 2.0):
-    """Writes `message`, then the seconds that passed, to stderr until the block ends.
+def waiting(message: str, every: float = 2.0) -> Iterator[None]:
+    """Writes `message` and the seconds passed to stderr until the block ends.
 
     Args:
-      message: what takes long, such as 'compiling the training step'.
+      message: what takes so long, such as 'compiling the training step'.
       every: seconds between two signs of life.
     """
     start = time.monotonic()
@@ -50,15 +50,15 @@ def waiting(message: str, every: float = 2.0):
 
 @contextlib.contextmanager
 def meanwhile(call: Callable[[], object], every: float) -> Iterator[None]:
-    """Calls something in a thread, again and again, until the block ends.
+    """Calls a function repeatedly in a thread until the block ends.
 
     Args:
-      call: what to call; not at once, and not after the block.
+      call: the function; first called after `every` seconds, never after the block.
       every: seconds between two calls.
     """
     done = threading.Event()
 
-    def repeat():
+    def repeat() -> None:
         while not done.wait(every):
             call()
 

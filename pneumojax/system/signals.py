@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: training stops between two steps with a checkpoint, all else at once.
+"""Ctrl-C and SIGTERM: training stops after the current step with a checkpoint, all else at once.
 
 The exit status is the shell's for a signal: 130 after Ctrl-C (SIGINT), 143 after SIGTERM.
 """
@@ -6,15 +6,17 @@ The exit status is the shell's for a signal: 130 after Ctrl-C (SIGINT), 143 afte
 import os
 import signal
 import threading
+from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user, or whoever runs the machine, wants the program to end.
+    """A signal asked the program to end.
 
     Args:
-      signum: the signal that said so.
+      signum: the signal.
     """
 
     def __init__(self, signum: int):
@@ -23,33 +25,33 @@ class Interrupted(KeyboardInterrupt):
 
 
 def end_on_terminate() -> None:
-    """From now on SIGTERM ends the program as Ctrl-C does, by an exception."""
+    """Makes SIGTERM end the program as Ctrl-C does, by an exception."""
 
-    def end(signum, frame):
+    def end(signum: int, frame: FrameType | None) -> None:
         raise Interrupted(signum)
 
     signal.signal(signal.SIGTERM, end)
 
 
 class Held:
-    """A context in which a signal is only noted, in `received`; a second one ends at once."""
+    """A context in which a signal is only noted, in `received`. A second one ends the program."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: int | None = None
 
-    def __enter__(self):
-        self._before = {}
+    def __enter__(self) -> 'Held':
+        self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():  # Python's rule
             self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
-    def _note(self, signum, frame):
+    def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.received is not None:
             os._exit(128 + signum)
         self.received = signum
-        # Not through the log: the signal may have come while a line was being written.
+        # Not logged: the signal may have come while a line was being logged.
         os.write(2, b'\nstopping after this step, with a checkpoint; once more ends at once\n')

@@ -1,4 +1,4 @@
-"""Processes of our own that run a module of this package."""
+"""Starts processes that run a module of this package."""
 
 import os
 import pathlib
@@ -11,11 +11,11 @@ from typing import Any
 def start(
     module: str, environment: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen:
-    """Starts `python -m module`, which finds this package wherever the caller did.
+    """Starts `python -m module`, which imports this package from where the caller did.
 
     Args:
-      module: full name of one with a `__main__` part.
-      environment: variables beside the caller's own.
+      module: full name of a module with a `__main__` part.
+      environment: variables to add to the caller's own.
       options: of `subprocess.Popen`.
     """
     root = str(pathlib.Path(__file__).parents[2])

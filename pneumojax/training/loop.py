@@ -236,7 +236,7 @@ class Trainer:
 
     def _report_step(self, step: int, metrics: Any) -> None:
         """Checks that the values of one step are finite; now and then writes a line of them."""
-        values = {name: float(value) for name, value in self.devices.first(metrics).items()}
+        values = {name: float(value) for name, value in self.devices.unreplicate(metrics).items()}
         self.progress.update()
         if not np.isfinite(list(values.values())).all():
             raise self._not_finite(step, ', '.join(f'{k} {v:g}' for k, v in values.items()))
@@ -299,7 +299,7 @@ class Trainer:
             return {}
         # With frozen BatchNorm the average was trained with these statistics. -1: to do as A and K.
         if config.model.frozen_batch_norm or config.averaging.bn_examples < 0:
-            batch_stats = self.devices.first(state.batch_stats)
+            batch_stats = self.devices.unreplicate(state.batch_stats)
         else:
             train = self.dataset.train
             size = self.devices.padded(min(config.batch_size, len(train)))
@@ -309,7 +309,7 @@ class Trainer:
                 self._evaluation_batches(images, size, stop_if_asked), len(images) // size,
                 self.devices,
             )  # fmt: skip
-        params = self.devices.first(average.average)
+        params = self.devices.unreplicate(average.average)
         return {'average_params': params, 'average_batch_stats': batch_stats}
 
     def _evaluation_batches(
@@ -339,7 +339,9 @@ class Trainer:
         epoch_ended: bool = True,
     ) -> None:
         """Starts to write a checkpoint; weights that are not finite never reach the disk."""
-        items = {name: self.devices.first(getattr(state, name)) for name in initialization.ITEMS}
+        items = {
+            name: self.devices.unreplicate(getattr(state, name)) for name in initialization.ITEMS
+        }
         items |= average or {}
         for name, tree in items.items():
             leaves = [x for x in jax.tree.leaves(tree) if np.issubdtype(x.dtype, np.inexact)]

@@ -64,4 +64,4 @@ def update_batch_stats(
         new = batch_stats_step(params, batch_stats, batch)
         total = new if total is None else jax.tree.map(lambda a, b: a + b, total, new)
         jax.block_until_ready(total)
-    return jax.tree.map(lambda s: (s / count).astype(s.dtype), devices.first(total))
+    return jax.tree.map(lambda s: (s / count).astype(s.dtype), devices.unreplicate(total))

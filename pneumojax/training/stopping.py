@@ -45,4 +45,4 @@ class StopRequest(contextlib.AbstractContextManager):
         self._exchanges.append(self._largest(self._devices.shard(own)))
         if len(self._exchanges) <= _DELAY:
             return None
-        return int(self._devices.first(self._exchanges.popleft())) or None
+        return int(self._devices.unreplicate(self._exchanges.popleft())) or None

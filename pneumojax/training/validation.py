@@ -27,7 +27,7 @@ def validate(
     for batch in batches:
         new = eval_step(variables, batch)
         sums = new if sums is None else jax.tree.map(lambda a, b: a + b, sums, new)
-    totals = {name: float(value) for name, value in devices.first(sums).items()}
+    totals = {name: float(value) for name, value in devices.unreplicate(sums).items()}
     images, positives = totals['images'], totals['positives']
     return {
         'loss': totals['loss'] / images,

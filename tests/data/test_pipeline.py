@@ -11,6 +11,7 @@ from pneumojax.data import pipeline, sampling
 from pneumojax.data.cache import records
 from pneumojax.data.datasets import siim
 from pneumojax.data.phantoms import phantom
+from tests.waiting import PATIENCE
 
 SIZE = 16
 
@@ -116,7 +117,7 @@ def test_reading_processes_need_no_parsed_flags(cache):
     )
     done = subprocess.run(
         [sys.executable, '-c', program, str(cache.folder)],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.stdout.strip() == str(list(range(8))), done.stderr
 

@@ -188,8 +188,8 @@ def test_the_short_form_of_the_flag(given, expected):
 def test_one_fold_alone_is_the_one_that_all_would_train(config, tmp_path):
     (tmp_path / 'stage1' / 'fold2').mkdir(parents=True)
     config.init_from = str(tmp_path / 'stage1')
-    alone, path = layout.of_fold(config.copy_and_resolve_references(), tmp_path / 'r', '2')
-    whole, parent = layout.of_fold(config.copy_and_resolve_references(), tmp_path / 'r', 'all')
+    alone, path = layout.select_fold(config.copy_and_resolve_references(), tmp_path / 'r', '2')
+    whole, parent = layout.select_fold(config.copy_and_resolve_references(), tmp_path / 'r', 'all')
     both = dict(layout.children(whole, parent) and [(p, c) for c, p in layout.children(
         whole, parent)])  # fmt: skip
     assert list(both) == [tmp_path / 'r' / f'fold{k}' for k in range(4)]
@@ -199,7 +199,7 @@ def test_one_fold_alone_is_the_one_that_all_would_train(config, tmp_path):
     Run(parent).start(whole)  # a fold that was trained alone is no stranger
     for bad in ('4', '-1', 'both', ''):
         with pytest.raises(UsageError, match='--fold'):
-            layout.of_fold(config, tmp_path, bad)
+            layout.select_fold(config, tmp_path, bad)
 
 
 def test_a_missing_fold_of_stage_1_is_named_with_its_command(config, tmp_path):

@@ -5,7 +5,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -15,6 +14,7 @@ from pneumojax.system import signals
 from pneumojax.training import loop
 from tests.conftest import tiny_config
 from tests.training.test_loop import assert_same_bits, final_items
+from tests.waiting import PATIENCE, wait_for
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -150,11 +150,9 @@ def test_the_exit_status_says_so(config, tmp_path, sent, status):
         [sys.executable, '-c', PROGRAM, tmp_path / 'config.json', run.path],
         env=os.environ | {'PYTHONPATH': str(REPOSITORY)}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while len(run.metrics()) < 5 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
+    wait_for(lambda: len(run.metrics()) >= 5 or process.poll() is not None)
     process.send_signal(getattr(signal, sent))
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == status, errors
     assert 'stopping after this step' in errors
     assert errors.splitlines()[-1] == 'pneumojax: interrupted; the same command continues'
@@ -175,7 +173,7 @@ def test_a_second_signal_ends_at_once():
     done = subprocess.run(
         [sys.executable, '-c', program],
         env=os.environ | {'PYTHONPATH': str(REPOSITORY)}, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (130, '')
 

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ from configs import base
 from pneumojax.errors import UsageError, first_line
 from pneumojax.runs.run import Run
 from pneumojax.training import averaging
+from tests.waiting import wait_for
 
 
 def files(folder):
@@ -358,11 +358,12 @@ def test_a_process_killed_while_saving_leaves_whole_checkpoints(tmp_path):
     process = subprocess.Popen(
         [sys.executable, '-c', PROGRAM, str(tmp_path)], cwd=pathlib.Path(__file__).parents[2]
     )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+
+    def writes_another():
         names = os.listdir(folder) if folder.is_dir() else []
-        if '2' in names and any(not name.isdecimal() for name in names):
-            break
+        return (run.checkpoints.latest_step() or 0) >= 2 and not all(map(str.isdecimal, names))
+
+    wait_for(writes_another, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     step = run.checkpoints.latest_step()

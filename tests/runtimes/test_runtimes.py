@@ -19,6 +19,7 @@ from pneumojax.prediction.outputs import Options
 from pneumojax.prediction.predict import predict
 from pneumojax.runtimes import choose, export, exported
 from tests.tiny_runs import write_run
+from tests.waiting import PATIENCE
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 CPU_RUNTIMES = ('openvino', 'onnxruntime')
@@ -211,7 +212,7 @@ def test_an_exported_folder_predicts_without_jax(runs, images, tmp_path):
             sys.executable, '-c', script, '--mode=predict', f'--workdir={folder}',
             f'--input={images}', f'--output={tmp_path / "out"}', '--precision=float32',
         ],
-        env=os.environ | {'PYTHONPATH': str(REPOSITORY)}, check=True, timeout=120,
+        env=os.environ | {'PYTHONPATH': str(REPOSITORY)}, check=True, timeout=PATIENCE,
     )  # fmt: skip
     stated = json.loads((tmp_path / 'out' / 'predict.json').read_text())
     assert stated['runtime'] == {'name': 'openvino', 'precision': 'float32'}

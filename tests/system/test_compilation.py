@@ -51,7 +51,7 @@ def test_another_processor_has_another_folder(tmp_path, monkeypatch):
 
 PROGRAM = """
 import sys
-from pneumojax import compilation
+from pneumojax.system import compilation
 compilation.keep(sys.argv[1])
 import jax
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)

@@ -24,6 +24,7 @@ from pneumojax.system.devices import Devices
 from pneumojax.training import averaging, placement, steps
 from pneumojax.training.optimizer import make_optimizer
 from pneumojax.training.state import create_state
+from tests.waiting import PATIENCE
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZE, BATCH = 32, 8
@@ -85,13 +86,13 @@ def train(devices, config, run):
             continue
         average = averaging.find_average(state.opt_state).average
         parts = (metrics, state.params, state.batch_stats, average)
-        for name, tree in zip(PARTS, devices.first(parts), strict=True):
+        for name, tree in zip(PARTS, devices.unreplicate(parts), strict=True):
             for path, leaf in jax.tree.leaves_with_path(tree):
                 results[f'{name} {i} {jax.tree_util.keystr(path)}'] = leaf
     if devices.axis_name is not None:  # every device holds the same bits
         for leaf in jax.tree.leaves(jax.device_get((metrics, state))):
             np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
-        restores_on_any_number(devices.first(state), run)
+        restores_on_any_number(devices.unreplicate(state), run)
     return results
 
 
@@ -103,7 +104,7 @@ def restores_on_any_number(state, run):
     restored = run.checkpoints.load(int(state.step), items)
     for count in (1, 2):
         devices = Devices(count)
-        there = devices.first(devices.replicate(restored))
+        there = devices.unreplicate(devices.replicate(restored))
         jax.tree.map(np.testing.assert_array_equal, there, items)
 
 
@@ -121,7 +122,7 @@ def evaluate(devices, config):
     predictions = devices.gather(predict(variables, batch['image']))
     results = {'predictions': predictions}
     for name, tree in {'sums': sums, 'statistics': statistics}.items():
-        for path, leaf in jax.tree.leaves_with_path(devices.first(tree)):
+        for path, leaf in jax.tree.leaves_with_path(devices.unreplicate(tree)):
             results[f'{name} {jax.tree_util.keystr(path)}'] = leaf
     return results
 
@@ -131,7 +132,7 @@ def round_trips(devices):
     copies = devices.replicate(tree)
     assert copies['a'].shape == (4, 8, 3)
     assert len(copies['a'].devices()) == 4
-    jax.tree.map(np.testing.assert_array_equal, devices.first(copies), tree)
+    jax.tree.map(np.testing.assert_array_equal, devices.unreplicate(copies), tree)
     shared = {'a': tree['a'], 'b': tree['b'][1]}
     jax.tree.map(np.testing.assert_array_equal, devices.gather(devices.shard(shared)), shared)
     assert devices.shard(shared)['a'].shape == (4, 2, 3)
@@ -208,7 +209,7 @@ def results(tmp_path_factory):
         for dtype in STEPS
     }  # fmt: skip
     for process in running.values():
-        _, errors = process.communicate(timeout=600)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors[-3000:]
     return {dtype: dict(np.load(folder / f'{dtype}.npz')) for dtype in STEPS}
 
@@ -261,7 +262,7 @@ def test_one_device_keeps_what_it_was_given():
     assert (devices.count, devices.axis_name) == (1, None)
     devices.check_batch_size('batch_size', 7)
     tree = {'a': np.arange(6).reshape(3, 2)}
-    for there, back in ((devices.replicate, devices.first), (devices.shard, devices.gather)):
+    for there, back in ((devices.replicate, devices.unreplicate), (devices.shard, devices.gather)):
         moved = there(tree)
         assert isinstance(moved['a'], jax.Array)
         np.testing.assert_array_equal(back(moved)['a'], tree['a'])
@@ -273,9 +274,9 @@ def test_a_replica_can_be_donated_and_the_original_lives_on():
     original = devices.replicate({'a': np.arange(6.0)})
     add = devices.compile(lambda x: jax.tree.map(lambda y: y + 1, x), 'addition', donate=(0,))
     replica = devices.replicate(original)
-    np.testing.assert_array_equal(devices.first(add(replica))['a'], np.arange(6.0) + 1)
+    np.testing.assert_array_equal(devices.unreplicate(add(replica))['a'], np.arange(6.0) + 1)
     assert replica['a'].is_deleted()
-    np.testing.assert_array_equal(devices.first(original)['a'], np.arange(6.0))
+    np.testing.assert_array_equal(devices.unreplicate(original)['a'], np.arange(6.0))
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ from orbax.checkpoint import v1 as ocp
 from pneumojax.errors import UsageError
 from pneumojax.runs.run import Run
 from pneumojax.system import processes
+from tests.waiting import PATIENCE, wait_for
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 STEPS = 33  # three times 90 images in batches of eight
@@ -53,10 +54,10 @@ class Program:
             cwd=folder, env=environment, stdout=self.log, stderr=self.log,
         )  # fmt: skip
 
-    def end(self, timeout):
+    def end(self):
         """(exit status, all that it said)."""
         try:
-            status = self.process.wait(timeout)
+            status = self.process.wait(PATIENCE)
         finally:
             self.process.kill()
         self.log.seek(0)
@@ -71,13 +72,10 @@ def two(folder):
     return [Program(folder, *flags, f'--process_id={i}') for i in range(2)]
 
 
-def wait_for(condition, programs):
-    deadline = time.monotonic() + 400
-    while not condition():
-        assert time.monotonic() < deadline
-        for program in programs:
-            assert program.process.poll() is None, program.end(1)
-        time.sleep(0.02)
+def wait_while_running(condition, programs):
+    wait_for(lambda: condition() or any(p.process.poll() is not None for p in programs))
+    for program in programs:
+        assert program.process.poll() is None, program.end()
 
 
 def final(run):
@@ -94,28 +92,28 @@ def test_two_processes_train_what_one_does_and_outlive_a_death(tmp_path):
     one = Program(alone, '--profile=1')
     interrupted = two(pair)
     run = interrupted[0].run
-    wait_for(lambda: run.metrics(), interrupted)
+    wait_while_running(lambda: run.metrics(), interrupted)
     interrupted[1].process.send_signal(signal.SIGTERM)  # to one: both stop at the same step
     for program in interrupted:
-        status, said = program.end(timeout=120)
+        status, said = program.end()
         assert status == 143, said
     step = run.checkpoints.latest_step()
     assert step == run.metrics()[-1]['step'] < STEPS  # nothing that was reported is lost
 
     first, second = two(pair)
-    wait_for(lambda: run.checkpoints.latest_step() > step, (first, second))
+    wait_while_running(lambda: run.checkpoints.latest_step() > step, (first, second))
     second.process.send_signal(signal.SIGKILL)
     died = time.monotonic()
-    status, said = first.end(timeout=60)  # within a minute, and not of itself
+    status, said = first.end()  # by itself, instead of waiting for the other
     assert status != 0, said
     assert 'another process of this run has ended' in said or 'fatal' in said.lower(), said
     print(f'the other ended {time.monotonic() - died:.1f} s later with status {status}')
 
     again = two(pair)
     for program in again:
-        status, said = program.end(timeout=400)
+        status, said = program.end()
         assert status == 0, said
-    status, said = one.end(timeout=400)
+    status, said = one.end()
     assert status == 0, said
 
     expected, found = final(one.run), final(again[0].run)

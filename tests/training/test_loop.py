@@ -6,7 +6,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -20,6 +19,7 @@ from pneumojax.models import build
 from pneumojax.runs.run import FILES, Run
 from pneumojax.system.devices import Devices
 from pneumojax.training import averaging, initialization, loop, optimizer, steps
+from tests.waiting import wait_for
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -128,10 +128,7 @@ def test_a_killed_run_ends_with_the_same_bits(trained, tmp_path):
     environment = os.environ | {'PYTHONPATH': str(REPOSITORY)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 240
-        while run.checkpoints.latest_step() is None and time.monotonic() < deadline:
-            assert process.poll() is None, 'ended before its first checkpoint was seen'
-            time.sleep(0.005)
+        wait_for(lambda: run.checkpoints.latest_step() is not None, process)
         process.send_signal(signal.SIGKILL)
     finally:
         process.kill()

@@ -15,6 +15,7 @@ from pneumojax.data.cache import records, shards
 from pneumojax.errors import UsageError
 from pneumojax.system import locks
 from tests.data.cache.records_checks import SIZE, assert_right, copied
+from tests.waiting import PATIENCE, wait_for
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_large_images_take_turns_over_all_processes(tmp_path):
         waiting = threading.Thread(target=wait_for_it)
         waiting.start()
         assert not held.wait(0.1)
-    assert held.wait(300)
+    assert held.wait(PATIENCE)
     waiting.join()
 
 
@@ -179,18 +180,15 @@ def test_two_processes_at_once_both_get_the_right_cache(tmp_path, drawn):
 def test_helpers_end_with_their_caller(tmp_path, drawn, sent):
     with start(drawn, tmp_path, 'processes') as process:
         children = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children')
-        deadline = time.monotonic() + 300
-        while len(helpers := children.read_text().split()) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: len(children.read_text().split()) == 2, process)
+        helpers = children.read_text().split()
         if sent == 'SIGKILL':
             process.kill()  # alone
         else:
             os.killpg(process.pid, signal.SIGINT)  # as the terminal does
         errors = process.communicate()[1]
-    while any(map(alive, helpers)) and time.monotonic() < deadline:
-        time.sleep(0.01)
     assert len(helpers) == 2
-    assert not any(map(alive, helpers))
+    wait_for(lambda: not any(map(alive, helpers)))
     if sent == 'SIGINT':
         assert errors.splitlines()[-1] == 'KeyboardInterrupt', errors
         assert list(tmp_path.iterdir()) == []
