@@ -9,7 +9,7 @@ _SECTION = re.compile(r'^(Args|Attributes|Returns|Raises|Example|Source):$')
 _ENTRY = re.compile(r'^(\*{0,2}[\w.]+): (.*)', re.DOTALL)
 
 
-def describe(name: str, value: Any, heading: str = '###') -> str:
+def describe(name: str, value: Any, heading: str = '##') -> str:
     """A name with its signature and its docstring, as Markdown.
 
     A class is followed by its `__call__`, a module by its functions.

@@ -278,7 +278,7 @@ def test_every_folder_is_in_the_table_with_its_purpose():
 def test_every_public_name_is_in_the_reference():
     text = (REPOSITORY / 'docs/reference/python.md').read_text()
     for public in pneumojax.__all__:
-        assert f'### `{public}`\n' in text
+        assert f'## `{public}`\n' in text
     assert 'pneumojax.UNet(\n    width=64,\n    stage_sizes=(3, 4, 6, 3),\n' in text
 
 
@@ -355,7 +355,7 @@ def test_docstrings_become_markdown():
         """
 
     assert docstrings.describe('pneumojax.example', example) == (
-        '### `example`\n\n```py\npneumojax.example(first, *, second=1)\n```\n\nAdds.\n\n'
+        '## `example`\n\n```py\npneumojax.example(first, *, second=1)\n```\n\nAdds.\n\n'
         'More, and more.\n\n**Args**\n\n- `first`: one thing, told at length.\n'
         '- `second`: another.\n\n**Returns**\n\nThe sum, in pixels.\n'
     )
