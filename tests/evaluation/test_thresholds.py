@@ -210,7 +210,7 @@ def test_search_with_regions_equals_a_loop_over_pixels(kind):
     assert area.tolist() == [int(m.sum()) for m in masks]
 
 
-def test_regions_are_judged_by_rules_of_other_images():
+def test_regions_are_scored_under_rules_of_other_images():
     _, counts = speckled(23, 12)
     parts = np.arange(12) % 3
     grid = dataclasses.replace(GRID, reference_pixels=HERE)
