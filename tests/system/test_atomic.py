@@ -1,7 +1,12 @@
 """A file or folder is the old one or the new one, whatever happens while it is written."""
 
+import subprocess
+import sys
+
 import pytest
 
+from pneumojax.errors import UsageError
+from pneumojax.system import atomic
 from pneumojax.system.atomic import new_folder, replacing
 
 
@@ -70,3 +75,67 @@ def test_a_folder_that_fails_or_comes_second_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match='not empty'):
         second()
     assert [p.name for p in tmp_path.rglob('*')] == ['a', 'of another']
+
+
+def test_text_and_bytes_replace_the_old_file(tmp_path):
+    path = tmp_path / 'a'
+    for content in ('grün', b'\xff\0'):
+        atomic.write(path, content)
+        assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_never_takes_the_place_of_another(tmp_path, monkeypatch):
+    path = tmp_path / 'made' / 'a'
+    atomic.write_new(path, b'first')
+    with pytest.raises(UsageError, match='exists already and is not overwritten'):
+        atomic.write_new(path, b'second')
+    monkeypatch.setattr(atomic, 'refuse_existing', lambda *_: None)  # the other came meanwhile
+    with pytest.raises(UsageError, match='exists already and is not overwritten'):
+        atomic.write_new(path, b'second')
+    assert path.read_bytes() == b'first'
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_of_another_process_may_do(tmp_path):
+    path = tmp_path / 'a'
+    with new_folder(path, lambda folder: (folder / 'whole').exists()) as unfinished:
+        path.mkdir()
+        (path / 'whole').touch()
+        (unfinished / 'mine').touch()
+    assert [p.name for p in tmp_path.rglob('*')] == ['a', 'whole']
+
+
+PROGRAM = """
+import sys
+from pneumojax.system import atomic
+with atomic.new_folder(sys.argv[1]) as unfinished:
+    print(unfinished, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / '.mine').mkdir()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, '-c', PROGRAM, tmp_path / name], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for name in ('dead', 'alive')
+    ]  # fmt: skip
+    try:
+        dead, alive = (process.stdout.readline().strip() for process in processes)
+        processes[0].kill()
+        processes[0].wait()
+        with new_folder(tmp_path / 'new'):
+            pass
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert {str(p) for p in tmp_path.iterdir()} == {
+        str(tmp_path / '.mine'), str(tmp_path / 'new'), alive
+    }  # fmt: skip
+    assert dead not in map(str, tmp_path.iterdir())
