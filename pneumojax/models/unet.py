@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from pneumojax.models.resnet import ResNet34, batch_norm
 
+DimSize = Any  # an int; a symbol while exporting for any size
+
 kaiming_uniform = nn.initializers.variance_scaling(2.0, 'fan_in', 'uniform')
 xavier_uniform = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
 
@@ -23,8 +25,8 @@ def decoder_filters(width: int) -> list[int]:
 
 
 def upsample(
-    x: Float[Array, 'B h w C'], height: int, width: int
-) -> Float[Array, 'B {height} {width} C']:
+    x: Float[Array, 'B h w C'], height: DimSize, width: DimSize
+) -> Float[Array, 'B H W C']:
     """Doubles [B, h, w, C] by nearest neighbour and crops it to height x width.
 
     A convolution of stride 2 with padding 1 centres its output i on its input 2i, so cropping the
@@ -43,7 +45,7 @@ class DecoderBlock(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, skip, size: tuple[int, int], *, train: bool):
+    def __call__(self, x, skip, size: tuple[DimSize, DimSize], *, train: bool):
         conv = partial(
             nn.Conv, self.filters, (3, 3), padding=1, use_bias=False,
             dtype=self.dtype, kernel_init=kaiming_uniform,
@@ -65,7 +67,7 @@ class Decoder(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, features, size: tuple[int, int], *, train: bool):
+    def __call__(self, features, size: tuple[DimSize, DimSize], *, train: bool):
         x, *skips = reversed(features)
         for i, filters in enumerate(self.filters):
             skip = skips[i] if i < len(skips) else None

@@ -50,14 +50,14 @@ def test_onnx_is_described_and_carries_its_metadata(run, tmp_path):
     assert stated['rule']['area'] == 300
     assert stated['shape'] == ['batch', 32, 32]
     assert stated['checked']['largest_difference'] < 1e-5
-    assert str(run.path.parent) not in json.dumps(stated)  # whoever gets the file learns no path
+    assert str(run.path.parent) not in json.dumps(stated)  # paths stay private
     kept = {p.key: p.value for p in onnx.load(tmp_path / 'unet.onnx').metadata_props}
     assert json.loads(kept['rule']) == stated['rule']
     assert kept['normalization'].startswith('unit')
 
 
 @needs_onnx
-def test_what_exists_is_not_overwritten(run, tmp_path):
+def test_existing_files_are_not_overwritten(run, tmp_path):
     (tmp_path / 'unet.onnx').write_text('mine')
     with pytest.raises(UsageError, match='exists already'):
         export(run.config(), run, tmp_path, 'onnx')
@@ -67,7 +67,7 @@ def test_what_exists_is_not_overwritten(run, tmp_path):
 @needs_onnx
 @pytest.mark.parametrize('mistake', ['epsilon', 'padding'])
 def test_a_network_that_differs_from_jax_is_refused(run, tmp_path, monkeypatch, mistake):
-    """Mistakes that library converters made, or might."""
+    """Mistakes that converters of libraries made, or could make."""
     from pneumojax.runtimes import onnx_builder
 
     if mistake == 'epsilon':
