@@ -1,7 +1,7 @@
-"""Paints a phantom: attenuations are added up as X-rays meet them, then exposed as a film is.
+"""Draws a phantom: adds up the attenuation along the X-rays, then exposes a film.
 
-Every random number comes from the generator given, in an order that does not depend on the size
-(the film's noise is drawn last), so one seed is one patient at any size.
+All random numbers come from the given generator, in an order that does not depend on the size (the
+noise of the film is drawn last), so a seed gives the same patient at any size.
 """
 
 import math
@@ -9,12 +9,16 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 from pneumojax.data.phantoms import shapes
 from pneumojax.data.phantoms.film import Film, clouds
 from pneumojax.data.phantoms.shapes import ellipse
 
-SMALLEST = 256  # smaller pictures are drawn at a multiple of their size and averaged down
+SMALLEST = 256  # smaller images are drawn at a multiple of their size and averaged down
+
+
+Pair = list[shapes.Lung]  # the patient's right lung, then the left one
 
 
 class Phantom(NamedTuple):
@@ -24,19 +28,19 @@ class Phantom(NamedTuple):
     mask: np.ndarray  # uint8 [S, S] of 0 and 1: the pneumothorax
 
 
-def draw(rng: np.random.Generator, size: int, positive: bool) -> Phantom:
+def draw(rng: Generator, size: int, positive: bool) -> Phantom:
     """Draws one frontal chest radiograph.
 
     Args:
-      rng: the only source of chance.
+      rng: the only source of randomness.
       size: side in pixels, 32 or more.
-      positive: with a pneumothorax (the mask is then never empty) or without one (always empty).
+      positive: whether to draw a pneumothorax; the mask is empty if and only if this is False.
 
     Returns:
-      The picture and the exact region between the pleural line and the chest wall.
+      The image and the exact region between the pleural line and the chest wall.
 
     Raises:
-      ValueError: a size below 32.
+      ValueError: the size is below 32.
     """
     if size < 32:
         raise ValueError(f'a phantom has at least 32 pixels a side, not {size}')
@@ -61,15 +65,15 @@ def draw(rng: np.random.Generator, size: int, positive: bool) -> Phantom:
 
 
 def shrink(picture: np.ndarray, size: int) -> np.ndarray:
-    """Averages whole blocks."""
+    """Averages square blocks of pixels."""
     if len(picture) == size:
         return picture
     n = len(picture) // size
     return picture.reshape(size, n, size, n).mean(axis=(1, 3))
 
 
-def pose(rng: np.random.Generator) -> np.ndarray:
-    """Where the patient stands: [2, 3], anatomy to picture, about the picture's centre."""
+def pose(rng: Generator) -> np.ndarray:
+    """Draws the patient's position: [2, 3], anatomy to image, about the centre of the image."""
     turn, scale = rng.normal(0, 0.028), rng.uniform(0.90, 1.10)
     stretch = rng.uniform(0.95, 1.05)
     matrix = scale * np.array([
@@ -79,13 +83,13 @@ def pose(rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([matrix, shift[:, None]], axis=1)
 
 
-def attenuation(rng, film: Film, pair: list[shapes.Lung], gap: np.ndarray) -> np.ndarray:
-    """What the rays lost, float32 [size, size]: 0 in air outside, about 1 behind the spine."""
+def attenuation(rng: Generator, film: Film, pair: Pair, gap: np.ndarray) -> np.ndarray:
+    """Attenuation of the rays, float32 [size, size]: 0 in the air outside, about 1 at the spine."""
     density = film.spread(0.60 * (1 + 0.06 * clouds(rng, 6, 32)))
     flesh = film.soften(film.fill(shapes.body(rng)), 0.012)
     density *= np.multiply(flesh, np.float32(1 / 255), out=film.scratch, dtype=np.float32)
 
-    # Air displaces flesh in the cavities; behind the heart little of it is seen.
+    # Air displaces tissue in the cavities; behind the heart little of it is visible.
     outlines = film.soften(film.fill(*(lung.outline for lung in pair)), 0.0022)
     middle = shapes.heart(rng.uniform(0.88, 1.25), rng.uniform(-0.03, 0.02))
     heart = film.soften(film.fill(middle), 0.004)
@@ -96,7 +100,7 @@ def attenuation(rng, film: Film, pair: list[shapes.Lung], gap: np.ndarray) -> np
     film.add(density, cv2.max(heart, floor), rng.uniform(0.09, 0.15))
     spine(rng, film, density)
 
-    # The lung: vessels and a fine texture, neither of them where the gap is.
+    # The lung: vessels and a fine texture, neither of which extends into the gap.
     gap = film.soften(gap, 0.0008)
     tissue = np.zeros_like(density)
     film.add(tissue, cv2.bitwise_not(gap), 1.0, air)
@@ -113,8 +117,8 @@ def attenuation(rng, film: Film, pair: list[shapes.Lung], gap: np.ndarray) -> np
     return density
 
 
-def spine(rng, film: Film, density: np.ndarray) -> None:
-    """Vertebrae with their discs, behind everything, and the dark windpipe in front of them."""
+def spine(rng: Generator, film: Film, density: np.ndarray) -> None:
+    """Adds the vertebrae with their discs, and the dark trachea in front of them."""
     layer, x, down = film.blank(), 0.5 + rng.normal(0, 0.003), np.array([-0.1, 1.1])
     film.stroke(layer, np.stack([[x, x], down], axis=1), 0.092, 0.55)
     for number in range(18):
@@ -122,16 +126,16 @@ def spine(rng, film: Film, density: np.ndarray) -> None:
         bone = np.array([(-half, 0), (half, 0), (0.94 * half, 0.045), (-0.94 * half, 0.045)])
         film.paint(layer, bone + np.array((x, y)), 255)
     film.add(density, film.soften(layer, 0.0045), 0.12)
-    lean, windpipe = rng.normal(0, 0.008), film.blank()
+    lean, trachea = rng.normal(0, 0.008), film.blank()
     carina = (0.5 + lean, 0.31)
     for side in (-1, 1):
-        film.stroke(windpipe, np.array([carina, (0.5 + side * 0.07, 0.375)]), 0.020, 0.55)
-    film.stroke(windpipe, np.array([(0.5, -0.05), (0.5 + lean, 0.2), carina]), 0.032)
-    film.add(density, film.soften(windpipe, 0.006), -0.13)
+        film.stroke(trachea, np.array([carina, (0.5 + side * 0.07, 0.375)]), 0.020, 0.55)
+    film.stroke(trachea, np.array([(0.5, -0.05), (0.5 + lean, 0.2), carina]), 0.032)
+    film.add(density, film.soften(trachea, 0.006), -0.13)
 
 
-def belly(rng, film: Film, pair) -> np.ndarray:
-    """What lies under the diaphragm; sometimes with gas in the stomach."""
+def belly(rng: Generator, film: Film, pair: Pair) -> np.ndarray:
+    """The region under the diaphragm, sometimes with gas in the stomach."""
     domes = [lung.outline[shapes.COSTOPHRENIC * shapes.SAMPLES :] for lung in pair]
     domes = [dome[: 5 * shapes.SAMPLES] for dome in domes]
     edge = np.concatenate([domes[0], domes[1][::-1], [(0.99, 1.2), (0.01, 1.2)]])
@@ -141,8 +145,8 @@ def belly(rng, film: Film, pair) -> np.ndarray:
     return cv2.subtract(layer, film.soften(film.fill(bubble), 0.008)) if gas else layer
 
 
-def lung_vessels(rng, film: Film, pair) -> np.ndarray:
-    """The vessels and the hila they come from."""
+def lung_vessels(rng: Generator, film: Film, pair: Pair) -> np.ndarray:
+    """The lung vessels and the hila that they branch from."""
     layer, hila = film.blank(), film.blank()
     for lung in pair:
         film.strokes(layer, shapes.vessels(rng, lung))
@@ -151,7 +155,7 @@ def lung_vessels(rng, film: Film, pair) -> np.ndarray:
     return cv2.add(film.soften(layer, 0.0016), film.soften(hila, 0.016))
 
 
-def pleural_lines(rng, film: Film, pair) -> np.ndarray:
+def pleural_lines(rng: Generator, film: Film, pair: Pair) -> np.ndarray:
     """The thin bright edge of a retracted lung."""
     width, layer = rng.uniform(0.0026, 0.0042), film.blank()
     for lung in pair:
@@ -161,8 +165,8 @@ def pleural_lines(rng, film: Film, pair) -> np.ndarray:
     return film.soften(layer, 0.0006)
 
 
-def bones(rng, film: Film, pair, density: np.ndarray) -> None:
-    """Ribs (a cortex brighter than the marrow), clavicles and shoulder blades."""
+def bones(rng: Generator, film: Film, pair: Pair, density: np.ndarray) -> None:
+    """Adds ribs (with a cortex brighter than the marrow), clavicles and shoulder blades."""
     back, front, collar, blade = (film.blank() for _ in range(4))
     droop, fall = rng.uniform(0.03, 0.09), rng.uniform(0.15, 0.22)
     width, lift, inward = (
@@ -187,8 +191,10 @@ def bones(rng, film: Film, pair, density: np.ndarray) -> None:
     film.add(density, film.soften(blade, 0.002), rng.uniform(0.05, 0.08))
 
 
-def distractors(rng, film: Film, pair, density: np.ndarray, air: np.ndarray) -> None:
-    """What is mistaken for a pneumothorax, or hides one, in healthy and ill alike."""
+def distractors(
+    rng: Generator, film: Film, pair: Pair, density: np.ndarray, air: np.ndarray
+) -> None:
+    """Adds findings that resemble or hide a pneumothorax, in positives and negatives alike."""
     if rng.random() < 0.25:  # skin folds: an edge with a bright side, not a line
         fold, layer, steps = shapes.skin_fold(rng, pair[rng.integers(2)]), film.blank(), 7
         inward = np.sign(0.5 - fold[:, 0].mean())
@@ -196,7 +202,7 @@ def distractors(rng, film: Film, pair, density: np.ndarray, air: np.ndarray) -> 
             shifted = fold + np.array((inward * 0.005 * (steps - 1 - step), 0))
             film.stroke(layer, shifted, 0.0065, (step + 1) / steps)
         film.add(density, film.soften(layer, 0.0012), rng.uniform(0.05, 0.10))
-    if rng.random() < 0.18:  # a bulla: dark, no vessels, a wall of its own all round
+    if rng.random() < 0.18:  # a bulla: dark, without vessels, with a wall all round
         lung = pair[rng.integers(2)]
         place = lung.at(rng.uniform(0.05, 0.35), rng.uniform(0.45, 0.7))
         ring = ellipse(place, *rng.uniform(0.02, 0.05, 2))
@@ -220,15 +226,15 @@ def distractors(rng, film: Film, pair, density: np.ndarray, air: np.ndarray) -> 
             place = (0.5 + side * rng.uniform(0.21, 0.27), drop)
             film.paint(both, ellipse(place, wide, wide), 255)
         film.add(density, film.soften(both, 0.012), rng.uniform(0.04, 0.11))
-    fields = film.blank()  # one lung may be darker than the other without any pneumothorax
+    fields = film.blank()  # one lung may be darker than the other without a pneumothorax
     for lung in pair:
         darker = 255 * rng.random() ** 2
         film.paint(fields, lung.outline, darker)
     film.add(density, film.soften(fields, 0.003), -0.05, air)
 
 
-def hardware(rng, film: Film, density: np.ndarray) -> None:
-    """Chest tubes, lines, a breathing tube and electrodes with their leads."""
+def hardware(rng: Generator, film: Film, density: np.ndarray) -> None:
+    """Adds chest tubes, lines, a tracheal tube and electrodes with their leads."""
     metal, hose = film.blank(), film.blank()
     if rng.random() < 0.15:
         side = (-1, 1)[rng.integers(2)]
@@ -249,14 +255,14 @@ def hardware(rng, film: Film, density: np.ndarray) -> None:
         film.paint(metal, disc, 210)
         end = ((-0.1, 1.1)[rng.integers(2)], rng.uniform(0.2, 1.0))
         bend = (place + end) / 2 + rng.normal(0, 0.07, 2)
-        film.stroke(metal, shapes.smooth([place, bend, end], 10), 0.003, 0.8)
+        film.stroke(metal, shapes.smooth(np.array([place, bend, end]), 10), 0.003, 0.8)
     for layer, weight in ((metal, 0.35), (hose, 0.20)):
         if layer.any():
             film.add(density, film.soften(layer, 0.0008), weight)
 
 
-def expose(rng, film: Film, density: np.ndarray) -> np.ndarray:
-    """Turns attenuation into grey values: scatter, film curve, collimator, letter, noise."""
+def expose(rng: Generator, film: Film, density: np.ndarray) -> np.ndarray:
+    """Converts attenuation to grey values: scatter, film curve, collimator, side marker, noise."""
     scatter, crispness = film.soften(density, 0.08), rng.uniform(-0.1, 0.2)
     image = film.soften(density, rng.uniform(0.0002, 0.0011))
     image = cv2.addWeighted(image, 1 + crispness, scatter, -crispness, 0)
@@ -281,8 +287,8 @@ def expose(rng, film: Film, density: np.ndarray) -> np.ndarray:
     return np.clip(image, 0, 255, out=image)
 
 
-def letter(rng, film: Film, image: np.ndarray) -> None:
-    """The side marker of lead: R at the image's left or L at its right."""
+def letter(rng: Generator, film: Film, image: np.ndarray) -> None:
+    """Draws the lead side marker: R at the left of the image or L at its right."""
     strokes: dict[str, list[list]] = {
         'R': [[(0, 1), (0, 0), (0.45, 0), (0.6, 0.12), (0.6, 0.38), (0.45, 0.5), (0, 0.5)],
               [(0.3, 0.5), (0.65, 1)]],

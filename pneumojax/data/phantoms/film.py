@@ -1,4 +1,4 @@
-"""A film to draw anatomy on, at any size, with OpenCV."""
+"""A film on which anatomy is drawn at any size, with OpenCV."""
 
 from typing import NamedTuple
 
@@ -7,27 +7,27 @@ import numpy as np
 
 from pneumojax.data.phantoms.shapes import Strokes
 
-FINE = 4  # bits of sub-pixel position handed to OpenCV
+FINE = 4  # bits of sub-pixel position given to OpenCV
 
 
 class Film(NamedTuple):
-    """Draws shapes given in parts of the side as 8-bit layers [size, size]."""
+    """Draws shapes, whose coordinates are fractions of the side, on 8-bit layers [size, size]."""
 
     size: int
     pose: np.ndarray  # [2, 3]
-    scratch: np.ndarray  # float32 [size, size]: fresh pages for every sum would cost half the time
+    scratch: np.ndarray  # float32 [size, size], reused: allocation would take half the time
 
     def blank(self) -> np.ndarray:
-        """An empty layer."""
+        """Returns an empty layer."""
         return np.zeros((self.size, self.size), np.uint8)
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        """Anatomy to OpenCV's pixel centres in fixed point."""
+        """Maps anatomy to OpenCV's fixed-point coordinates of pixel centres."""
         pixels = (points @ self.pose[:, :2].T + self.pose[:, 2]) * self.size - 0.5
         return np.rint(pixels * 2**FINE).astype(np.int32)
 
     def fill(self, *polygons: np.ndarray) -> np.ndarray:
-        """A new layer with these polygons."""
+        """Returns a layer with these polygons filled."""
         layer = self.blank()
         for polygon in polygons:
             self.paint(layer, polygon, 255)
@@ -37,10 +37,12 @@ class Film(NamedTuple):
         """Fills a polygon [n, 2] with a value of 0 to 255."""
         cv2.fillPoly(layer, [self.points(polygon)], value, cv2.LINE_AA, FINE)
 
-    def stroke(self, layer: np.ndarray, curves: np.ndarray, width: float, value: float = 1.0):
+    def stroke(
+        self, layer: np.ndarray, curves: np.ndarray, width: float, value: float = 1.0
+    ) -> np.ndarray:
         """Draws a curve [m, 2] or several [n, m, 2] in place and returns the layer.
 
-        A line thinner than a pixel is drawn a pixel wide and fainter.
+        A line thinner than a pixel is drawn one pixel wide and fainter.
         """
         pixels = max(1, round(width * self.size))
         value *= min(1.0, width * self.size / pixels)
@@ -49,7 +51,7 @@ class Film(NamedTuple):
         return layer
 
     def strokes(self, layer: np.ndarray, strokes: Strokes) -> np.ndarray:
-        """Draws many lines, the faint ones first, in a few steps of brightness and width."""
+        """Draws many lines, faint ones first, with brightness and width rounded to a few levels."""
         pixels = np.maximum(1, np.rint(strokes.widths * self.size)).astype(int)
         values = strokes.values * np.minimum(1, strokes.widths * self.size / pixels)
         kinds = np.rint(values * 16).astype(int) * 1000 + pixels
@@ -61,9 +63,9 @@ class Film(NamedTuple):
         return layer
 
     def cover(self, polygon: np.ndarray) -> np.ndarray:
-        """How much of each pixel a polygon covers (0 to 255), counted at 4 x 4 places in it.
+        """The share of each pixel that a polygon covers (0 to 255), sampled at 4 x 4 points.
 
-        OpenCV's own fill takes in the whole outline, which would widen a thin crescent.
+        OpenCV's fill includes the outline, which would widen a thin crescent.
         """
         pixels = (polygon @ self.pose[:, :2].T + self.pose[:, 2]) * self.size
         low = np.clip(np.floor(pixels.min(axis=0)).astype(int) - 1, 0, self.size - 2)
@@ -78,7 +80,7 @@ class Film(NamedTuple):
         return layer
 
     def soften(self, layer: np.ndarray, sigma: float) -> np.ndarray:
-        """Gaussian blur; `sigma` is a part of the side. Wide ones are made on a smaller picture."""
+        """Blurs with a Gaussian; `sigma` is a fraction of the side. Wide blurs use fewer pixels."""
         sigma *= self.size
         less = 1
         while sigma / less > 2.5 and self.size % (2 * less) == 0:
@@ -92,11 +94,17 @@ class Film(NamedTuple):
         return layer
 
     def spread(self, picture: np.ndarray) -> np.ndarray:
-        """Enlarges a small float picture to the film's size."""
+        """Enlarges a small float image to the size of the film."""
         return cv2.resize(picture, (self.size,) * 2, interpolation=cv2.INTER_CUBIC)
 
-    def add(self, total: np.ndarray, layer: np.ndarray, weight: float, through=None) -> None:
-        """Adds an 8-bit layer, `weight` where it is full, to `total`; `through` dims it."""
+    def add(
+        self,
+        total: np.ndarray,
+        layer: np.ndarray,
+        weight: float,
+        through: np.ndarray | None = None,
+    ) -> None:
+        """Adds an 8-bit layer, scaled so that 255 is `weight` and then by `through`, to `total`."""
         np.multiply(layer, np.float32(weight / 255), out=self.scratch, dtype=np.float32)
         if through is not None:
             np.multiply(self.scratch, through, out=self.scratch)
@@ -104,6 +112,6 @@ class Film(NamedTuple):
 
 
 def clouds(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
-    """Smooth noise of about unit variance, float32 [size, size], with so many cells a side."""
+    """Smooth noise of about unit variance, float32 [size, size], with `cells` cells per side."""
     noise = 2.5 * cv2.GaussianBlur(rng.standard_normal((cells, cells), np.float32), (0, 0), 0.7)
     return cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)

@@ -1,14 +1,15 @@
-"""The anatomy of a phantom: outlines and curves as points, in parts of the image's side.
+"""The anatomy of a phantom: outlines and curves as points, in fractions of the image's side.
 
-x runs to the image's right (the patient's left), y down; the midline is x = 0.5. Everything here is
-geometry: `drawing` says how bright it is.
+x points to the right of the image (the patient's left), y down; the midline is x = 0.5. This module
+is geometry only; `drawing` decides how bright it is.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-# (distance from the midline, y) of one lung's outline: over the apex, down the chest wall into the
+# Outline of one lung as (distance from the midline, y): over the apex, down the chest wall into the
 # costophrenic angle, back along the diaphragm and up the mediastinum.
 OUTLINE = np.array([
     (0.075, 0.150), (0.140, 0.095), (0.215, 0.122), (0.285, 0.205), (0.335, 0.325),
@@ -16,26 +17,27 @@ OUTLINE = np.array([
     (0.280, 0.712), (0.210, 0.688), (0.130, 0.698), (0.065, 0.722), (0.058, 0.600),
     (0.058, 0.450), (0.060, 0.300),
 ])  # fmt: skip
-COSTOPHRENIC = 8  # index above; before it lies the chest wall, after it the diaphragm
+COSTOPHRENIC = 8  # index in OUTLINE; the chest wall is before it, the diaphragm after it
 DIAPHRAGM = slice(9, 14)
-SAMPLES = 14  # of the curve between two of these points
+SAMPLES = 14  # of the curve between two points
 
-# Mask area of SIIM-ACR's positives in pixels at 1024 x 1024: median, the two sides' spread of the
-# logarithm (from the 10 % and 90 % quantiles, 2,061 and 32,219), smallest drawn and largest seen.
+# Mask area of SIIM-ACR's positives in pixels at 1024 x 1024: the median, the spread of its
+# logarithm below and above (from the 10 % and 90 % quantiles, 2,061 and 32,219), the smallest area
+# drawn and the largest found.
 AREA_MEDIAN, AREA_SPREAD, AREA_RANGE = 9500, (1.192, 0.953), (300, 81000)
 
 
 class Lung(NamedTuple):
-    """One pleural cavity; index 0 of `wall` is the medial apex, its end the costophrenic angle."""
+    """One pleural cavity. The outline begins at the medial apex."""
 
     side: int  # -1: the image's left (the patient's right lung), +1: the image's right
     outline: np.ndarray  # [n, 2], closed
     hilum: np.ndarray  # [2]
-    wall: int  # so many first points of the outline lie along the chest wall
-    collapse: np.ndarray  # [n] in [0, 1): how far the lung's surface has gone towards the hilum
+    wall: int  # the first `wall` points of the outline follow the chest wall
+    collapse: np.ndarray  # [n] in [0, 1): how far the surface has retracted towards the hilum
 
-    def at(self, place, depth) -> np.ndarray:
-        """Points of the lung: `place` in [0, 1) round its surface, `depth` 0 at the hilum."""
+    def at(self, place: ArrayLike, depth: ArrayLike) -> np.ndarray:
+        """Points in the lung: `place` in [0, 1) around its surface, `depth` 0 at the hilum."""
         index = np.asarray(place, float) * len(self.outline)
         low = np.floor(index).astype(int) % len(self.outline)
         high, part = (low + 1) % len(self.outline), (index % 1)[..., None]
@@ -44,11 +46,11 @@ class Lung(NamedTuple):
         return self.hilum + np.asarray(depth)[..., None] * (edge - self.hilum)
 
     def surface(self) -> np.ndarray:
-        """The visceral pleura [n, 2]: the outline where nothing has collapsed."""
+        """The visceral pleura [n, 2]; equal to the outline where nothing has collapsed."""
         return self.outline + self.collapse[:, None] * (self.hilum - self.outline)
 
 
-def smooth(points, samples: int = SAMPLES, closed: bool = False) -> np.ndarray:
+def smooth(points: ArrayLike, samples: int = SAMPLES, closed: bool = False) -> np.ndarray:
     """A Catmull-Rom curve [m, 2] through `points` [n, 2]."""
     points = np.asarray(points, float)
     ends = points[-1:], points[:2]
@@ -70,7 +72,7 @@ def polygon_area(points: np.ndarray) -> float:
 
 
 def lungs(rng: np.random.Generator) -> tuple[Lung, Lung]:
-    """Both cavities of one person, the patient's right one (on the image's left) first."""
+    """Draws both cavities of a patient; the right one, at the left of the image, comes first."""
     width, depth = rng.uniform(0.90, 1.08), rng.uniform(0.88, 1.07)
     slim, lean = rng.uniform(-0.012, 0.012), rng.uniform(-0.012, 0.012)
     both = []
@@ -89,39 +91,39 @@ def lungs(rng: np.random.Generator) -> tuple[Lung, Lung]:
 
 
 def pneumothorax_area(rng: np.random.Generator) -> float:
-    """A positive image's mask area as a part of the image, distributed like SIIM-ACR's."""
+    """Draws a mask area as a fraction of the image, distributed like SIIM-ACR's positives."""
     z = rng.standard_normal()
     area = AREA_MEDIAN * np.exp(z * AREA_SPREAD[int(z > 0)])
     return float(np.clip(area, *AREA_RANGE)) / 1024**2
 
 
 def crescent(lung: Lung) -> np.ndarray:
-    """The polygon [m, 2] between the lung's surface and the chest wall where the two part."""
+    """The polygon [m, 2] between the lung's surface and the chest wall where they are apart."""
     (parted,) = np.nonzero(lung.collapse > 0)
     span = np.arange(max(parted[0] - 1, 0), min(parted[-1] + 2, len(lung.outline)))
     return np.concatenate([lung.outline[span], lung.surface()[span][::-1]])
 
 
 def collapse(rng: np.random.Generator, lung: Lung, area: float) -> Lung:
-    """Lets a lung retract from its wall, apically or laterally, until the gap has an area.
+    """Lets a lung retract from the chest wall, apically or laterally, until the gap has an area.
 
     Args:
-      rng: decides where along the wall and in which shape.
-      lung: with no collapse yet.
-      area: of the crescent, as a part of the image.
+      rng: decides the place along the wall and the shape.
+      lung: without a collapse.
+      area: of the crescent, as a fraction of the image.
 
     Returns:
-      The lung with its `collapse`; larger gaps reach further along the wall. The area is met to
-      0.1 % unless the whole lung is too small for it.
+      The lung with its `collapse`; larger gaps extend further along the wall. The area is exact to
+      0.1 % unless the lung is too small for it.
     """
     share = area / polygon_area(lung.outline)
     extent = min(1.0, (0.07 + 0.80 * share**0.45) * rng.uniform(0.85, 1.3))
     place = rng.random()
-    if place < 0.7:  # apical, the usual one in a standing patient
+    if place < 0.7:  # apical, usual in a standing patient
         start = rng.uniform(0.0, 0.12)
     elif place < 0.93:
         start = rng.uniform(0.15, 0.5)
-    else:  # basal, as in a supine one
+    else:  # basal, as in a supine patient
         start = 1 - extent
     start = min(start, 1 - extent)
     peak, waves, blunt = rng.uniform(0.35, 0.65), rng.uniform(-0.06, 0.06, 3), rng.uniform(0.5, 0.9)
@@ -129,7 +131,7 @@ def collapse(rng: np.random.Generator, lung: Lung, area: float) -> Lung:
     steps = np.linalg.norm(np.diff(lung.outline[: lung.wall], axis=0), axis=1)
     along = np.concatenate([[0], np.cumsum(steps)]) / steps.sum()
 
-    def gap(depth, start, extent):
+    def gap(depth: float, start: float, extent: float) -> Lung:
         v = np.clip((along - start) / extent, 0, 1)
         bump = (
             4 * v ** (np.log(0.5) / np.log(peak)) * (1 - v ** (np.log(0.5) / np.log(peak)))
@@ -139,7 +141,7 @@ def collapse(rng: np.random.Generator, lung: Lung, area: float) -> Lung:
         new[: lung.wall] = depth * bump
         return lung._replace(collapse=new)
 
-    # Rather along more of the wall than down to the hilum.
+    # A larger gap extends along the wall rather than to the hilum.
     while extent < 1 and polygon_area(crescent(gap(0.5, start, extent))) < area:
         extent = min(1.0, 1.15 * extent)
         start = min(start, 1 - extent)
@@ -151,14 +153,14 @@ def collapse(rng: np.random.Generator, lung: Lung, area: float) -> Lung:
     return gap(high, start, extent)
 
 
-def wall_x(lung: Lung, y) -> np.ndarray:
-    """The chest wall's x at heights `y`."""
+def wall_x(lung: Lung, y: np.ndarray) -> np.ndarray:
+    """The x of the chest wall at heights `y`."""
     wall = lung.outline[SAMPLES : lung.wall]
     return np.interp(y, wall[:, 1], wall[:, 0])
 
 
 def posterior_ribs(lung: Lung, droop: float) -> np.ndarray:
-    """Ribs 1 to 10 from the spine, over their angle, down to the chest wall: [10, 25, 2]."""
+    """Ribs 1 to 10 from the spine, over the rib angle, down to the chest wall: [10, 25, 2]."""
     s, number = np.linspace(0, 1, 25), np.arange(1, 11)[:, None]
     begin, base = 0.065 + 0.068 * number, 0.012 + 0.010 * np.minimum(number, 8)
     y = begin - 0.03 * np.sin(np.pi * np.minimum(1.4 * s, 1)) + (droop + base) * s**2.4
@@ -167,14 +169,14 @@ def posterior_ribs(lung: Lung, droop: float) -> np.ndarray:
 
 
 def anterior_ribs(lung: Lung, start: np.ndarray, fall: float) -> np.ndarray:
-    """The ribs' front parts [n, 17, 2], from the chest wall at `start` [n, 2] to the sternum."""
+    """The anterior ribs [n, 17, 2], from the chest wall at `start` [n, 2] to the sternum."""
     s, goal = np.linspace(0, 1, 17), 0.5 + lung.side * 0.11
     x = start[:, :1] + (goal - start[:, :1]) * s**1.6
     return np.stack([x, start[:, 1:] + fall * np.sin(s * np.pi / 2) ** 1.1], axis=2)
 
 
 def clavicle(lung: Lung, lift: float) -> np.ndarray:
-    """From the sternum, in its shallow S, to the shoulder."""
+    """The clavicle, a shallow S from the sternum to the shoulder."""
     dx = np.array([0.045, 0.095, 0.155, 0.22, 0.29, 0.36])
     y = np.array([0.185, 0.172, 0.160, 0.138, 0.120, 0.115]) + lift * np.array(
         [0, 0.1, 0.3, 0.6, 0.9, 1]
@@ -183,14 +185,14 @@ def clavicle(lung: Lung, lift: float) -> np.ndarray:
 
 
 def scapula(lung: Lung, inward: float) -> np.ndarray:
-    """A polygon whose medial border, moved `inward`, lies over the lateral lung."""
+    """The shoulder blade, a polygon; `inward` moves its medial border over the lateral lung."""
     dx = np.array([0.30, 0.33, 0.40, 0.46, 0.47, 0.42, 0.355]) - inward
     y = np.array([0.20, 0.155, 0.13, 0.17, 0.25, 0.37, 0.43])
     return smooth(np.stack([0.5 + lung.side * dx, y], axis=1), 8, closed=True)
 
 
 def heart(size: float, lower: float) -> np.ndarray:
-    """Heart, great vessels and upper mediastinum in one outline; the apex points to image right."""
+    """One outline of heart, great vessels and upper mediastinum; the apex is at image right."""
     points = np.array([
         (0.440, -0.2), (0.560, -0.2), (0.560, 0.20), (0.585, 0.255), (0.588, 0.295),
         (0.572, 0.335), (0.592, 0.385), (0.615, 0.44), (0.665, 0.53), (0.700, 0.62),
@@ -204,7 +206,7 @@ def heart(size: float, lower: float) -> np.ndarray:
 
 
 def body(rng: np.random.Generator) -> np.ndarray:
-    """Neck, shoulders, arms and flanks."""
+    """The outline of neck, shoulders, arms and flanks."""
     half = np.array([
         (0.105, -0.1), (0.110, 0.02), (0.20, 0.060), (0.33, 0.085), (0.43, 0.14),
         (0.49, 0.24), (0.50, 0.36), (0.47, 0.50), (0.455, 0.70), (0.47, 1.15),
@@ -216,7 +218,7 @@ def body(rng: np.random.Generator) -> np.ndarray:
 
 
 class Strokes(NamedTuple):
-    """Many short curves at once."""
+    """Many short curves."""
 
     curves: np.ndarray  # [n, 3, 2]
     widths: np.ndarray  # [n]
@@ -224,10 +226,10 @@ class Strokes(NamedTuple):
 
 
 def vessels(rng: np.random.Generator, lung: Lung) -> Strokes:
-    """Branching lung vessels, thinner and fainter outwards.
+    """Branching lung vessels that become thinner and fainter outwards.
 
-    They grow in the lung's own coordinates, so a collapsed lung has them crowded and its pleural
-    space has none.
+    They follow the coordinates of the lung: in a collapsed lung they are crowded, and none enter
+    the pleural space.
     """
     trunks, forks, steps = 12, (3, 3, 2, 0), np.linspace(0, 1, 7)
     place = np.linspace(0, 0.82, trunks) + rng.uniform(-0.025, 0.025, trunks)
@@ -253,7 +255,7 @@ def vessels(rng: np.random.Generator, lung: Lung) -> Strokes:
 
 
 def skin_fold(rng: np.random.Generator, lung: Lung) -> np.ndarray:
-    """A long line down the lateral lung that, unlike a pleura, runs on past the chest wall."""
+    """A long line down the lateral lung that, unlike the pleura, crosses the chest wall."""
     x = 0.5 + lung.side * rng.uniform(0.17, 0.29)
     dx = lung.side * (
         rng.uniform(0.02, 0.10) * np.array([0, 0.3, 0.7, 1.1]) + rng.normal(0, 0.006, 4)
@@ -262,7 +264,7 @@ def skin_fold(rng: np.random.Generator, lung: Lung) -> np.ndarray:
     return smooth(np.stack([x + dx, y], axis=1), 8)
 
 
-def ellipse(centre, a: float, b: float) -> np.ndarray:
-    """An outline [40, 2] with the half axes `a`, across, and `b`, down, in parts of the side."""
+def ellipse(centre: ArrayLike, a: float, b: float) -> np.ndarray:
+    """An outline [40, 2] with half axes `a` across and `b` down, in fractions of the side."""
     t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     return np.asarray(centre) + np.stack([a * np.cos(t), b * np.sin(t)], axis=1)

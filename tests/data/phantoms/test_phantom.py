@@ -262,14 +262,14 @@ def test_tables_are_kaggles(root):
 @pytest.mark.parametrize('share', [0.0, 0.22, 1 / 3, 0.5, 1.0])
 def test_positives_are_counted_exactly(share):
     for number in (1, 2, 7, 100, 301):
-        plans = phantom.make_plans(number, 0, share)
-        assert sum(plan.positive for plan in plans) == round(share * number)
-        assert plans == phantom.make_plans(400, 0, share)[:number]
+        specs = phantom.make_specs(number, 0, share)
+        assert sum(spec.positive for spec in specs) == round(share * number)
+        assert specs == phantom.make_specs(400, 0, share)[:number]
 
 
 def test_about_two_images_a_patient():
-    plans = phantom.make_plans(12_047, 0, 0.22)
-    assert 12_047 / len({plan.patient for plan in plans}) == pytest.approx(1.95, rel=0.03)
+    specs = phantom.make_specs(12_047, 0, 0.22)
+    assert 12_047 / len({spec.patient for spec in specs}) == pytest.approx(1.95, rel=0.03)
 
 
 def test_files_depend_on_neither_workers_nor_the_rest(root, tmp_path, monkeypatch):
@@ -293,10 +293,10 @@ def test_the_same_again_is_left_as_it_is(root, monkeypatch):
 def test_an_interruption_leaves_nothing_that_passes_for_whole(tmp_path, monkeypatch):
     true_write, folder = phantom.write_image, tmp_path / 'set'
 
-    def failing(root, plan, *rest):
-        if plan.number == 3:
+    def failing(root, spec, *rest):
+        if spec.number == 3:
             raise KeyboardInterrupt
-        return true_write(root, plan, *rest)
+        return true_write(root, spec, *rest)
 
     monkeypatch.setattr(phantom, 'write_image', failing)
     with pytest.raises(KeyboardInterrupt):
