@@ -49,6 +49,7 @@ _PLUGINS = ('pydicom', 'pyjpegls', 'pylibjpeg', 'pillow', 'gdcm')
 # Decoding takes about ten times the memory of the pixels, so large images take turns.
 _LARGE = 16_000_000  # pixels
 large_image_lock: contextlib.AbstractContextManager = threading.Lock()
+_DEFLATED, _SMALL = uid.DeflatedExplicitVRLittleEndian, 1 << 20  # bytes
 _EXPORT_AGAIN = 'export the image again as a single-frame grey DICOM file'
 
 
@@ -100,7 +101,9 @@ def check(file: limits.BoundedFile) -> None:
     """
     try:
         limits.check_bytes(file.size, limits.MAX_IMAGE_BYTES)
-        if _transfer_syntax(file) == uid.DeflatedExplicitVRLittleEndian:
+        # A search of a small file takes a tenth of the time of parsing its meta information.
+        maybe = file.size > _SMALL or _DEFLATED.encode() in file.read()
+        if maybe and _transfer_syntax(file) == _DEFLATED:
             unpacker, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
             while not unpacker.eof and (piece := unpacker.unconsumed_tail or file.read(1 << 16)):
                 total += len(unpacker.decompress(piece, 1 << 20))
@@ -213,8 +216,9 @@ def _parse(file: limits.BoundedFile, max_pixels: int) -> pydicom.Dataset:
 
 
 def _transfer_syntax(file: limits.BoundedFile) -> str | None:
-    """The syntax named by the file's meta information, which is read past."""
+    """The syntax in the file's meta information; leaves the file at the end of that."""
     try:
+        file.seek(0)
         pydicom.filereader.read_preamble(file, False)
         return pydicom.filereader._read_file_meta_info(file).get('TransferSyntaxUID')
     except OSError:
