@@ -1,8 +1,8 @@
 """The cache: every image decoded and fitted once, as ArrayRecord shards.
 
-A cache folder is named by what went into it (the list of files, the annotations, the size) and is
+A cache folder is named after its contents (the list of files, the annotations, the size) and is
 renamed into place when it is complete, so neither a stale nor a half-written one is ever read.
-What a record is, and who writes the shards, is told in `shards`.
+`shards` describes the records and writes them.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import grain.python as grain
@@ -22,18 +22,18 @@ from pneumojax.errors import UsageError
 from pneumojax.system import atomic
 from pneumojax.system.progress import log
 
-FORMAT = 1  # raise it when the bytes of a record or the way to them change
-_ANEW = 'delete the folder, the next run makes it anew'
+FORMAT = 1  # raise it when the bytes of a record or the decoding change
+_DELETE = 'delete the folder, and the next run makes it again'
 
 
 class Records:
     """Random access to a complete cache folder. Picklable: worker processes open files themselves.
 
     Args:
-      folder: as `prepare` returned it.
+      folder: a complete cache, see `cache_folder`.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike):
         self.folder = pathlib.Path(folder)
         try:
             manifest = json.loads((self.folder / 'manifest.json').read_text())
@@ -43,13 +43,13 @@ class Records:
             paths = [str(self.folder / name) for name in manifest['shards']]
             self._source = grain.ArrayRecordDataSource(paths)
             count = len(self._source)
-        except Exception as error:  # ArrayRecord raises several kinds
+        except Exception as error:  # ArrayRecord raises several types
             raise UsageError(
-                f'{self.folder} is damaged ({type(error).__name__}); {_ANEW}'
+                f'{self.folder} is damaged ({type(error).__name__}); {_DELETE}'
             ) from None
         if count != len(self.image_ids):
             raise UsageError(
-                f'{self.folder} holds {count} records instead of {len(self.image_ids)}; {_ANEW}'
+                f'{self.folder} holds {count} records instead of {len(self.image_ids)}; {_DELETE}'
             )
 
     def __len__(self) -> int:
@@ -59,18 +59,18 @@ class Records:
         """Image and mask, uint8 [size, size] each; the mask is 0 or 1.
 
         Raises:
-          UsageError: the record's bytes are not those written; ArrayRecord keeps a hash of each.
+          UsageError: the record is damaged; ArrayRecord stores a hash of each.
         """
         with self._damage_named(index):
             return shards.decode(self._source[int(index)], self.size)
 
     @property
     def num_bytes(self) -> int:
-        """Of all records together."""
+        """The length of all records together."""
         return len(self) * shards.record_bytes(self.size)
 
     def everything(self) -> np.ndarray:
-        """All records as they are stored: uint8 [N, bytes of a record], see `shards.encode`."""
+        """Reads all encoded records: uint8 [N, bytes per record], see `shards.encode`."""
         stored = np.empty((len(self), shards.record_bytes(self.size)), np.uint8)
         for index in range(len(self)):
             with self._damage_named(index):
@@ -78,18 +78,18 @@ class Records:
         return stored
 
     @contextlib.contextmanager
-    def _damage_named(self, index: int):
+    def _damage_named(self, index: int) -> Iterator[None]:
         try:
             yield
         except (RuntimeError, ValueError) as error:
             raise UsageError(
                 f'{self.folder}: the record of ImageId {self.image_ids[int(index)]} is damaged '
-                f'({" ".join(str(error).split())[:120]}); {_ANEW}'
+                f'({" ".join(str(error).split())[:120]}); {_DELETE}'
             ) from None
 
 
 def cache_key(examples: Sequence[Example], size: int) -> str:
-    """Changes with the files (path, length, time), the annotations, the size and the format."""
+    """A hash of the files (path, length, time), the annotations, the size and the format."""
     digest = hashlib.sha256(f'{FORMAT} {size} {cv2.__version__}'.encode())
     for example in examples:
         try:
@@ -97,7 +97,7 @@ def cache_key(examples: Sequence[Example], size: int) -> str:
         except OSError as error:
             raise UsageError(
                 f'ImageId {example.image_id}: {example.path} cannot be read: {error.strerror}; '
-                'mend or remove it'
+                'fix or remove it'
             ) from None
         digest.update(
             f'\n{example.image_id}\t{os.path.abspath(example.path)}\t{stat.st_size}\t{stat.st_mtime_ns}'
@@ -106,22 +106,24 @@ def cache_key(examples: Sequence[Example], size: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def cache_folder(cache, examples: Sequence[Example], size: int) -> pathlib.Path:
-    """Where `prepare` keeps these examples at this size."""
+def cache_folder(cache: str | os.PathLike, examples: Sequence[Example], size: int) -> pathlib.Path:
+    """The folder in which `prepare` keeps these examples at this size."""
     return pathlib.Path(cache) / f'{size}px-{cache_key(examples, size)}'
 
 
-def prepare(cache, examples: Sequence[Example], size: int, also: Sequence[int] = ()) -> Records:
-    """Returns the cache of these examples, made first if it is missing or stale.
+def prepare(
+    cache: str | os.PathLike, examples: Sequence[Example], size: int, also: Sequence[int] = ()
+) -> Records:
+    """Opens the cache of these examples; makes it first if it is missing or stale.
 
     Args:
       cache: folder that holds one folder per data set and size.
       examples: in the order of the records.
-      size: side of the fitted squares, pixels.
+      size: side of the fitted squares in pixels.
       also: more sizes to make while the images are decoded.
 
     Raises:
-      UsageError: a file cannot be read, a mask does not fit its image, the disk is full ...
+      UsageError: a file cannot be read, a mask does not fit its image, or the disk is full.
     """
     folders = {s: cache_folder(cache, examples, s) for s in dict.fromkeys((size, *also))}
     missing = {s: f for s, f in folders.items() if not _is_complete(f)}

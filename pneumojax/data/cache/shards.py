@@ -1,12 +1,12 @@
-"""Shards: files of records, written by threads of this process or by a process for each core.
+"""Shards: files of records, written by threads of this process or by one process per core.
 
-A record is the image's bytes and then the mask's, eight pixels a byte: fast to read, no parser. The
-bytes of a shard follow from its examples and its size alone, whoever writes it.
+A record is the bytes of the image and then of the mask, eight pixels per byte, so reading needs no
+parser. The bytes of a shard depend only on its examples and its size, not on what writes it.
 
-Reading tags and ArrayRecord's writer hold Python's lock, for the plainest files some tenths of a
-millisecond an image, for others more: beyond a few cores more threads do nothing. Large data sets
-are written by helper processes, each a shard at a time. The two sides speak in lines
-of JSON over pipes: nothing is unpickled.
+Reading the tags of a DICOM file holds Python's lock for about a fifth of the time of an image, so
+threads cannot keep more than about five cores busy, and gain nothing from the others. Large data
+sets are therefore written by helper processes, one shard at a time each; on two cores they are no
+faster than threads. Both sides exchange lines of JSON over pipes; nothing is unpickled.
 """
 
 import contextlib
@@ -38,36 +38,39 @@ from pneumojax.errors import UsageError
 from pneumojax.system import locks, subprocesses
 from pneumojax.system.parallel import cores, ordered_map
 
-SHARD_SIZE = 256  # records at least; the last shard has what is left
+SHARD_SIZE = 256  # records at least; the last shard has the remainder
 MAX_SHARDS = 128  # each is an open file while it is read
-PROCESSES_FROM = 2048  # images; fewer are done before helpers have imported what they need
-MAX_PROCESSES = 32  # some 100 MB each
-_AT_A_TIME = 16  # images that a helper tells of in one line
-# glibc gives each image's memory back to the system and takes it anew, page by page: a third of a
-# helper's time. Other systems do not read these.
+PROCESSES_FROM = 2048  # images; threads finish fewer before helpers have done their imports
+MAX_PROCESSES = 32  # about 100 MB each
+_AT_A_TIME = 16  # images that a helper reports in one line
+# By default glibc returns the memory of each image to the system and allocates it again, page by
+# page, which takes a third of a helper's time. Other C libraries ignore these variables.
 KEEP_MEMORY = {
     'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
     'MALLOC_TRIM_THRESHOLD_': str(256 << 20),
 }
 
-Job = tuple[dict[int, str], Sequence[Example]]  # path of the shard of each size; what goes into it
+Job = tuple[dict[int, str], Sequence[Example]]  # path of the shard of each size; its examples
+Shape = tuple[int, int]  # of an image: height, width
 
 
 def encode(image: np.ndarray, mask: np.ndarray) -> bytes:
-    """One record. image, mask: uint8 [S, S]; the mask is 0 or 1."""
+    """Makes one record of an image and a mask, uint8 [S, S] each; the mask is 0 or 1."""
     return b''.join((np.ascontiguousarray(image).data, np.packbits(mask).data))  # copied once
 
 
 def record_bytes(size: int) -> int:
-    """Length of a record of a size x size image."""
+    """The length of a record of a size x size image."""
     return size * size + (size * size + 7) // 8
 
 
 def decode(record: bytes, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The inverse of `encode`. Raises ValueError when the record has another length."""
+    """The inverse of `encode`. Raises ValueError if the record has another length."""
     pixels = size * size
     if len(record) != record_bytes(size):
-        raise ValueError(f'a record of {len(record)} bytes is not one of a {size} px image')
+        raise ValueError(
+            f'a record has {len(record)} bytes, expected {record_bytes(size)} for a {size} px image'
+        )
     data = np.frombuffer(record, np.uint8)
     mask = np.unpackbits(data[pixels:], count=pixels)
     return data[:pixels].reshape(size, size), mask.reshape(size, size)
@@ -75,18 +78,18 @@ def decode(record: bytes, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def write(
     folders: dict[int, pathlib.Path], examples: Sequence[Example]
-) -> tuple[list[str], list[tuple[int, int]]]:
-    """Decodes every image once and writes its record of each size.
+) -> tuple[list[str], list[Shape]]:
+    """Decodes every image once and writes its record at each size.
 
     Args:
-      folders: of each size, for its shards.
+      folders: the folder for the shards of each size.
       examples: in the order of the records.
 
     Returns:
-      names of the shards, the same in every folder; shapes of the images, (H, W).
+      The names of the shards, which are the same in every folder, and the shapes of the images.
 
     Raises:
-      UsageError: an image gives no record; of several such images the first.
+      UsageError: an image or its mask cannot be read; of several such images the first.
       OSError: a shard cannot be written.
     """
     step = max(SHARD_SIZE, -(-len(examples) // MAX_SHARDS))
@@ -104,7 +107,7 @@ def write(
         return names, _by_threads(jobs, progress.update)
 
 
-def _by_threads(jobs: Sequence[Job], done: Callable[[int], object]) -> list[tuple[int, int]]:
+def _by_threads(jobs: Sequence[Job], done: Callable[[int], object]) -> list[Shape]:
     shapes = []
     with ThreadPoolExecutor(cores()) as pool:
         everything = ((example, tuple(paths)) for paths, part in jobs for example in part)
@@ -116,24 +119,22 @@ def _by_threads(jobs: Sequence[Job], done: Callable[[int], object]) -> list[tupl
     return shapes
 
 
-def _by_processes(
-    jobs: Sequence[Job], count: int, done: Callable[[int], object]
-) -> list[tuple[int, int]]:
-    idle: queue.SimpleQueue = queue.SimpleQueue()
-    one_at_a_time, shapes = threading.Lock(), []
+def _by_processes(jobs: Sequence[Job], count: int, done: Callable[[int], object]) -> list[Shape]:
+    idle: queue.SimpleQueue[subprocess.Popen] = queue.SimpleQueue()
+    done_lock, shapes = threading.Lock(), []
 
-    def delegate(job):
+    def delegate(job: Job) -> list[Shape]:
         helper, found = idle.get(), []
         try:
             for some in _ask(helper, job):
                 found += some
-                with one_at_a_time:
+                with done_lock:
                     done(len(some))
         finally:
-            idle.put(helper)  # one that has ended, too: whoever takes it must not wait
+            idle.put(helper)  # even if it has ended: no thread may wait for it forever
         return found
 
-    # Helpers are killed first, then the threads that listen to them end, then pipes are closed.
+    # On exit helpers are killed, then the threads that listen to them end, then pipes are closed.
     with contextlib.ExitStack() as open_, ThreadPoolExecutor(count) as pool, \
             contextlib.ExitStack() as running:  # fmt: skip
         for _ in range(count):
@@ -150,16 +151,16 @@ def _by_processes(
 
 
 def _close(helper: subprocess.Popen) -> None:
-    with contextlib.suppress(OSError), helper:  # waits for it; something may be left to be sent
+    with contextlib.suppress(OSError), helper:  # waits for it; the pipe may hold unsent data
         pass
 
 
-def _ask(helper: subprocess.Popen, job: Job) -> Iterator[list[tuple[int, int]]]:
-    """Has a helper write one shard; yields the shapes of its images, some at a time."""
+def _ask(helper: subprocess.Popen, job: Job) -> Iterator[list[Shape]]:
+    """Has a helper write one shard; yields the shapes of its images, several at a time."""
     paths, part = job
-    # Whose images they are does not matter here.
+    # Helpers do not need the patients.
     examples = [dataclasses.asdict(dataclasses.replace(e, patient_id='')) for e in part]
-    with contextlib.suppress(BrokenPipeError):  # no answer will come
+    with contextlib.suppress(BrokenPipeError):  # then no answer comes
         print(json.dumps([paths, examples]), file=helper.stdin, flush=True)
     for line in helper.stdout or ():
         kind, value = json.loads(line)
@@ -170,24 +171,24 @@ def _ask(helper: subprocess.Popen, job: Job) -> Iterator[list[tuple[int, int]]]:
         else:
             raise {'UsageError': UsageError, 'OSError': OSError}[kind](value)
     raise UsageError(
-        f'a process that decodes images ended (status {helper.wait()}), perhaps for want of '
-        'memory; see what is written above, and run the same command again'
+        f'a process that decodes images ended (status {helper.wait()}), perhaps out of memory; '
+        'see its output above, and run the same command again'
     )
 
 
 def _answer_requests() -> None:
-    """The helper process: a shard for each line of the standard input, until its caller goes."""
-    for signum in (signal.SIGINT, signal.SIGTERM):  # for the caller, who then ends this process
+    """The helper process: writes a shard for each line of standard input until that ends."""
+    for signum in (signal.SIGINT, signal.SIGTERM):  # the caller handles them and ends this process
         signal.signal(signum, signal.SIG_IGN)
     cv2.setNumThreads(1)
     answers = os.fdopen(os.dup(1), 'w')
-    os.dup2(2, 1)  # whatever decoders print must not come between
+    os.dup2(2, 1)  # output of decoders must not mix with the answers
 
-    def answer(kind, value=None):
+    def answer(kind: str, value: object = None) -> None:
         try:
             print(json.dumps([kind, value]), file=answers, flush=True)
         except BrokenPipeError:
-            os._exit(1)  # the caller has gone
+            os._exit(1)  # the caller has ended
 
     for line in sys.stdin:
         paths, examples = json.loads(line)
@@ -213,13 +214,13 @@ def _example(fields: dict) -> Example:
 
 
 class _Fitted(NamedTuple):
-    records: list[bytes]  # one for each size
-    shape: tuple[int, int]
+    records: list[bytes]  # one per size
+    shape: Shape
 
 
-def _shard(paths: dict[int, str], fitted: Iterable[_Fitted]) -> Iterator[tuple[int, int]]:
-    """Writes one shard of each size; yields the shape of each image when it is written."""
-    # One record per group: random access reads no neighbour. Pixels do not compress fast.
+def _shard(paths: dict[int, str], fitted: Iterable[_Fitted]) -> Iterator[Shape]:
+    """Writes one shard of each size; yields the shape of each image after writing it."""
+    # One record per group, so that random access reads one record; compression would be slow.
     writers = [ArrayRecordWriter(path, 'group_size:1,uncompressed') for path in paths.values()]
     for item in fitted:
         for writer, record in zip(writers, item.records, strict=True):
@@ -229,8 +230,8 @@ def _shard(paths: dict[int, str], fitted: Iterable[_Fitted]) -> Iterator[tuple[i
         _save(writer.close)
 
 
-def _save(call, *args) -> None:
-    """ArrayRecord raises RuntimeError where other writers raise OSError, as on a full disk."""
+def _save(call: Callable[..., object], *args: bytes) -> None:
+    """Raises OSError for ArrayRecord's RuntimeError, as on a full disk."""
     try:
         call(*args)
     except RuntimeError as error:
@@ -239,10 +240,10 @@ def _save(call, *args) -> None:
 
 def _fit(example: Example, sizes: Sequence[int]) -> _Fitted:
     image = example_lib.read(example)
-    # Most images have no mask; drawing and fitting an empty one is work all the same.
+    # Most images have no mask; drawing and fitting an empty one would take as long.
     mask = example_lib.draw(example, image.shape) if example.positive else None
 
-    def fit_mask(size):
+    def fit_mask(size: int) -> np.ndarray:
         return np.zeros((size, size), np.uint8) if mask is None else geometry.fit_mask(mask, size)
 
     records = [encode(geometry.fit_image(image, size), fit_mask(size)) for size in sizes]

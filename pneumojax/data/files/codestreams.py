@@ -1,7 +1,7 @@
-"""Compressed pixel data, held against the tags before a decoder takes memory for it.
+"""Compares compressed pixel data with the tags before a decoder allocates memory for it.
 
-A stream says its own size, and decoders believe it: 1 kB can ask for gigabytes. Only the stream's
-header is looked at here, by the standards' own layouts (ITU-T T.81, T.87, T.800; PS3.5 annex G).
+A stream states its own size, and decoders trust it: 1 kB can ask for gigabytes. Only headers are
+parsed here, as laid out in the standards (ITU-T T.81, T.87, T.800; PS3.5 annex G).
 """
 
 import numpy as np
@@ -14,31 +14,31 @@ _JPEG_LIKE = (
 _JPEG2000_LIKE = (
     uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K,
 )  # fmt: skip
-# Frame headers: T.81 table B.1 (C4, C8, CC are other things), and F7 of JPEG-LS.
+# Frame headers: T.81 table B.1 (C4, C8, CC are other markers), and F7 of JPEG-LS.
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _ALONE = {0x00, 0x01, *range(0xD0, 0xDA)}  # markers without a length, or that end the header
-MAX_SCANS = 200  # a progressive file has some ten; each one costs a pass over the whole image
+MAX_SCANS = 200  # a progressive file has about ten; each one costs a pass over the whole image
 _AGAIN = 'export the image again'
 
 
 class StreamError(ValueError):
-    """A stream that cannot be decoded, or not safely; the message says why and what to do."""
+    """A stream that cannot be decoded safely; the message says why and what to do."""
 
 
 def check(frame: bytes, syntax: uid.UID, rows: int, columns: int, bits: int) -> int | None:
-    """Holds a frame's own header against the tags.
+    """Compares the header of a frame with the tags.
 
     Args:
       frame: the compressed bytes of one frame.
       syntax: its transfer syntax.
-      rows, columns: what the tags say, pixels.
-      bits: allocated per pixel, as the tags say.
+      rows, columns: according to the tags, pixels.
+      bits: allocated per pixel according to the tags.
 
     Returns:
-      Bits per pixel as the stream says, None where it does not.
+      Bits per pixel according to the stream; None if it does not state them.
 
     Raises:
-      StreamError: it is of another kind, size or number of channels, or has no end.
+      StreamError: the stream has another type, size or number of channels, or no end.
     """
     if syntax in _JPEG_LIKE:
         found = jpeg_header(frame)
@@ -59,10 +59,10 @@ def check(frame: bytes, syntax: uid.UID, rows: int, columns: int, bits: int) -> 
 
 
 def jpeg_header(frame: bytes) -> tuple[int, int, int, int]:
-    """(height, width, components, bits) of a JPEG or JPEG-LS stream. StreamError if it is none."""
+    """(height, width, components, bits) of a JPEG or JPEG-LS stream. Raises StreamError."""
     if frame[:2] != b'\xff\xd8':
         raise StreamError(f'the pixel data is not JPEG as the tags say; {_AGAIN}')
-    # OpenCV would fill the missing rows of a stream without its end marker in silence.
+    # OpenCV would silently fill in the missing rows of a stream without an end marker.
     if not frame.rstrip(b'\0\xff').endswith(b'\xff\xd9'):
         raise StreamError('cut short: the JPEG pixel data has no end; copy the file again')
     if _count_scans(frame) > MAX_SCANS:
@@ -74,7 +74,7 @@ def jpeg_header(frame: bytes) -> tuple[int, int, int, int]:
             position += 1
             continue
         length = int.from_bytes(frame[position + 2 : position + 4])
-        # A decoder would go on from another place than this: then its size may be another too.
+        # A decoder would continue at another position, and might find another size there.
         if marker in _ALONE or length < 2:
             break
         if marker in _FRAMES:
@@ -86,13 +86,13 @@ def jpeg_header(frame: bytes) -> tuple[int, int, int, int]:
 
 
 def _count_scans(frame: bytes) -> int:
-    """How often FF DA occurs; bytes.count takes seven times as long, a tenth of decoding."""
+    """Counts FF DA; bytes.count would take seven times as long, a tenth of decoding."""
     words = (np.frombuffer(frame, '<u2', (len(frame) - start) // 2, start) for start in (0, 1))
     return sum(int(np.count_nonzero(some == 0xDAFF)) for some in words)
 
 
 def _jpeg2000_header(frame: bytes) -> tuple[int, int, int, int]:
-    """The same of a JPEG 2000 codestream, bare (as DICOM has it) or in a JP2 file."""
+    """The same for a JPEG 2000 codestream, bare (as in DICOM) or in a JP2 file."""
     if frame[4:8] == b'jP  ':
         at = frame.find(b'jp2c')
         if at < 0 or frame.count(b'jp2c') > 1:
@@ -105,7 +105,7 @@ def _jpeg2000_header(frame: bytes) -> tuple[int, int, int, int]:
     tile_width, tile_height, tile_left, tile_top = tile
     height, width = bottom - top, right - left
     if not (tile_width and tile_height) or tile_left > left or tile_top > top:
-        raise StreamError(f'the JPEG 2000 image inside has no sound tiles; {_AGAIN}')
+        raise StreamError(f'the JPEG 2000 image inside has no valid tiles; {_AGAIN}')
     across = -(-(right - tile_left) // tile_width)
     if across * -(-(bottom - tile_top) // tile_height) > 65535:  # T.800 A.4.2
         raise StreamError(f'the JPEG 2000 image inside has too many tiles; {_AGAIN}')
@@ -113,10 +113,10 @@ def _jpeg2000_header(frame: bytes) -> tuple[int, int, int, int]:
 
 
 def _check_tile_parts(frame: bytes) -> None:
-    """Follows the lengths of the tile parts to the end: OpenJPEG makes up what is missing."""
+    """Checks that the tile parts reach the end, as OpenJPEG invents what is missing."""
     end = len(frame.rstrip(b'\0\xff')) - 2
     if frame[end : end + 2] != b'\xff\xd9':
-        raise StreamError('cut short: the JPEG 2000 data have no end; copy the file again')
+        raise StreamError('cut short: the JPEG 2000 data has no end; copy the file again')
     at = 2
     while at < end and frame[at : at + 2] != b'\xff\x90':  # the main header
         at += 2 + max(int.from_bytes(frame[at + 2 : at + 4]), 2)
@@ -124,18 +124,18 @@ def _check_tile_parts(frame: bytes) -> None:
         length = int.from_bytes(frame[at + 6 : at + 10])
         at = at + max(length, 14) if length else end  # 0: up to the end
     if at != end:
-        raise StreamError('the JPEG 2000 data are not whole; copy the file again')
+        raise StreamError('the JPEG 2000 data is incomplete; copy the file again')
 
 
 def _check_rle(frame: bytes, pixels: int, planes: int) -> None:
-    """A run of two bytes gives 128: how much each segment gives is counted, not tried."""
+    """Counts what each segment unpacks to before it is decoded: two bytes can give 128."""
     count = int.from_bytes(frame[:4], 'little')
     if len(frame) < 64 or count != planes:
         raise StreamError(f'the RLE pixel data has {count} segments, expected {planes}; {_AGAIN}')
     starts = [int.from_bytes(frame[4 + 4 * i : 8 + 4 * i], 'little') for i in range(count)]
     for start, end in zip(starts, [*starts[1:], len(frame)], strict=True):
         if not 64 <= start <= end <= len(frame):
-            raise StreamError('the RLE segments do not lie in order; copy the file again')
+            raise StreamError('the RLE segments are not in order; copy the file again')
         if 64 * (end - start) > 2 * pixels + (1 << 20) and _unpacked(frame, start, end) > (
             pixels + 256
         ):

@@ -1,4 +1,4 @@
-"""JPEG Extended with 12 bits, which pydicom hands to none of its decoders: GDCM reads it well."""
+"""Decodes 12-bit JPEG Extended by GDCM; pydicom gives it to none of its decoders."""
 
 import numpy as np
 
@@ -8,18 +8,18 @@ except ImportError:
     gdcm = None
 
 AVAILABLE = gdcm is not None
-NAME = 'gdcm, 12 bits'  # beside the names of pydicom's plugins, see `sandbox`
+NAME = 'gdcm, 12 bits'  # used like the names of pydicom's plugins, see `sandbox`
 
 
 def decode(frame: bytes, rows: int, columns: int) -> np.ndarray:
-    """Decodes a grey 12-bit JPEG stream; only where GDCM is `AVAILABLE`.
+    """Decodes a grey 12-bit JPEG stream; GDCM must be `AVAILABLE`.
 
     Args:
-      frame: from the start to the end marker; its own header must agree with the shape.
-      rows, columns: the shape, pixels.
+      frame: from the start to the end marker; its header must agree with the shape.
+      rows, columns: the shape in pixels.
 
     Returns:
-      uint16 [rows, columns], 0..4095; of signed values their 12-bit two's complement.
+      uint16 [rows, columns], 0..4095; signed values as 12-bit two's complement.
 
     Raises:
       ValueError: the stream is damaged.
@@ -39,7 +39,7 @@ def decode(frame: bytes, rows: int, columns: int) -> np.ndarray:
     image.SetPhotometricInterpretation(grey)
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
     image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
-    text = image.GetBuffer()  # bytes as text, one surrogate for each that is no UTF-8
+    text = image.GetBuffer()  # bytes as text, with a surrogate for each that is not UTF-8
     if text is None:
         raise ValueError('the JPEG stream is damaged')
     return np.frombuffer(text.encode('utf-8', 'surrogateescape'), '<u2').reshape(rows, columns)

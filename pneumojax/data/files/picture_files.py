@@ -1,4 +1,4 @@
-"""Radiographs that were saved as PNG or JPEG."""
+"""Reads radiographs and masks saved as PNG or JPEG."""
 
 import os
 
@@ -9,64 +9,62 @@ from pneumojax.data.files import codestreams, strict_jpeg
 from pneumojax.system import limits
 
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
-# JPEG keeps colour at half resolution and rounds: equal channels come back nearly equal.
+_AS_SHOWN = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+# JPEG rounds colour and stores it at half resolution, so equal channels come back nearly equal.
 _NEARLY_GREY = 4
 
 
 class Colour(ValueError):
-    """A picture whose channels differ."""
+    """An image whose channels differ."""
 
 
 def read(path: str | os.PathLike, *, max_pixels: int) -> np.ndarray:
-    """Reads a grey PNG or JPEG file; grey saved as RGB counts, transparency is ignored.
+    """Reads a grey PNG or JPEG file; grey saved as RGB is accepted, transparency is ignored.
 
     Args:
       path: the file.
-      max_pixels: refuse pictures that claim more, before any memory is taken.
+      max_pixels: images that claim more pixels are refused before any memory is allocated.
 
     Returns:
-      uint8 [H, W]; 16-bit pictures are spread from their smallest to their largest value, as
-      16-bit DICOM files without a window are. An EXIF rotation is applied, as viewers do.
+      uint8 [H, W]; 16-bit images are scaled from their smallest and largest value, like 16-bit
+      DICOM files without a window. An EXIF rotation is applied, as in viewers.
 
     Raises:
       Colour: the channels differ.
-      ValueError: damaged, or too large; the message does not name the path.
+      ValueError: the file is damaged or too large; the message does not name its path.
     """
     return _to_uint8(_grey(_decode(_bytes(path), max_pixels, _AS_SHOWN)))
 
 
 def read_mask(path: str | os.PathLike, *, max_pixels: int) -> np.ndarray:
-    """Reads a mask from a PNG file: every pixel that is not black is inside.
+    """Reads a mask from a PNG file; every pixel that is not black is inside.
 
     Args:
       path: the file.
-      max_pixels: refuse pictures that claim more, before any memory is taken.
+      max_pixels: images that claim more pixels are refused before any memory is allocated.
 
     Returns:
       uint8 [H, W], 0 or 1.
 
     Raises:
-      ValueError: no PNG, damaged, partly transparent, or too large; the message does not name the
-        path.
+      ValueError: the file is not PNG, damaged, partly transparent or too large; the message does
+        not name its path.
     """
     data = _bytes(path)
     if not data.startswith(PNG):
-        raise ValueError('a mask is a PNG file (JPEG changes pixels); save it as one')
+        raise ValueError('a mask is a PNG file (JPEG changes pixels); save it as PNG')
     pixels = _decode(data, max_pixels, cv2.IMREAD_UNCHANGED)
     if pixels.ndim == 2:
         return (pixels != 0).astype(np.uint8)
     if pixels.shape[2] == 4:
-        # What is drawn as transparency alone would come out as an empty mask.
+        # A mask drawn only as transparency would be read as empty.
         if np.ptp(pixels[..., 3]):
             raise ValueError('the mask is partly transparent; save it in black and white')
         pixels = pixels[..., :3]
     return np.asarray(pixels.any(axis=2), np.uint8)
 
 
-_AS_SHOWN = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
-
-
-def _bytes(path) -> bytes:
+def _bytes(path: str | os.PathLike) -> bytes:
     try:
         limits.check_file(path, limits.MAX_IMAGE_BYTES)
         with open(path, 'rb') as file:
@@ -88,7 +86,7 @@ def _decode(data: bytes, max_pixels: int, how: int) -> np.ndarray:
     except cv2.error:
         pixels = None
     if pixels is None or pixels.size != height * width * (pixels.size // (height * width)):
-        raise ValueError('the picture is damaged; copy the file again')
+        raise ValueError('the image is damaged; copy the file again')
     if not png:
         strict_jpeg.check(data)
     return pixels
@@ -102,7 +100,7 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
     tolerance = _NEARLY_GREY * (257 if pixels.dtype == np.uint16 else 1)
     for other in (channels[0], channels[2]):
         if cv2.absdiff(middle, other).max() > tolerance:
-            raise Colour('a colour picture, not a radiograph')
+            raise Colour('a colour image, not a radiograph')
     return np.ascontiguousarray(middle)
 
 
@@ -116,8 +114,8 @@ def _to_uint8(pixels: np.ndarray) -> np.ndarray:
 
 def _png_size(data: bytes) -> tuple[int, int]:
     if data[12:16] != b'IHDR' or not data[:29].startswith(PNG):
-        raise ValueError('the picture is damaged; copy the file again')
-    # OpenCV would fill the missing rows of a cut file in silence.
+        raise ValueError('the image is damaged; copy the file again')
+    # OpenCV would silently fill in the missing rows of a file that is cut short.
     if b'IEND' not in data[-1024:]:
         raise ValueError('cut short: the PNG file has no end; copy it again')
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])

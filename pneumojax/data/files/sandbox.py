@@ -1,11 +1,11 @@
-"""Foreign decoders in processes of their own, which may crash, hang or run out of memory alone.
+"""Runs third-party decoders in helper processes, so that only those crash, hang or use up memory.
 
-GDCM aborts the whole program on some damaged JPEG streams and takes minutes over others; a folder
-of ten thousand radiographs must not end with such a file. So every decoder but OpenCV's JPEG works
-in a helper process with a time limit and a limit of memory. Helpers are started when first needed
-and stay; each serves one caller at a time.
+GDCM aborts the whole program on some damaged JPEG streams and takes minutes over others; one such
+file must not end the prediction of a folder. So every decoder but libjpeg-turbo runs in a helper
+process with limits of time and memory. Helpers are started when first needed and are reused; each
+serves one caller at a time.
 
-The two sides speak over pipes: a line of JSON, then bytes. Nothing is unpickled.
+Both sides exchange a line of JSON and then bytes over pipes; nothing is unpickled.
 """
 
 import contextlib
@@ -19,15 +19,16 @@ import numpy as np
 
 from pneumojax.system import subprocesses
 
-SECONDS = 30.0  # that a frame may take, and so much more for each
-SECONDS_PER_MEGAPIXEL = 4.0
-_BYTES = 1 << 30  # of memory that a frame may take, and so much more for each
-_BYTES_PER_PIXEL = 48
-_START_SECONDS = 60.0  # that a helper may need for its imports, on a busy machine
+# Limits for one frame
+SECONDS = 30.0
+SECONDS_PER_MEGAPIXEL = 4.0  # more
+_BYTES = 1 << 30  # of memory
+_BYTES_PER_PIXEL = 48  # more
+_START_SECONDS = 60.0  # for the imports of a helper, on a busy machine
 
 
 class DecoderError(ValueError):
-    """The frame was not decoded; the message says why in a word or two, and quotes nothing."""
+    """The frame was not decoded; the message is a short reason that never quotes the file."""
 
 
 def decode(frame: bytes, tags: dict[str, Any]) -> np.ndarray:
@@ -35,14 +36,14 @@ def decode(frame: bytes, tags: dict[str, Any]) -> np.ndarray:
 
     Args:
       frame: compressed bytes.
-      tags: of the image: 'TransferSyntaxUID', 'Rows', 'Columns', 'BitsAllocated', 'BitsStored',
-        'PixelRepresentation', and 'Plugin', the name of pydicom's decoder plugin.
+      tags: 'TransferSyntaxUID', 'Rows', 'Columns', 'BitsAllocated', 'BitsStored' and
+        'PixelRepresentation' of the image, and 'Plugin', the name of pydicom's decoder plugin.
 
     Returns:
       An integer array [Rows, Columns].
 
     Raises:
-      DecoderError: the decoder refuses, crashes, takes too long or too much memory.
+      DecoderError: the decoder fails, crashes, or takes too much time or memory.
     """
     helper = _take()
     try:
@@ -56,7 +57,7 @@ def decode(frame: bytes, tags: dict[str, Any]) -> np.ndarray:
 
 
 class _Helper:
-    def __init__(self):
+    def __init__(self) -> None:
         self._process = subprocesses.start(
             'pneumojax.data.files.sandbox_process',
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -75,7 +76,7 @@ class _Helper:
         request = {**tags, 'bytes': len(frame), 'memory': _BYTES + _BYTES_PER_PIXEL * pixels}
         late = threading.Event()
 
-        def stop():
+        def stop() -> None:
             late.set()
             self._process.kill()
 
@@ -83,7 +84,7 @@ class _Helper:
         timer.start()
         try:
             answer, content = self._exchange(request, frame)
-        except (OSError, ValueError):  # a pipe that broke, or half an answer
+        except (OSError, ValueError):  # a broken pipe, or an incomplete answer
             self._process.kill()
             self._process.wait()
             why = f'takes more than {seconds:.0f} s' if late.is_set() else 'crashed'
@@ -95,7 +96,7 @@ class _Helper:
             raise DecoderError(answer['error'])
         return np.frombuffer(content, answer['dtype']).reshape(answer['shape'])
 
-    def _exchange(self, request, frame):
+    def _exchange(self, request: dict[str, Any], frame: bytes) -> tuple[dict[str, Any], bytes]:
         to, back = self._process.stdin, self._process.stdout
         assert to is not None  # pipes
         assert back is not None
@@ -105,15 +106,15 @@ class _Helper:
         answer = json.loads(back.readline())
         content = back.read(answer['bytes'])
         if len(content) != answer['bytes']:
-            raise ValueError('half an answer')
+            raise ValueError('incomplete answer')
         return answer, content
 
 
-_idle: queue.SimpleQueue = queue.SimpleQueue()
+_idle: queue.SimpleQueue[_Helper] = queue.SimpleQueue()
 
 
 def _take() -> _Helper:
-    """An idle helper, or a new one: there are as many as callers at once."""
+    """An idle helper or a new one, so there are as many as simultaneous callers."""
     with contextlib.suppress(queue.Empty):
         while True:
             helper = _idle.get_nowait()

@@ -1,4 +1,4 @@
-"""The helper process of `sandbox`: frames in, pixels out, until its caller goes."""
+"""The helper process of `sandbox`: decodes frames until its caller ends."""
 
 import contextlib
 import json
@@ -16,10 +16,10 @@ from pneumojax.data.files import jpeg12
 
 
 def main() -> None:
-    """Answers each request on the standard input with one on the standard output."""
+    """Answers each request on standard input with the pixels on standard output."""
     requests = os.fdopen(os.dup(0), 'rb')
     answers = os.fdopen(os.dup(1), 'wb')
-    os.dup2(2, 1)  # whatever decoders print must not come between
+    os.dup2(2, 1)  # output of decoders must not mix with the answers
     while line := requests.readline():
         tags = json.loads(line)
         frame = requests.read(tags['bytes'])
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def decode(frame: bytes, tags: dict) -> np.ndarray:
-    """One frame by pydicom's plugin of the name given, or 12-bit JPEG by GDCM itself."""
+    """Decodes one frame with the named plugin of pydicom, or 12-bit JPEG directly with GDCM."""
     if tags['Plugin'] == jpeg12.NAME:
         return jpeg12.decode(frame, tags['Rows'], tags['Columns'])
     dataset = pydicom.Dataset()
@@ -55,7 +55,7 @@ def decode(frame: bytes, tags: dict) -> np.ndarray:
 
 
 def _limit(more: int) -> None:
-    """Lets the address space grow by so many bytes from what it is (POSIX)."""
+    """Limits the growth of the address space to this many bytes (POSIX only)."""
     with contextlib.suppress(ImportError, OSError, ValueError, IndexError):
         import resource
 

@@ -1,7 +1,7 @@
-"""8-bit JPEG by libjpeg-turbo (as OpenCV and Pillow have it), but not blind to damage.
+"""Decodes 8-bit JPEG by libjpeg-turbo in strict mode, which reports damage.
 
-Where data are damaged or end early, those two paint over it in silence and give a picture that
-looks whole. In strict mode the same decoder says so.
+OpenCV and Pillow use the same decoder, but silently fill in what is damaged or missing, and return
+an image that looks complete.
 """
 
 import numpy as np
@@ -9,15 +9,15 @@ import simplejpeg
 
 from pneumojax.data.files.codestreams import StreamError
 
-# Bytes too many after the last row do no harm, and some makers' files have them.
+# Extra bytes after the last row are harmless, and occur in some makers' files.
 _HARMLESS = 'extraneous bytes before marker 0xd9'
 
 
 def decode(stream: bytes) -> np.ndarray:
-    """Decodes a grey stream, whose header was checked (see `codestreams`).
+    """Decodes a grey stream whose header has been checked, see `codestreams`.
 
     Returns:
-      uint8 [H, W], bit for bit as OpenCV and Pillow decode it.
+      uint8 [H, W], with the same bits as from OpenCV and Pillow.
 
     Raises:
       StreamError: the data are damaged.
@@ -26,11 +26,11 @@ def decode(stream: bytes) -> np.ndarray:
 
 
 def check(stream: bytes) -> None:
-    """Raises StreamError as `decode` does, of colour too; takes half its time and little memory."""
+    """Raises StreamError like `decode`, for colour too, in half the time and little memory."""
     _decode(stream, {'min_height': 1, 'min_width': 1, 'min_factor': 8})
 
 
-def _decode(stream, options):
+def _decode(stream: bytes, options: dict[str, int]) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(stream, 'GRAY', **options)
     except ValueError as error:
