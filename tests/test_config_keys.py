@@ -32,6 +32,8 @@ def keys(config):
 class Recorder:
     """Passes a ConfigDict's values on and notes the dotted keys of those that were asked for."""
 
+    __class__ = ml_collections.ConfigDict  # so that annotations hold for it
+
     def __init__(self, config, reads, prefix=''):
         self.__dict__.update(_config=config, _reads=reads, _prefix=prefix)
 

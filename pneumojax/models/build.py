@@ -1,16 +1,19 @@
 """The network that a configuration describes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
+from jax import Array
 
 from pneumojax.errors import UsageError
-from pneumojax.models.unet import UNet
+from pneumojax.models.unet import CLASSIFICATION_HEAD, UNet
 from pneumojax.system.memoize import memoize
 
 
-def make_model(config, axis_name: str | None = None) -> UNet:
+def make_model(config: ml_collections.ConfigDict, axis_name: str | None = None) -> UNet:
     """The network of `config.model`.
 
     Args:
@@ -29,18 +32,18 @@ def make_model(config, axis_name: str | None = None) -> UNet:
         stage_sizes=tuple(config.model.stage_sizes),
         dtype=jnp.dtype(config.model.dtype),
         axis_name=axis_name,
-        image_head=config.model.classification_head != 'none',
+        classification_head=config.model.classification_head != 'none',
         gated=config.model.classification_head == 'gate',
     )
 
 
-def overview(config) -> str:
+def overview(config: ml_collections.ConfigDict) -> str:
     """One line: how many parameters the network has, and how many of them each part."""
     counts = {
         part: sum(leaf.size for leaf in jax.tree.leaves(tree))
         for part, tree in variable_shapes(config)['params'].items()
     }
-    parts = sorted(counts, key=['encoder', 'decoder', 'head', 'image_head'].index)
+    parts = sorted(counts, key=['encoder', 'decoder', 'head', CLASSIFICATION_HEAD].index)
     return f'{sum(counts.values()):,} parameters: ' + ', '.join(
         f'{part} {counts[part]:,}' for part in parts
     )
@@ -53,25 +56,25 @@ _QUICK_COMPILATION = {
 }
 
 
-def initial_variables(config) -> dict[str, Any]:
+def initial_variables(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Random weights from `config.seed`; the statistics of BatchNorm are 0 and 1."""
     # Jitted: one compilation instead of hundreds of small ones.
     options = _QUICK_COMPILATION if jax.default_backend() == 'cpu' else None
     return jax.jit(_initializer(config), compiler_options=options)(jax.random.key(config.seed))
 
 
-def variable_shapes(config) -> dict[str, Any]:
+def variable_shapes(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What `initial_variables` returns, as `jax.ShapeDtypeStruct`s."""
     return jax.eval_shape(_initializer(config), jax.random.key(config.seed))
 
 
 @memoize('model')
-def _initializer(config):
+def _initializer(config: ml_collections.ConfigDict) -> Callable[[Array], dict[str, Any]]:
     model = make_model(config)
-    images = jnp.zeros((1, 32, 32, config.model.channels))  # of any size: no weight depends on it
+    images = jnp.zeros((1, 32, 32, config.model.channels))  # no weight depends on the size
 
-    def initialize(key):
-        variables = model.init(key, images, train=False)
+    def initialize(key: Array) -> dict[str, Any]:
+        variables: Any = model.init(key, images, train=False)
         if config.model.dtype != 'float64':
             return variables
         return jax.tree.map(lambda x: x.astype(jnp.float64), variables)

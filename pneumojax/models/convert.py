@@ -1,5 +1,6 @@
 """Foreign weights -> a run directory, usable as `init_from` or `model.pretrained`."""
 
+import os
 import pathlib
 
 import ml_collections
@@ -13,7 +14,9 @@ from pneumojax.runs.run import Run
 from pneumojax.system import atomic
 
 
-def convert(source: str, output, config: ml_collections.ConfigDict | None = None) -> pathlib.Path:
+def convert(
+    source: str, output: str | os.PathLike, config: ml_collections.ConfigDict | None = None
+) -> pathlib.Path:
     """Converts a ResNet34 or a whole U-Net.
 
     Args:
@@ -50,7 +53,9 @@ def convert(source: str, output, config: ml_collections.ConfigDict | None = None
     return output
 
 
-def _describe(path, weights: pretrained.Weights, config) -> ml_collections.ConfigDict:
+def _describe(
+    path: pathlib.Path, weights: pretrained.Weights, config: ml_collections.ConfigDict | None
+) -> ml_collections.ConfigDict:
     channels, width, stage_sizes = pretrained.network_shape(weights.variables)
     network = {'channels': channels, 'width': width, 'stage_sizes': stage_sizes, 'pretrained': ''}
     if 'image_head' in weights.variables['params']:

@@ -5,7 +5,7 @@ import tempfile
 import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
@@ -116,7 +116,7 @@ def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pat
     return folder / source.name
 
 
-def _fetch(source: Source, f, timeout: float) -> None:
+def _fetch(source: Source, f: IO[bytes], timeout: float) -> None:
     with urllib.request.urlopen(source.url, timeout=timeout) as response:
         length = response.headers.get('Content-Length')
         expected = int(length) if length is not None else None

@@ -1,5 +1,9 @@
 """From grey values to what the network was trained on."""
 
+from typing import Any
+
+from jaxtyping import Float, Shaped
+
 from pneumojax.config_schema import NORMALIZATIONS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green, blue in 0 to 1, as torchvision uses them
@@ -8,7 +12,9 @@ GREY_MEAN = sum(IMAGENET_MEAN) / 3
 GREY_STD = sum(IMAGENET_STD) / 3
 
 
-def normalize(images, kind: str, channels: int):
+def normalize(
+    images: Shaped[Any, '...'], kind: str, channels: int
+) -> Float[Any, 'B H W {channels}']:
     """Normalises grey images and repeats them to the network's channels.
 
     The kinds, for a grey value x in [0, 1]:

@@ -4,6 +4,7 @@ Loading is strict. A pretrained file of which half the names did not match, sile
 random initialisation, is the oldest trap of converted weights.
 """
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,10 @@ import numpy as np
 from pneumojax.errors import UsageError
 from pneumojax.models import download, torch_names, weight_files
 from pneumojax.models.torch_names import Name
+from pneumojax.models.unet import CLASSIFICATION_HEAD
 from pneumojax.runs.run import Run
+
+Tensors = Mapping[str, np.ndarray]  # PyTorch's name -> tensor
 
 
 class Weights(NamedTuple):
@@ -32,7 +36,7 @@ class Weights(NamedTuple):
 
 
 def load_resnet34(
-    path,
+    path: str | os.PathLike,
     *,
     channels: int = 3,
     num_classes: int | None = None,
@@ -68,7 +72,7 @@ def load_resnet34(
 
 
 def load_smp_unet(
-    path,
+    path: str | os.PathLike,
     *,
     channels: int = 3,
     width: int = 64,
@@ -76,7 +80,8 @@ def load_smp_unet(
 ) -> dict[str, Any]:
     """Reads a whole `segmentation_models_pytorch.Unet('resnet34')` of one class.
 
-    With a classification head (`aux_params={'classes': 1}`) it fits `UNet(image_head=True)`.
+    With a classification head (`aux_params={'classes': 1}`) it fits
+    `UNet(classification_head=True)`.
 
     Args:
       path: its state dict as `.pth` or `.safetensors`, or a directory that
@@ -98,7 +103,7 @@ def load_smp_unet(
     return with_channels(variables, channels)
 
 
-def load(path) -> Weights:
+def load(path: str | os.PathLike) -> Weights:
     """Reads whichever of the two a file or directory holds, told by its names; see the above."""
     path = pathlib.Path(path)
     if path.is_dir():
@@ -139,10 +144,9 @@ def initialize(variables: Mapping[str, Any], name_or_path: str) -> dict[str, Any
         )
     fitted = with_channels(loaded.variables, ours[0])
     if loaded.kind == 'unet':
-        fitted['params'].pop('image_head', None)
-        if 'image_head' in variables['params']:  # theirs, or random where they have none
-            head = loaded.variables['params'].get('image_head', variables['params']['image_head'])
-            fitted['params']['image_head'] = head
+        head = fitted['params'].pop(CLASSIFICATION_HEAD, None)
+        if CLASSIFICATION_HEAD in variables['params']:  # stays random where they have none
+            fitted['params'][CLASSIFICATION_HEAD] = head or variables['params'][CLASSIFICATION_HEAD]
         return fitted
     fitted['params'].pop('fc', None)
     return {
@@ -154,8 +158,8 @@ def initialize(variables: Mapping[str, Any], name_or_path: str) -> dict[str, Any
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The state dict that `segmentation_models_pytorch.Unet('resnet34')` loads with strict=True.
 
-    With an image head, that of `Unet('resnet34', aux_params={'classes': 1})`, which gives back both
-    heads' logits; multiplying their probabilities (`unet.gate`) is then left to the caller.
+    With a classification head, that of `Unet('resnet34', aux_params={'classes': 1})`, which returns
+    both heads' logits; multiplying their probabilities (`unet.gate`) is then left to the caller.
 
     Args:
       variables: {'params', 'batch_stats'} of a `UNet`; its width and depth are read off.
@@ -164,9 +168,9 @@ def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
       Name -> float32 array (int64 zeros for `num_batches_tracked`, which nothing reads).
     """
     channels, width, stage_sizes = network_shape(variables)
-    has_head = 'image_head' in variables['params']
+    has_head = CLASSIFICATION_HEAD in variables['params']
     names = torch_names.smp_unet(
-        channels, width=width, stage_sizes=stage_sizes, image_head=has_head
+        channels, width=width, stage_sizes=stage_sizes, classification_head=has_head
     )
     return {
         name.torch: np.zeros((), np.int64)
@@ -201,7 +205,13 @@ def with_channels(variables: dict[str, Any], channels: int) -> dict[str, Any]:
     return variables
 
 
-def _resnet34(tensors, path, num_classes, width, stage_sizes) -> dict[str, Any]:
+def _resnet34(
+    tensors: Tensors,
+    path: pathlib.Path,
+    num_classes: int | None,
+    width: int,
+    stage_sizes: Sequence[int],
+) -> dict[str, Any]:
     hugging_face = any('embedder.embedder.' in name for name in tensors)
     bare = not any(name.startswith('resnet.') for name in tensors)  # ResNetModel, no classifier
 
@@ -217,22 +227,26 @@ def _resnet34(tensors, path, num_classes, width, stage_sizes) -> dict[str, Any]:
     return _match(tensors, {theirs(n.torch): n for n in names}, classifier, path, 'ResNet34')
 
 
-def _smp_unet(tensors, path, width, stage_sizes) -> dict[str, Any]:
+def _smp_unet(
+    tensors: Tensors, path: pathlib.Path, width: int, stage_sizes: Sequence[int]
+) -> dict[str, Any]:
     channels = _stem_channels(tensors, 'encoder.conv1.weight')
-    has_head = f'{torch_names.IMAGE_HEAD}.weight' in tensors
+    has_head = f'{torch_names.SMP_CLASSIFICATION_HEAD}.weight' in tensors
     names = torch_names.smp_unet(
-        channels, width=width, stage_sizes=stage_sizes, image_head=has_head
+        channels, width=width, stage_sizes=stage_sizes, classification_head=has_head
     )
     what = "segmentation_models_pytorch Unet('resnet34') of one class"
     return _match(tensors, {n.torch: n for n in names}, set(), path, what)
 
 
-def _stem_channels(tensors: Mapping[str, np.ndarray], stem: str) -> int:
+def _stem_channels(tensors: Tensors, stem: str) -> int:
     """1 or 3, whichever the file has; 3, and so an error later, for anything else."""
     return 1 if stem in tensors and tensors[stem].shape[1:2] == (1,) else 3
 
 
-def _match(tensors, wanted: dict[str, Name], optional, path, what: str) -> dict[str, Any]:
+def _match(
+    tensors: Tensors, wanted: dict[str, Name], optional: set[str], path: pathlib.Path, what: str
+) -> dict[str, Any]:
     """Takes every wanted tensor out of the file, or raises one error that lists all that differ."""
     missing = [k for k, name in wanted.items() if k not in tensors and name.path is not None]
     extra = sorted(k for k in tensors if k not in wanted and k not in optional)
@@ -255,7 +269,9 @@ def _match(tensors, wanted: dict[str, Name], optional, path, what: str) -> dict[
     return variables
 
 
-def _load_directory(path: pathlib.Path, kind: str | None = None, num_classes=None) -> Weights:
+def _load_directory(
+    path: pathlib.Path, kind: str | None = None, num_classes: int | None = None
+) -> Weights:
     """Reads a converted checkpoint or a training run; `kind` is what it must be, if given."""
     run = Run(path)
     config = run.config()
@@ -274,7 +290,7 @@ def _load_directory(path: pathlib.Path, kind: str | None = None, num_classes=Non
         )
     if has_kind == 'unet':
         has_head = config.model.get('classification_head', 'none') != 'none'
-        names = torch_names.smp_unet(channels, **shape, image_head=has_head)
+        names = torch_names.smp_unet(channels, **shape, classification_head=has_head)
     else:
         names = torch_names.resnet34(channels, has_classes, **shape)
     abstract = {}
@@ -291,7 +307,7 @@ def _load_directory(path: pathlib.Path, kind: str | None = None, num_classes=Non
     return Weights(has_kind, has_classes, variables)
 
 
-def _check_network(channels, width, stage_sizes) -> None:
+def _check_network(channels: Any, width: Any, stage_sizes: Sequence[Any]) -> None:
     """Raises ValueError where a config.json, perhaps a foreign one, describes an absurd network."""
     numbers = (channels, width, *stage_sizes)
     if len(stage_sizes) != 4 or not all(type(n) is int and 1 <= n <= 1024 for n in numbers):

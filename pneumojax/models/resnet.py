@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 MOMENTUM = 0.9  # of the old value in BatchNorm's running statistics
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's
@@ -44,7 +45,7 @@ class BasicBlock(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, *, train: bool):
+    def __call__(self, x: Float[Array, 'B H W C'], *, train: bool) -> Float[Array, 'B h w F']:
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=kaiming_normal)
         norm = partial(batch_norm, train, self.axis_name, self.dtype)
         strides = (self.stride, self.stride)
@@ -77,11 +78,13 @@ class ResNet34(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(
+        self, images: Float[Array, 'B H W C'], *, train: bool
+    ) -> tuple[Float[Array, 'B _ _ _'], ...] | Float[Array, 'B {self.num_classes}']:
         """Encodes images.
 
         Args:
-          images: [B, H, W, C] floats, normalised as `pneumojax.models.normalize` does.
+          images: normalised as `pneumojax.models.normalize` does.
           train: batch statistics come from the batch (and are updated) instead of being read.
 
         Returns:

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pneumojax.models.unet import decoder_filters
+from pneumojax.models.unet import CLASSIFICATION_HEAD, decoder_filters
 
 STAGE_SIZES = (3, 4, 6, 3)
+SMP_CLASSIFICATION_HEAD = 'classification_head.3'  # after pooling, flattening and dropout
 
 
 class Name(NamedTuple):
@@ -76,12 +77,12 @@ def smp_unet(
     *,
     width: int = 64,
     stage_sizes: Sequence[int] = STAGE_SIZES,
-    image_head: bool = False,
+    classification_head: bool = False,
 ) -> list[Name]:
     """The tensors of segmentation_models_pytorch's `Unet('resnet34')`, in its state dict's order.
 
     Args: as for `resnet34`, and
-      image_head: with that of `aux_params={'classes': 1}`.
+      classification_head: with that of `aux_params={'classes': 1}`.
 
     Returns:
       Its names with paths into the variables of `pneumojax.models.unet.UNet`.
@@ -101,15 +102,13 @@ def smp_unet(
         Name('segmentation_head.0.weight', (1, inputs, 3, 3), ('params', 'head', 'kernel')),
         Name('segmentation_head.0.bias', (1,), ('params', 'head', 'bias')),
     ]
-    if image_head:
+    if classification_head:
+        ours = ('params', CLASSIFICATION_HEAD)
         names += [
-            Name(f'{IMAGE_HEAD}.weight', (1, width * 8), ('params', 'image_head', 'kernel')),
-            Name(f'{IMAGE_HEAD}.bias', (1,), ('params', 'image_head', 'bias')),
+            Name(f'{SMP_CLASSIFICATION_HEAD}.weight', (1, width * 8), (*ours, 'kernel')),
+            Name(f'{SMP_CLASSIFICATION_HEAD}.bias', (1,), (*ours, 'bias')),
         ]
     return names
-
-
-IMAGE_HEAD = 'classification_head.3'  # after pooling, flattening and dropout
 
 
 def huggingface(name: str) -> str:

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array, Float, UInt8
 
 from pneumojax.models.normalize import normalize
 from pneumojax.system.memoize import memoize
@@ -21,8 +24,10 @@ def flip_axes(flips: Sequence[str]) -> tuple[tuple[int, ...], ...]:
 
 
 def predict(
-    apply: Callable[[Any], Any], images: Any, flips: Sequence[str] = ('horizontal',)
-) -> Any:
+    apply: Callable[[Any], Any],
+    images: Float[Array, 'B H W C'],
+    flips: Sequence[str] = ('horizontal',),
+) -> Float[Array, 'B H W 1']:
     """Mean of the probabilities of the image and its flips, each flipped back (A).
 
     Args:
@@ -41,13 +46,15 @@ def predict(
     )
 
 
-def describe(config, flips: Sequence[str]) -> str:
+def describe(config: ml_collections.ConfigDict, flips: Sequence[str]) -> str:
     """What is compiled, for the user who waits: 'the prediction (512 px, flipped too)'."""
     return f'the prediction ({config.image_size} px{", flipped too" * bool(flips)})'
 
 
 @memoize('model')
-def make_predict(config, model, flips: Sequence[str]) -> Callable[[Any, Any], Any]:
+def make_predict(
+    config: ml_collections.ConfigDict, model: nn.Module, flips: Sequence[str]
+) -> Callable[[Any, Any], Any]:
     """Builds `predict(variables, images) -> probabilities`, a pure function.
 
     Args:
@@ -60,7 +67,7 @@ def make_predict(config, model, flips: Sequence[str]) -> Callable[[Any, Any], An
     """
     normalization, channels = config.model.normalization, config.model.channels
 
-    def predict_uint8(variables, images):
+    def predict_uint8(variables: Any, images: UInt8[Array, 'B H W']) -> Float[Array, 'B H W']:
         inputs = images[..., None].astype(jnp.float32) / 255.0
         inputs = normalize(inputs, normalization, channels)
         return predict(lambda x: model.apply(variables, x, train=False), inputs, flips)[..., 0]

@@ -15,6 +15,9 @@ from pneumojax.models.resnet import ResNet34, batch_norm
 
 DimSize = Any  # an int; a symbol while exporting for any size
 
+# Its name in checkpoints, which older ones have too. Flax draws initial weights by this name.
+CLASSIFICATION_HEAD = 'image_head'
+
 kaiming_uniform = nn.initializers.variance_scaling(2.0, 'fan_in', 'uniform')
 xavier_uniform = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
 
@@ -45,7 +48,14 @@ class DecoderBlock(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x, skip, size: tuple[DimSize, DimSize], *, train: bool):
+    def __call__(
+        self,
+        x: Float[Array, 'B h w C'],
+        skip: Float[Array, 'B H W S'] | None,
+        size: tuple[DimSize, ...],
+        *,
+        train: bool,
+    ) -> Float[Array, 'B H W {self.filters}']:
         conv = partial(
             nn.Conv, self.filters, (3, 3), padding=1, use_bias=False,
             dtype=self.dtype, kernel_init=kaiming_uniform,
@@ -67,7 +77,9 @@ class Decoder(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, features, size: tuple[DimSize, DimSize], *, train: bool):
+    def __call__(
+        self, features: Sequence[Float[Array, 'B _ _ _']], size: tuple[DimSize, ...], *, train: bool
+    ) -> Float[Array, 'B H W _']:
         x, *skips = reversed(features)
         for i, filters in enumerate(self.filters):
             skip = skips[i] if i < len(skips) else None
@@ -85,8 +97,8 @@ def gate(
     With p = 1 / (1 + e^-x) and q = 1 / (1 + e^-y), pq / (1 - pq) = 1 / (e^-x + e^-y + e^-(x + y)).
 
     Args:
-      logits: [B, H, W, 1].
-      image_logits: [B].
+      logits: of the pixels.
+      image_logits: of the classification head.
     """
     x, y = -logits, -image_logits[:, None, None, None]
     return -jnp.logaddexp(jnp.logaddexp(x, y), x + y)
@@ -100,8 +112,8 @@ class UNet(nn.Module):
       stage_sizes: blocks of each encoder stage.
       dtype: of the computation. Parameters, batch statistics and logits are float32 in any case.
       axis_name: of the `pmap` over which batch statistics are synchronised, or None.
-      image_head: one more output, whether the image shows any lesion: a dense layer on the mean of
-        the deepest feature map, as amirassov's (W) and smp's classification head are.
+      classification_head: one more output, whether the image shows any lesion: a dense layer on the
+        mean of the deepest feature map, as amirassov's (W) and smp's are.
       gated: with that head, logits are those of `gate` where `train` is False.
     """
 
@@ -109,24 +121,26 @@ class UNet(nn.Module):
     stage_sizes: Sequence[int] = (3, 4, 6, 3)
     dtype: Any = jnp.float32
     axis_name: str | None = None
-    image_head: bool = False
+    classification_head: bool = False
     gated: bool = False
 
     @nn.compact
-    def __call__(self, images, *, train: bool, parts: bool = False):
+    def __call__(
+        self, images: Float[Array, 'B H W C'], *, train: bool, parts: bool = False
+    ) -> Float[Array, 'B H W 1'] | tuple[Float[Array, 'B H W 1'], Float[Array, ' B'] | None]:
         """Segments images.
 
         Args:
-          images: [B, H, W, C] floats of any size from 1 x 1 on, normalised; C is 1 or 3.
+          images: of any size from 1 x 1 on, normalised; C is 1 or 3.
           train: batch statistics come from the batch (and are updated) instead of being read.
-          parts: give back the outputs of both heads as they are.
+          parts: return the outputs of both heads as they are.
 
         Returns:
           Logits [B, H, W, 1], float32 (float64 where the parameters are). With `parts`, the pixels'
           logits, never gated, and the image's [B] (None without that head).
         """
         shared = {'dtype': self.dtype, 'axis_name': self.axis_name}
-        features = ResNet34(
+        features: Any = ResNet34(
             width=self.width, stage_sizes=self.stage_sizes, name='encoder', **shared
         )(images, train=train)
         x = Decoder(decoder_filters(self.width), name='decoder', **shared)(
@@ -136,10 +150,11 @@ class UNet(nn.Module):
         logits = nn.Conv(
             1, (3, 3), padding=1, dtype=logits_dtype, kernel_init=xavier_uniform, name='head'
         )(x.astype(logits_dtype))
-        if not self.image_head:
+        if not self.classification_head:
             return (logits, None) if parts else logits
         mean = jnp.mean(features[-1].astype(logits_dtype), axis=(1, 2))
-        image_logits = nn.Dense(1, dtype=logits_dtype, name='image_head')(mean)[:, 0]
+        dense = nn.Dense(1, dtype=logits_dtype, name=CLASSIFICATION_HEAD)
+        image_logits = dense(mean)[:, 0]
         if parts:
             return logits, image_logits
         return gate(logits, image_logits) if self.gated and not train else logits

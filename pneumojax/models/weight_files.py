@@ -1,9 +1,11 @@
 """Files of PyTorch weights -> numpy arrays, by ways of reading that cannot run code."""
 
 import hashlib
+import os
 import pathlib
 import re
 import zipfile
+from typing import Any
 
 import ml_dtypes  # noqa: F401  (lets numpy hold the bfloat16 of a .safetensors file)
 import numpy as np
@@ -19,7 +21,7 @@ PICKLED = ('.pth', '.pt', '.bin')
 _HASH_IN_NAME = re.compile(r'^resnet34[\w.]*-([0-9a-f]{8})\.\w+$')
 
 
-def read_tensors(path) -> dict[str, np.ndarray]:
+def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads the tensors of a `.safetensors` file or of a PyTorch state dict.
 
     A state dict may stand under the key 'state_dict' or 'model_state_dict', as training programs
@@ -59,7 +61,7 @@ def read_tensors(path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def sha256(path) -> str:
+def sha256(path: str | os.PathLike) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, 'rb') as f:
         return hashlib.file_digest(f, 'sha256').hexdigest()
@@ -146,7 +148,7 @@ def _read_pickled(path: pathlib.Path) -> dict[str, np.ndarray]:
     }
 
 
-def _is_plain(torch, tensor) -> bool:
+def _is_plain(torch: Any, tensor: Any) -> bool:
     dense = tensor.layout == torch.strided and tensor.device.type == 'cpu'
     return dense and not (tensor.is_quantized or tensor.is_complex())
 

@@ -271,7 +271,7 @@ def test_one_training_step_in_float32(unet, batch):
 
 
 @pytest.mark.slow
-def test_the_image_head_is_smps_classification_head(tmp_path):
+def test_the_classification_head_is_smps_classification_head(tmp_path):
     """There and back: their logits of the whole image, their names from our variables."""
     smp = references.require('segmentation_models_pytorch')
     net = references.randomize(
@@ -282,7 +282,7 @@ def test_the_image_head_is_smps_classification_head(tmp_path):
     run = convert(str(path), tmp_path / 'run')
     jax.tree.map(np.testing.assert_array_equal, pretrained.load_smp_unet(run), variables)
     x = images((64, 96))
-    model = UNet(image_head=True)
+    model = UNet(classification_head=True)
     ours = jax.jit(lambda v, x: model.apply(v, x, train=False, parts=True))(variables, x)
     mask, label = net(references.to_torch(x))
     close(ours[0], references.from_torch(mask), 'pixels')

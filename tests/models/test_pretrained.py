@@ -262,6 +262,16 @@ def test_initialize(full, channels):
     same(variables, pretrained.load_smp_unet(whole, channels=channels))
 
 
+def test_initialize_takes_the_classification_head_of_a_file(tmp_path):
+    path = write(
+        fake(torch_names.smp_unet(3, classification_head=True)), tmp_path / 'a.safetensors'
+    )
+    loaded, fresh = pretrained.load_smp_unet(path), zeros(3)
+    same(pretrained.initialize(fresh, str(path))['params'].get('image_head'), None)
+    fresh['params']['image_head'] = jax.tree.map(np.zeros_like, loaded['params']['image_head'])
+    same(pretrained.initialize(fresh, str(path)), loaded)
+
+
 def test_initialize_another_width(full):
     with pytest.raises(UsageError, match=r'width 64 and .*this network 4 and'):
         pretrained.initialize(zeros(**TINY), str(full[0]))

@@ -17,7 +17,7 @@ NARROW = {'width': 8, 'stage_sizes': (1, 1, 1, 1)}
 
 
 def draw(size, channels=3, batch=2, seed=0):
-    return np.random.default_rng(seed).random((batch, *size, channels), np.float32)
+    return jnp.asarray(np.random.default_rng(seed).random((batch, *size, channels), np.float32))
 
 
 def count(model, channels=3):
@@ -71,9 +71,9 @@ def test_the_gate_multiplies_probabilities():
     assert np.isfinite(jax.grad(lambda x: gate(x, jnp.array([-1000.0])).sum())(logits)).all()
 
 
-def test_the_image_head_reads_the_mean_of_the_deepest_map():
-    plain, headed = UNet(**NARROW), UNet(**NARROW, image_head=True)
-    gated = UNet(**NARROW, image_head=True, gated=True)
+def test_the_classification_head_reads_the_mean_of_the_deepest_map():
+    plain, headed = UNet(**NARROW), UNet(**NARROW, classification_head=True)
+    gated = UNet(**NARROW, classification_head=True, gated=True)
     variables, x = made_up.variables(headed), draw((64, 48))
     assert count(headed) - count(plain) == 8 * 8 + 1
     logits, image_logits = headed.apply(variables, x, train=False, parts=True)

@@ -19,7 +19,7 @@ def apply(images):
 
 
 def images(batch=3):
-    return np.random.default_rng(0).random((batch, H, W, 3)).astype(np.float32)
+    return jnp.asarray(np.random.default_rng(0).random((batch, H, W, 3)), jnp.float32)
 
 
 def numpy_predict(images, flips):
@@ -56,9 +56,9 @@ def test_without_flips_it_is_the_sigmoid():
 @pytest.mark.parametrize(('flip', 'axis'), [('horizontal', 2), ('vertical', 1)])
 def test_one_flip_makes_any_network_equivariant_to_it(flip, axis):
     x = images()
-    of_flipped = tta.predict(apply, np.flip(x, axis), (flip,))
+    of_flipped = tta.predict(apply, jnp.flip(x, axis), (flip,))
     np.testing.assert_allclose(of_flipped, np.flip(tta.predict(apply, x, (flip,)), axis), atol=1e-6)
-    plain = tta.predict(apply, np.flip(x, axis), ())
+    plain = tta.predict(apply, jnp.flip(x, axis), ())
     assert np.abs(plain - np.flip(tta.predict(apply, x, ()), axis)).max() > 0.1
 
 
