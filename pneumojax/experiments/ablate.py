@@ -65,19 +65,19 @@ def ablate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str
         )
     whole = Run(workdir)
     whole.start(config)
-    trained = {
+    trainings = {
         training: [list(stages_of(config, workdir, training, seed)) for seed in seeds(config)]
         for training in TRAININGS
     }
-    for pair in zip(*trained.values(), strict=True):
-        for stages in pair:
+    for one_seed in zip(*trainings.values(), strict=True):
+        for stages in one_seed:
             for stage, run in stages:
                 loop.train(stage, run)
-    report = summarize(config, judge(config, trained))
-    report['training'] = {training: cost(repeats) for training, repeats in trained.items()}
+    report = summarize(config, judge(config, trainings))
+    report['training'] = {training: cost(repeats) for training, repeats in trainings.items()}
     curves = {
         training: [learning_curve(stages) for stages in repeats]
-        for training, repeats in trained.items()
+        for training, repeats in trainings.items()
     }
     whole.write_json('ablation.json', {**report, 'curves': curves})
     whole.write_text('ablation.md', outputs.markdown(report))
@@ -136,19 +136,19 @@ def arms(config: ml_collections.ConfigDict) -> list[Arm]:
 
 
 def judge(
-    config: ml_collections.ConfigDict, trained: Mapping[str, Sequence[Stages]]
+    config: ml_collections.ConfigDict, trainings: Mapping[str, Sequence[Stages]]
 ) -> dict[str, list[PerImage]]:
     """Judges every arm on the held-out images.
 
     Args:
       config: of the ablation.
-      trained: training -> its stages under each seed.
+      trainings: kind of training -> its trained stages under each seed.
 
     Returns:
       Name of the arm -> the results per image under each seed.
     """
     tables: dict[str, list[PerImage]] = {arm.name: [] for arm in arms(config)}
-    for training, repeats in trained.items():
+    for training, repeats in trainings.items():
         mine = [arm for arm in arms(config) if arm.training == training]
         wanted = list(dict.fromkeys(arm.variant for arm in mine))
         for stages in repeats:

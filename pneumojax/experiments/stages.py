@@ -15,6 +15,7 @@ from pneumojax.system import processes
 from pneumojax.system.progress import log
 from pneumojax.training import loop
 
+LAST_ROW = '95 % interval, last row'
 COLUMNS = (
     ('mean_dice', 'mean Dice'),
     ('all_empty_dice', 'all empty'),
@@ -101,14 +102,14 @@ def table(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
             rows.append(
                 (f'{"" if i else name:18} {label if label != "final" else ""}'.rstrip(), figures)
             )
-    width = max(len(label) for label, _ in rows)
+    width = max(len(label) for label in (LAST_ROW, *(label for label, _ in rows)))
     lines = [' ' * width + ''.join(f'{title:>14}' for _, title in COLUMNS)]
     for label, figures in rows:
         values = (figures[key]['value'] for key, _ in COLUMNS)
         lines.append(f'{label:{width}}' + ''.join(f'{_number(v):>14}' for v in values))
     last = rows[-1][1]
     intervals = ''.join(f'{_interval(last[key]):>14}' for key, _ in COLUMNS)
-    lines.append(f'{"95 % of the last":{width}}' + intervals)
+    lines.append(f'{LAST_ROW:{width}}' + intervals)
     lines.append(
         f'{report["n"]} held-out images, {report["n_positive"]} with a pneumothorax; thresholds '
         'never chosen on the images they are judged on'

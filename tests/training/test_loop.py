@@ -110,31 +110,33 @@ def test_a_complete_run_is_left_alone(trained):
     assert before == {p: p.stat().st_mtime_ns for p in run.path.rglob('*') if p.is_file()}
 
 
+KILLED = """
+import os, signal, sys
+from pneumojax import config as config_lib
+from pneumojax.runs.run import Run
+from pneumojax.training import loop
+
+def kill(trainer, step, *rest, **options):
+    if step == 5:
+        trainer.saver.wait()  # until the checkpoint of step 3 is on the disk
+        os.kill(os.getpid(), signal.SIGKILL)
+
+loop.Trainer._stop_if_asked = kill
+loop.train(config_lib.from_json(open(sys.argv[1]).read()), Run(sys.argv[2]))
+"""
+
+
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(trained, tmp_path):
-    """kill -9 after the first checkpoint; the same command continues."""
+    """kill -9 two steps after the first checkpoint; the same command continues."""
     config, whole = trained
     run = Run(tmp_path / 'killed')
-    script = tmp_path / 'train.py'
-    script.write_text(
-        'import sys\n'
-        'from pneumojax import config as config_lib\n'
-        'from pneumojax.runs.run import Run\n'
-        'from pneumojax.training import loop\n'
-        'config = config_lib.from_json(open(sys.argv[1]).read())\n'
-        'loop.train(config, Run(sys.argv[2]))\n'
-    )
-    command = [sys.executable, str(script), str(whole / 'config.json'), str(run.path)]
-    environment = os.environ | {'PYTHONPATH': str(REPOSITORY)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: run.checkpoints.latest_step() is not None, process)
-        process.send_signal(signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
-    killed_at = run.checkpoints.latest_step()
-    assert killed_at is not None
+    done = subprocess.run(
+        [sys.executable, '-c', KILLED, str(whole / 'config.json'), str(run.path)],
+        env=os.environ | {'PYTHONPATH': str(REPOSITORY)}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert run.checkpoints.latest_step() == 3
     loop.train(config, run)
     step, items = final_items(run, config)
     expected_step, expected = final_items(whole, config)

@@ -338,9 +338,9 @@ def numpy_stem_statistics(images):
 
 
 @pytest.mark.slow
-def test_statistics_are_exactly_those_of_the_batch(batch_stats_step):
+def test_recalibration_takes_exactly_the_statistics_of_the_batch(batch_stats_step):
     variables = initial_variables()
-    # Whatever the statistics were before plays no part.
+    # The statistics of before play no part.
     before = jax.tree.map(lambda s: s + 5, variables['batch_stats'])
     stats = [
         batch_stats_step(variables['params'], before, batch(seed))['encoder']['bn1']
