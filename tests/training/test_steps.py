@@ -167,7 +167,8 @@ def test_jit_equals_no_jit(plain):
     # Without momentum and average the first update is the same, in a tenth of the operations.
     optimizer = optax.sgd(RATE)
     step = steps.make_train_step(make_config(), optimizer)
-    unjitted, unjitted_values = step(create_state(initial_variables(), optimizer), batch())
+    state_before = create_state(initial_variables(), optimizer)
+    unjitted, unjitted_values = step(state_before, jax.device_put(batch()))
     assert_close(jax.device_get(unjitted_values), values)
     assert_close(jax.device_get(unjitted.variables), state.variables)
 
