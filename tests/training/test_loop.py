@@ -19,7 +19,6 @@ from pneumojax.models import build
 from pneumojax.runs.run import FILES, Run
 from pneumojax.system.devices import Devices
 from pneumojax.training import averaging, initialization, loop, optimizer, steps
-from tests.waiting import wait_for
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
