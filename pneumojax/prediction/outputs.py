@@ -2,7 +2,8 @@
 
 To add a file about each image, write a function such as `_write_overlay` and add it to `PER_IMAGE`.
 To add a file about the whole prediction, write it in `write_tables` and describe it in `FILES`. If
-users should choose, add a field to `Options` and a flag of the same name to `pneumojax/flags.py`.
+users should choose, add a field to `Options`, a flag to `pneumojax/flags.py`, and pass it on in
+`pneumojax/main.py`.
 """
 
 import dataclasses

@@ -11,6 +11,7 @@ import pydicom
 import pytest
 
 from pneumojax.data.files import dicom
+from pneumojax.prediction import streaming
 from tests.prediction.predictions import predict, results
 
 
@@ -90,7 +91,7 @@ def test_hostile_names_stay_inside(run, images, tmp_path):
     assert '<img src=x' not in page
 
 
-def test_pictures_and_other_files_beside_dicom(run, images, tmp_path):
+def test_pictures_and_other_files_beside_dicom(run, images, tmp_path, monkeypatch):
     source, folder = tmp_path / 'in', tmp_path / 'out'
     source.mkdir()
     grey = dicom.to_uint8(dicom.read(images / 'image2.dcm'))
@@ -106,6 +107,13 @@ def test_pictures_and_other_files_beside_dicom(run, images, tmp_path):
     np.testing.assert_array_equal(
         cv2.imread(str(folder / 'masks/a.png')), cv2.imread(str(folder / 'masks/a-2.png'))
     )
+
+    read, load = [], streaming.load
+    monkeypatch.setattr(
+        streaming, 'load', lambda item, sizes: read.append(item.file) or load(item, sizes)
+    )
+    assert predict([run], source, folder, seg='fractional') == 0
+    assert read == ['notes.txt']  # a picture without a SEG is done all the same
 
 
 @pytest.mark.slow
