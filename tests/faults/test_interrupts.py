@@ -155,7 +155,7 @@ def test_the_exit_status_says_so(config, tmp_path, sent, status):
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == status, errors
     assert 'stopping after this step' in errors
-    assert errors.splitlines()[-1] == 'pneumojax: interrupted; the same command continues'
+    assert errors.splitlines()[-1] == 'pneumojax: interrupted; rerun the same command to continue'
     last = [row for row in run.metrics() if row['split'] == 'train'][-1]
     assert run.checkpoints.latest_step() == last['step']  # nothing that was reported is lost
 
