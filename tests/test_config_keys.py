@@ -37,10 +37,6 @@ class Recorder:
     def __init__(self, config, reads, prefix=''):
         self.__dict__.update(_config=config, _reads=reads, _prefix=prefix)
 
-    @property
-    def __class__(self):
-        return ml_collections.ConfigDict  # for isinstance, which checks annotations in tests
-
     def __str__(self):
         return str(self._config)
 
