@@ -2,25 +2,28 @@
 
     python -m benchmarks.run pipeline [--root=DIR] [--images=400]
 
-Beside the bare decode loop (pydicom finds the frame, OpenCV decodes it, nothing is kept) on all
-cores, in threads of one process and in processes, and beside a PyTorch DataLoader with
-albumentations on the same files. Those processes are warm and keep freed memory, as `prepare`'s own
-do: without it glibc gives the memory of some images back and of others not, and the same loop is up
-to a third slower. `pixel_array` is the loop with the decoder that pydicom picks.
+`prepare` is compared with a bare decode loop on all cores (pydicom finds the frame, OpenCV decodes
+it, nothing is kept), in threads of one process and in processes; batches are compared with a
+PyTorch DataLoader with albumentations on the same files. The processes of the bare loop are started
+in advance and keep freed memory, like those of `prepare`; otherwise glibc returns the memory of
+some images to the system, and the same loop is up to a third slower. `pixel_array` is the loop with
+the decoder that pydicom picks.
 
-Everything is read once before, so that no disk is measured. Augmentation runs on the device here,
-inside the training step; albumentations' runs in the loader, which is what feeding PyTorch takes.
+All files are read once in advance, so that no disk is measured. Our augmentation runs on the device
+inside the training step; that of albumentations runs in the loader, as is usual with PyTorch.
 """
 
+import argparse
 import functools
 import multiprocessing
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import nullcontext
+from typing import Any
 from unittest import mock
 
 import cv2
@@ -34,13 +37,14 @@ from benchmarks.report import Report, Usage, watch, watch_in_turn
 from pneumojax.data import pipeline, sampling
 from pneumojax.data.cache import records, shards
 from pneumojax.data.datasets import siim
+from pneumojax.data.datasets.example import Example
 from pneumojax.data.phantoms import phantom
 from pneumojax.system.parallel import cores
 
 BATCH = 16
 
 
-def add_options(parser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `benchmarks.run pipeline`."""
     parser.add_argument(
         '--root', type=pathlib.Path, help="a data set in Kaggle's layout (default: drawn phantoms)"
@@ -50,13 +54,15 @@ def add_options(parser) -> None:
     parser.add_argument('--sizes', type=int, nargs='+', default=[256, 512], help='of the records')
     parser.add_argument('--repeats', type=int, default=5, help='of every measurement')
     parser.add_argument(
-        '--held', action='store_true', help='records go to memory the machine has, see held_memory'
+        '--held',
+        action='store_true',
+        help='write records to memory that is held already, see held_memory',
     )
-    parser.add_argument('--no-torch', action='store_true', help='leave the DataLoader out')
+    parser.add_argument('--no-torch', action='store_true', help='leave out the DataLoader')
 
 
-def measure(options) -> Report:
-    """One row for each part of the way."""
+def measure(options: argparse.Namespace) -> Report:
+    """Measures one row for each part of the pipeline."""
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         root = options.root
@@ -65,8 +71,8 @@ def measure(options) -> Report:
             phantom.write_dataset(root, num_images=options.images, size=options.drawn_size, seed=0)
         examples = siim.find(root).examples[: options.images]
         rows, notes = [], [
-            'per core: images by the seconds that all threads and processes together kept a core '
-            'busy. of bare: by the images/s of the faster bare decode loop.'
+            'per core: images per second of processor time, over all threads and processes. '
+            'of bare: relative to the faster bare decode loop.'
         ]  # fmt: skip
 
         def add(part: str, call: Callable[[], object], count: int = len(examples)) -> None:
@@ -80,7 +86,7 @@ def measure(options) -> Report:
         return Report(rows, notes)
 
 
-def _row(part: str, usage: Usage, count: int) -> dict[str, object]:
+def _row(part: str, usage: Usage, count: int) -> dict[str, Any]:
     rate = count / usage.seconds
     return {
         'part': part, 'images/s': rate, 'per core': rate / max(usage.own_cores, 1e-9),
@@ -88,7 +94,9 @@ def _row(part: str, usage: Usage, count: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _from_files(examples, options, work) -> list[dict[str, object]]:
+def _from_files(
+    examples: Sequence[Example], options: argparse.Namespace, work: pathlib.Path
+) -> list[dict[str, Any]]:
     paths = [e.path for e in examples]
     for path in paths:
         pathlib.Path(path).read_bytes()
@@ -98,12 +106,12 @@ def _from_files(examples, options, work) -> list[dict[str, object]]:
     }
     folder, held = work / 'cache', work / 'held'
 
-    def ready(name):
+    def ready(name: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         if options.held and name in ways:
             hold(held, len(paths) * sum(map(shards.record_bytes, ways[name])))
 
-    def prepare(sizes):
+    def prepare(sizes: Sequence[int]) -> None:
         with give_up(held, lambda: _bytes_in(folder)) if options.held else nullcontext():
             records.prepare(folder, examples, sizes[0], sizes[1:])
 
@@ -125,12 +133,12 @@ def _from_files(examples, options, work) -> list[dict[str, object]]:
     return [*rows.values(), _row('pixel_array, processes', slow, len(some))]
 
 
-def _bytes_in(folder) -> int:
+def _bytes_in(folder: pathlib.Path) -> int:
     return sum(path.stat().st_size for path in folder.glob('*/*.array_record'))
 
 
 def _workers(count: int) -> ProcessPoolExecutor:
-    """Processes that keep freed memory; each is started by one that has read these variables."""
+    """Processes that keep freed memory; spawned, as only a new process reads these variables."""
     context = multiprocessing.get_context('spawn')
     with mock.patch.dict(os.environ, shards.KEEP_MEMORY):
         pool = ProcessPoolExecutor(count, mp_context=context)
@@ -138,12 +146,14 @@ def _workers(count: int) -> ProcessPoolExecutor:
     return pool
 
 
-def _in_threads(paths) -> None:
+def _in_threads(paths: Sequence[str]) -> None:
     with ThreadPoolExecutor(cores()) as threads:
         _exhaust(threads.map(bare_decode, paths))
 
 
-def _in_processes(pool, function, paths) -> None:
+def _in_processes(
+    pool: ProcessPoolExecutor, function: Callable[[str], None], paths: Sequence[str]
+) -> None:
     _exhaust(pool.map(function, paths, chunksize=8))
 
 
@@ -162,17 +172,17 @@ def bare_decode(path: str) -> None:
         _ = dataset.pixel_array
 
 
-def _from_records(add, cache: records.Records, size: int) -> None:
+def _from_records(add: Callable[..., None], cache: records.Records, size: int) -> None:
     epochs = max(1, 2000 // len(cache))
     plan = sampling.make_plan(
         np.zeros(len(cache), bool), num_epochs=epochs, batch_size=min(BATCH, len(cache)), seed=0
     )
     everyone, count = np.arange(len(cache)), plan.total_steps * plan.batch_size
 
-    def batches():
+    def batches() -> None:
         _exhaust(pipeline.train_batches(cache, everyone, plan))
 
-    def on_device():
+    def on_device() -> None:
         for batch in pipeline.train_batches(cache, everyone, plan):
             there = jax.device_put(batch)
         jax.block_until_ready(there)
@@ -181,16 +191,18 @@ def _from_records(add, cache: records.Records, size: int) -> None:
     add(f'records to batches on the device, {size}', on_device, count)
 
 
-def _exhaust(batches) -> None:
+def _exhaust(batches: Iterable[object]) -> None:
     for _ in batches:
         pass
 
 
-def _from_torch(add, examples, work, size: int) -> list[str]:
+def _from_torch(
+    add: Callable[..., None], examples: Sequence[Example], work: pathlib.Path, size: int
+) -> list[str]:
     try:
         from benchmarks import torch_loader
     except ImportError as error:
-        return [f'No DataLoader beside them: {error}.']
+        return [f'The DataLoader was left out: {error}.']
     cache = records.prepare(work / 'cache', examples, size)
     for part, dataset in torch_loader.ways(examples, cache, size):
         loader = torch_loader.make_loader(dataset, BATCH, cores())
@@ -199,4 +211,4 @@ def _from_torch(add, examples, work, size: int) -> list[str]:
             lambda loader=loader: _exhaust(loader),
             len(dataset),
         )
-    return ['The DataLoader has a worker process for each core, started before.']
+    return ['The DataLoader has one worker process per core, started in advance.']
