@@ -9,6 +9,7 @@ from pneumojax import __version__
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.models import download, pretrained, weight_files
+from pneumojax.models.unet import CLASSIFICATION_HEAD
 from pneumojax.runs import checkpoints
 from pneumojax.runs.run import Run
 from pneumojax.system import atomic
@@ -20,8 +21,8 @@ def convert(
     """Converts a ResNet34 or a whole U-Net.
 
     Args:
-      source: 'imagenet', or a file that `load_resnet34` or `load_smp_unet` reads; which of the two
-        it is, is told by its names. A classifier is kept.
+      source: 'imagenet', or a file that `load_resnet34` or `load_smp_unet` reads; its tensors'
+        names tell which. A classifier is kept.
       output: a directory that does not exist or is empty. It appears only when it is complete:
         `config.json`, and `checkpoints/0` with the items `params` and `batch_stats`.
       config: a configuration to write, such as that of the stage the weights will be used in, with
@@ -58,8 +59,8 @@ def _describe(
 ) -> ml_collections.ConfigDict:
     channels, width, stage_sizes = pretrained.network_shape(weights.variables)
     network = {'channels': channels, 'width': width, 'stage_sizes': stage_sizes, 'pretrained': ''}
-    if 'image_head' in weights.variables['params']:
-        network['image_head'] = 'auxiliary'
+    if CLASSIFICATION_HEAD in weights.variables['params']:
+        network['classification_head'] = 'auxiliary'
     if config is None:
         config = {'name': path.stem, 'model': {}}
     else:

@@ -104,7 +104,7 @@ def load_smp_unet(
 
 
 def load(path: str | os.PathLike) -> Weights:
-    """Reads whichever of the two a file or directory holds, told by its names; see the above."""
+    """Reads a ResNet34 or a U-Net, as the functions above do; its names tell which it is."""
     path = pathlib.Path(path)
     if path.is_dir():
         return _load_directory(path)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from configs import base
 from pneumojax.errors import UsageError
 from pneumojax.models import pretrained, torch_names, weight_files
 from pneumojax.models.convert import convert
@@ -270,6 +271,11 @@ def test_initialize_takes_the_classification_head_of_a_file(tmp_path):
     same(pretrained.initialize(fresh, str(path))['params'].get('image_head'), None)
     fresh['params']['image_head'] = jax.tree.map(np.zeros_like, loaded['params']['image_head'])
     same(pretrained.initialize(fresh, str(path)), loaded)
+    network = convert(str(path), tmp_path / 'converted', base.get_config())
+    model = json.loads((network / 'config.json').read_text())['model']
+    assert model['classification_head'] == 'auxiliary'
+    assert 'image_head' not in model
+    same(pretrained.load_smp_unet(network), loaded)
 
 
 def test_initialize_another_width(full):
