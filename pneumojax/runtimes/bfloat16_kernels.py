@@ -40,6 +40,24 @@ def round_kernel(kernel: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(steps).reshape(kernel.shape)
 
 
+def round_transposed_kernel(kernel: np.ndarray) -> np.ndarray:
+    """The same for a transposed convolution of stride 2.
+
+    Args:
+      kernel: float32 [I, O, h, w], finite, h and w even.
+
+    Returns:
+      float32 of the same shape. An output sees every second tap only, so the sum of those taps is
+      kept, for each of the four kinds of outputs.
+    """
+    inputs, outputs, height, width = kernel.shape
+    taps = kernel.reshape(inputs, outputs, height // 2, 2, width // 2, 2)
+    phases = np.ascontiguousarray(taps.transpose(3, 5, 1, 0, 2, 4))  # [2, 2, O, I, h / 2, w / 2]
+    rounded = round_kernel(phases.reshape(4 * outputs, inputs, height // 2, width // 2))
+    rounded = rounded.reshape(phases.shape).transpose(3, 2, 4, 0, 5, 1)
+    return np.ascontiguousarray(rounded).reshape(kernel.shape)
+
+
 def _nearest(x: np.ndarray) -> np.ndarray:
     """The nearest bfloat16, ties to even: the upper half of a float32's bits."""
     bits = x.view(np.uint32)

@@ -74,10 +74,14 @@ def _round_kernels(model: Any) -> None:
     """Rounds the kernels of an `openvino.Model`; OpenVINO would round each weight by itself."""
     from openvino import opset13
 
+    round_kernel = {
+        'Convolution': bfloat16_kernels.round_kernel,
+        'ConvolutionBackpropData': bfloat16_kernels.round_transposed_kernel,
+    }
     for operation in model.get_ops():
-        if operation.get_type_name() == 'Convolution':
+        if rounding := round_kernel.get(operation.get_type_name()):
             kernel = operation.input_value(1).get_node()
-            rounded = opset13.constant(bfloat16_kernels.round_kernel(kernel.data))
+            rounded = opset13.constant(rounding(kernel.data))
             operation.input(1).replace_source_output(rounded.output(0))
 
 

@@ -34,6 +34,7 @@ class Graph:
         }
         self._nodes: list[onnx.NodeProto] = []
         self._weights: dict[str, np.ndarray] = {}
+        self.channels: dict[str, int] = {}  # of the outputs of convolutions
 
     def node(self, op: str, inputs: Sequence[str], name: str = '', **attributes: Any) -> str:
         """Adds a node with one output; returns the output's name."""
@@ -78,7 +79,9 @@ class Graph:
             'Conv', [x, self.constant(kernel), self.constant(bias)],
             kernel_shape=[height, width], strides=[stride] * 2, pads=[height // 2, width // 2] * 2,
         )  # fmt: skip
-        return self.node('Relu', [x]) if relu else x
+        x = self.node('Relu', [x]) if relu else x
+        self.channels[x] = len(kernel)
+        return x
 
     def leave_out(self, *path: str) -> None:
         """Drops weights that the graph does not need."""

@@ -22,6 +22,7 @@ import onnx
 
 from pneumojax.models import normalize
 from pneumojax.runtimes.onnx_builder import Dimension, Graph
+from pneumojax.runtimes.onnx_upsampling import is_exact, upsampled_convolution
 
 _FLOAT = onnx.TensorProto.FLOAT
 
@@ -56,7 +57,7 @@ def make(
     x = graph.node('Cast', [graph.node('Unsqueeze', ['image', graph.ints(1)])], to=_FLOAT)
     views = [x] + [_flip(graph, x, flip) for flip in flips]
     x = graph.node('Concat', views, axis=0) if flips else x
-    x, deepest = _logits(graph, x, normalization)
+    x, deepest = _logits(graph, x, normalization, shape)
     x = graph.node('Sigmoid', [x])
     if gated:
         x = graph.node('Mul', [x, _image_probability(graph, deepest)])
@@ -70,7 +71,9 @@ def make(
     return graph.model(shape, metadata or {})
 
 
-def _logits(graph: Graph, x: str, normalization: str) -> tuple[str, str]:
+def _logits(
+    graph: Graph, x: str, normalization: str, shape: tuple[Dimension, Dimension, Dimension]
+) -> tuple[str, str]:
     """[B, 1, H, W] floats of 0 to 255 -> logits [B, 1, H, W] and the deepest feature map."""
     x = _stem(graph, x, normalization)
     skips = [x]
@@ -82,13 +85,16 @@ def _logits(graph: Graph, x: str, normalization: str) -> tuple[str, str]:
     x = deepest = skips.pop()
     for block in range(5):
         skip = skips.pop() if skips else None
-        x = _upsample(graph, x, 'image' if skip is None else skip)
-        if skip is not None:
-            x = graph.node('Concat', [x, skip], axis=1)
-        for i in (1, 2):
-            x = graph.convolution(
-                x, *graph.folded(('decoder', f'block{block}'), f'conv{i}', f'bn{i}')
-            )
+        path = ('decoder', f'block{block}')
+        first, second = (graph.folded(path, f'conv{i}', f'bn{i}') for i in (1, 2))
+        if is_exact(shape[1:], halvings=5 - block):
+            x = upsampled_convolution(graph, x, skip, *first)
+        else:
+            x = _upsample(graph, x, 'image' if skip is None else skip)
+            if skip is not None:
+                x = graph.node('Concat', [x, skip], axis=1)
+            x = graph.convolution(x, *first)
+        x = graph.convolution(x, *second)
     kernel = graph.take('params', 'head', 'kernel').transpose(3, 2, 0, 1)
     bias = graph.take('params', 'head', 'bias')
     return graph.convolution(x, kernel, bias, relu=False), deepest
@@ -120,7 +126,9 @@ def _residual_block(graph: Graph, x: str, stage: int, block: int) -> str:
         shortcut = graph.folded(path, 'downsample_conv', 'downsample_bn')
         x = graph.convolution(x, *shortcut, stride=2, relu=False)
     y = graph.convolution(y, *graph.folded(path, 'conv2', 'bn2'), relu=False)
-    return graph.node('Relu', [graph.node('Add', [y, x])])
+    block_output = graph.node('Relu', [graph.node('Add', [y, x])])
+    graph.channels[block_output] = graph.channels[y]
+    return block_output
 
 
 def _image_probability(graph: Graph, deepest: str) -> str:

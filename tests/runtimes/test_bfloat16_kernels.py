@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pneumojax.runtimes.bfloat16_kernels import round_kernel
+from pneumojax.runtimes.bfloat16_kernels import round_kernel, round_transposed_kernel
 
 
 def kernel(*shape):
@@ -36,3 +36,18 @@ def test_ties_and_steps_are_rounded_as_ml_dtypes_does():
     ]).reshape(-1, 1, 1, 1)  # fmt: skip
     expected = exact.astype(ml_dtypes.bfloat16).astype(np.float32)
     np.testing.assert_array_equal(round_kernel(exact), expected)
+
+
+def test_sums_that_outputs_of_a_transposed_convolution_see_are_kept():
+    """An output sees every second tap, by row and by column."""
+    exact = kernel(3, 16, 4, 4)
+    rounded = round_transposed_kernel(exact)
+    np.testing.assert_array_equal(rounded, rounded.astype(ml_dtypes.bfloat16).astype(np.float32))
+    error = rounded - exact.astype(np.float64)
+    assert 0 < np.abs(error).max() <= np.abs(exact).max() * 2**-7
+    for row in (0, 1):
+        for column in (0, 1):
+            seen = error[:, :, row::2, column::2].sum(axis=(2, 3))
+            assert np.abs(seen).max() <= np.abs(exact).max() * 2**-8
+    naive = exact.astype(ml_dtypes.bfloat16).astype(np.float64) - exact
+    assert np.abs(seen).mean() < np.abs(naive[:, :, 1::2, 1::2].sum(axis=(2, 3))).mean()

@@ -49,7 +49,8 @@ def run(model, images):
         (1, 'unit', ('horizontal',), (2, 33, 47), 'none'),
         (3, 'imagenet', ('vertical', 'horizontal'), (1, 64, 17), 'gate'),
         (3, 'imagenet_grey', (), (3, 1, 1), 'auxiliary'),
-        (1, 'unit', ('horizontal',), (2, 64, 96), 'none'),
+        (1, 'unit', ('horizontal',), (2, 64, 96), 'none'),  # every block upsamples as it convolves
+        (1, 'unit', (), (1, 40, 48), 'none'),  # the last three blocks do
     ],
 )
 def test_it_computes_what_flax_computes_at_any_size(channels, normalization, flips, shape, head):
@@ -69,14 +70,19 @@ def test_it_computes_what_flax_computes_at_any_size(channels, normalization, fli
 
 
 def test_resnet34_has_its_layers_and_no_batch_norm():
-    """1 + 2 x 16 + 3 convolutions in the encoder, 10 in the decoder, 1 head; golden."""
+    """1 + 2 x 16 + 3 convolutions in the encoder, 10 in the decoder, 1 head; golden.
+
+    At 64 px each of the five first convolutions in the decoder is a transposed one beside, but for
+    the last, one for the skip.
+    """
     _, variables = network(stages=(3, 4, 6, 3))
-    for size in (63, 64, 'size'):
+    for size, convolutions, resized in ((63, 47, 5), ('size', 47, 5), (64, 46, 0)):
         shape = (1, size, size)
         model = onnx_graph.make(variables, normalization='unit', flips=(), shape=shape)
         kinds = [node.op_type for node in model.graph.node]
-        assert kinds.count('Conv') == 47
-        assert kinds.count('Resize') == 5
+        assert kinds.count('Conv') == convolutions
+        assert kinds.count('Resize') == resized
+        assert kinds.count('ConvTranspose') == 5 - resized
         assert kinds.count('MaxPool') == 1
         assert 'BatchNormalization' not in kinds
 
