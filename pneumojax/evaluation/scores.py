@@ -81,7 +81,7 @@ class Variant(NamedTuple):
     label: str
     averaged: bool
     flips: tuple[str, ...]
-    own_statistics: bool = True  # False: averaged weights with the batch statistics of the last
+    recalibrated: bool = True  # False: averaged weights with the last weights' batch statistics
 
 
 def variants(config: ml_collections.ConfigDict, has_average: bool) -> list[Variant]:
@@ -185,7 +185,7 @@ def of_run(
     results, predictors = {}, {}
     for variant in wanted:
         variables = run.checkpoints.load_variables(step, shapes, averaged=variant.averaged)
-        if not variant.own_statistics:
+        if not variant.recalibrated:
             last = run.checkpoints.load_variables(step, shapes, averaged=False)
             variables['batch_stats'] = last['batch_stats']
         if variant.flips not in predictors:

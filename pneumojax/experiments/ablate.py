@@ -123,10 +123,10 @@ def arms(config: ml_collections.ConfigDict) -> list[Arm]:
     found = [Arm('all parts', TWO, full), Arm('single stage, equal cost', SINGLE, full)]
     if config.averaging.kind != 'none':
         last = Variant('last', False, flips)
-        borrowed = Variant('borrowed statistics', True, flips, own_statistics=False)
+        stale = Variant('not recalibrated', True, flips, recalibrated=False)
         found.append(Arm('without averaging (SWA)', TWO, last))
         if config.averaging.bn_examples >= 0 and not config.model.frozen_batch_norm:
-            found.append(Arm('averaged, BatchNorm not recalibrated', TWO, borrowed))
+            found.append(Arm('averaged, BatchNorm not recalibrated', TWO, stale))
     else:
         found = [arm._replace(variant=full._replace(averaged=False)) for arm in found]
     if flips:

@@ -43,8 +43,8 @@ def make(
       normalization: one of `config_schema.NORMALIZATIONS`.
       flips: any of 'horizontal' and 'vertical'; probabilities are averaged with those of the flips.
       shape: (batch, height, width); each a number, or a name if any number will do.
-      gated: whether pixels' probabilities are multiplied by the image head's, see
-        `models.unet.gate`; otherwise an image head is left out.
+      gated: whether pixels' probabilities are multiplied by the classification head's, see
+        `models.unet.gate`; otherwise such a head is left out.
       metadata: stored in the file's `metadata_props`.
 
     Returns:
