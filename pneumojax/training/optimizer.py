@@ -62,13 +62,17 @@ def _schedule(config: ml_collections.ConfigDict, epoch_ends: EpochEnds) -> optax
     optimizer = config.optimizer
     updates = updates_done(epoch_ends, optimizer.accumulate, config.num_epochs)
     warmup = updates_done(epoch_ends, optimizer.accumulate, optimizer.warmup_epochs)
-    return optax.warmup_cosine_decay_schedule(
-        init_value=optimizer.learning_rate / (warmup + 1),  # the first update is not lost
-        peak_value=optimizer.learning_rate,
-        warmup_steps=warmup,
-        decay_steps=max(updates, warmup + 1),  # optax wants a cosine of at least one update
-        end_value=optimizer.final_learning_rate,
-    )
+    final = optimizer.final_learning_rate
+    # Over the share of the updates that is done: optax.warmup_cosine_decay_schedule agrees to
+    # 2.3e-7 of the peak, but runs begun before would not continue with the same bits.
+    cosine = optax.cosine_decay_schedule(optimizer.learning_rate - final, decay_steps=1)
+
+    def schedule(count: Any) -> Any:
+        share = jnp.clip((count - warmup) / max(1, updates - warmup), 0.0, 1.0)
+        warm_up = jnp.minimum(1.0, (count + 1) / (warmup + 1))  # the first update is not lost
+        return (final + cosine(share)) * warm_up
+
+    return schedule
 
 
 def updates_done(epoch_ends: EpochEnds, accumulate: int, epochs: float) -> int:
