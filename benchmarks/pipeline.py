@@ -5,8 +5,8 @@
 `prepare` is compared with a bare decode loop on all cores (pydicom finds the frame, OpenCV decodes
 it, nothing is kept), in threads of one process and in processes; batches are compared with a
 PyTorch DataLoader with albumentations on the same files. The processes of the bare loop are started
-in advance and keep freed memory, like those of `prepare`; otherwise glibc returns the memory of
-some images to the system, and the same loop is up to a third slower. `pixel_array` is the loop with
+in advance and keep freed memory; otherwise glibc returns the memory of some images to the system,
+and the same loop is up to a third slower. `pixel_array` is the loop with
 the decoder that pydicom picks.
 
 All files are read once in advance, so that no disk is measured. Our augmentation runs on the device
@@ -42,6 +42,10 @@ from pneumojax.data.phantoms import phantom
 from pneumojax.system.parallel import cores
 
 BATCH = 16
+KEEP_MEMORY = {
+    'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
+    'MALLOC_TRIM_THRESHOLD_': str(256 << 20),
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +144,7 @@ def _bytes_in(folder: pathlib.Path) -> int:
 def _workers(count: int) -> ProcessPoolExecutor:
     """Processes that keep freed memory; spawned, as only a new process reads these variables."""
     context = multiprocessing.get_context('spawn')
-    with mock.patch.dict(os.environ, shards.KEEP_MEMORY):
+    with mock.patch.dict(os.environ, KEEP_MEMORY):
         pool = ProcessPoolExecutor(count, mp_context=context)
         _exhaust(pool.map(int, range(64 * count)))  # starts all of them
     return pool

@@ -4,21 +4,17 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 
-def start(
-    module: str, environment: Mapping[str, str] | None = None, **options: Any
-) -> subprocess.Popen:
+def start(module: str, **options: Any) -> subprocess.Popen:
     """Starts `python -m module`, which imports this package from where the caller did.
 
     Args:
       module: full name of a module with a `__main__` part.
-      environment: variables to add to the caller's own.
       options: of `subprocess.Popen`.
     """
     root = str(pathlib.Path(__file__).parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get('PYTHONPATH')])])
-    variables = {**os.environ, **(environment or {}), 'PYTHONPATH': path}
+    variables = {**os.environ, 'PYTHONPATH': path}
     return subprocess.Popen([sys.executable, '-m', module], env=variables, **options)

@@ -206,7 +206,7 @@ def test_windows_and_frozen_statistics_from_the_first_stage_to_the_average(
         assert all(jax.tree.leaves(moved))
 
 
-def test_an_image_head_is_in_both_stages_or_in_none(trained, config, tmp_path):
+def test_a_classification_head_is_in_both_stages_or_in_none(trained, config, tmp_path):
     _, first = trained
     config.init_from = str(first.path)
     config.model.classification_head, config.loss.classification = 'gate', 0.1

@@ -256,7 +256,7 @@ def test_frozen_statistics_normalise_and_stay():
 
 
 @pytest.mark.slow
-def test_the_image_head_is_trained_and_counts_in_the_prediction():
+def test_the_classification_head_is_trained_and_counts_in_the_prediction():
     config = make_config(
         model__classification_head='gate', loss__classification=0.1, augment__window=16
     )

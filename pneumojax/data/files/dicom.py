@@ -48,7 +48,7 @@ _TO_INSTALL = {
 _PLUGINS = ('pydicom', 'pyjpegls', 'pylibjpeg', 'pillow', 'gdcm')
 # Decoding takes about ten times the memory of the pixels, so large images take turns.
 _LARGE = 16_000_000  # pixels
-large_image_lock: contextlib.AbstractContextManager = threading.Lock()
+_large_image_lock = threading.Lock()
 _DEFLATED, _SMALL = uid.DeflatedExplicitVRLittleEndian, 1 << 20  # bytes
 _EXPORT_AGAIN = 'export the image again as a single-frame grey DICOM file'
 
@@ -127,7 +127,7 @@ def decode(
         if square:
             _check_square(dataset)
         large = dataset.Rows * dataset.Columns > _LARGE
-        with large_image_lock if large else contextlib.nullcontext():
+        with _large_image_lock if large else contextlib.nullcontext():
             return display.grey(_stored_values(dataset), dataset)
     except (DicomError, OSError):
         raise
