@@ -105,6 +105,15 @@ def images(tmp_path_factory):
     return root
 
 
+@pytest.fixture(autouse=True)
+def restored_log():
+    """Tests that run the program change its logger, and others read messages by pytest's caplog."""
+    log = logging.getLogger('pneumojax')
+    before = log.propagate, log.level, log.handlers[:]
+    yield
+    log.propagate, log.level, log.handlers[:] = before
+
+
 @pytest.fixture
 def messages():
     """What is logged, one string a message, whichever of the two loggers is in use."""
