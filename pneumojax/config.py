@@ -110,7 +110,8 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise UsageError(f'config.{key} is missing; start from configs/base.py') from None
         _require(key, value, row.allows(value), row.expected)
     for rule in RULES:
-        _require(rule.key, get(config, rule.key), rule.holds(config), rule.expected)
+        expected = rule.expected.format(c=config)
+        _require(rule.key, get(config, rule.key), rule.holds(config), expected)
     known = flatten(config).keys()
     for stage, changes in config.stages.items():
         for key in flatten(changes):

@@ -134,6 +134,7 @@ def test_a_bad_value_is_named(key, value):
         config_lib.check(config)
     assert str(e.value).startswith(f'config.{key} is {value!r}: expected ')
     assert '\n' not in str(e.value)
+    assert '{c' not in str(e.value)  # the other key's value stands there
 
 
 @pytest.mark.parametrize(('key', 'value'), [('size', 31), ('positive_share', 1.5)])

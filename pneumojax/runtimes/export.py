@@ -7,11 +7,12 @@ stablehlo   unet.stablehlo: the same function for `jax.export.deserialize`, on C
 ONNX and StableHLO networks are compared with JAX before they are written.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -26,7 +27,6 @@ from pneumojax.runtimes import choose, ensemble_member, export_torch, exported
 from pneumojax.runtimes.cpu_runtimes import OnnxRuntime
 from pneumojax.runtimes.ensemble_member import Member
 from pneumojax.runtimes.exported import CannotExport
-from pneumojax.system.atomic import refuse_existing, write_new
 from pneumojax.system.progress import log, waiting
 
 FORMATS = ('torch', 'onnx', 'stablehlo')
@@ -79,17 +79,14 @@ def export(
     member = ensemble_member.to_export(run, config)
     path = pathlib.Path(output) / f'unet.{format}'
     described = path.with_name(path.name + '.json')
-    refuse_existing(path, described)
+    exported.refuse_complete(path, described)
     dimensions = parse_shape(shape, member.image_size)
     with waiting(f'exporting {run.path}'):
         make = onnx_and_description if format == 'onnx' else stablehlo_and_description
         content, description = make(member, dimensions)
-    write_new(path, content)
-    try:
-        write_new(described, (json.dumps(description, indent=2) + '\n').encode())
-    except UsageError:
-        path.unlink()
-        raise
+    # The description last: where it is, the export is complete.
+    text = json.dumps(description, indent=2) + '\n'
+    exported.write({path: content, described: text.encode()})
     identity, agreement = member.identity, description['checked']
     log.info(
         'wrote %s (%s weights, step %d); its largest difference from JAX is %.1g',
@@ -174,7 +171,10 @@ def stablehlo_and_description(member: Member, shape: Shape) -> tuple[bytes, dict
     predict = jax.jit(lambda images: _reference(member)(variables, images))
     names: dict[Dimension, str] = {'height': '32*height', 'width': '32*width'}
     symbols = jax_export.symbolic_shape(', '.join(names.get(d, str(d)) for d in shape))
-    made = jax_export.export(predict, platforms=PLATFORMS)(jax.ShapeDtypeStruct(symbols, np.uint8))
+    with _without_source_locations():
+        made = jax_export.export(predict, platforms=PLATFORMS)(
+            jax.ShapeDtypeStruct(symbols, np.uint8)
+        )
     content = bytes(made.serialize(vjp_order=0))
     back = jax_export.deserialize(bytearray(content))
     run = jax.jit(back.call)
@@ -183,6 +183,20 @@ def stablehlo_and_description(member: Member, shape: Shape) -> tuple[bytes, dict
     )
     description['platforms'] = list(PLATFORMS)
     return content, description | {'sha256': hashlib.sha256(content).hexdigest()}
+
+
+@contextlib.contextmanager
+def _without_source_locations() -> Iterator[None]:
+    """JAX writes down which line of which file made each operation: paths, which are private."""
+    import jax
+
+    option = 'jax_traceback_in_locations_limit'
+    before = getattr(jax.config, option)
+    jax.config.update(option, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def _describe(member: Member, shape: Shape) -> dict[str, Any]:

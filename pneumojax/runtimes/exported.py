@@ -11,9 +11,11 @@ predicts on a CPU. That copy's name depends on everything that went into it, so 
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from pneumojax.errors import UsageError
+from pneumojax.system.atomic import refuse_existing, write_new
 
 MODEL, DESCRIPTION = 'unet.onnx', 'unet.onnx.json'
 VERSION = 4  # of the graph; cached copies of another version are replaced
@@ -26,6 +28,43 @@ class CannotExport(UsageError):
 def is_export(path: pathlib.Path) -> bool:
     """Whether a folder holds an exported network."""
     return (path / DESCRIPTION).is_file()
+
+
+def refuse_complete(*paths: pathlib.Path) -> None:
+    """Raises UsageError if all files of an export exist. One alone may be left by a killed one."""
+    if all(path.exists() for path in paths):
+        refuse_existing(*paths)
+
+
+def write(files: Mapping[pathlib.Path, bytes]) -> None:
+    """Writes the files of an export, in this order: all of them, or none.
+
+    An export that was killed may have left some of them; those with the same content are kept.
+
+    Args:
+      files: path -> content.
+
+    Raises:
+      UsageError: another file exists in such a place, or one cannot be written.
+    """
+    missing = [path for path, content in files.items() if not _holds(path, content)]
+    refuse_existing(*missing)
+    written = []
+    try:
+        for path in missing:
+            write_new(path, files[path])
+            written.append(path)
+    except UsageError:
+        for path in written:
+            path.unlink()
+        raise
+
+
+def _holds(path: pathlib.Path, content: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def describe(folder: pathlib.Path) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""kill -9 at random moments of a small run, until it has been killed so many times.
+"""kill -9 in every mode of the program, until it has been killed so many times.
 
-    python -m tests.faults.kill --kills=50 --seed=0
+    python -m tests.faults.kill --kills=80 --seed=0 [--modes=folds,export,convert]
 
-Each trial draws its images, decodes them, trains two stages and evaluates them. It is killed some
-eight times, in phases that are chosen at random: while drawing, decoding, writing a checkpoint,
-training, evaluating, or at any time. Every restart is the same command. What it ends with must be
-what an uninterrupted run ends with, bit for bit.
+Each trial starts one mode on drawn images and kills it several times: at a random moment of what
+the whole takes, or right before it makes, renames, links or removes a file for the Nth time, which
+is drawn as well. Killed is the main process alone, or with the processes that it has started. Every
+restart is the same command. After each kill no process may be left over, and what stands under its
+final name must be whole; the last restart must end with the files, bit for bit, of a run that
+nothing interrupted, and with no others.
 """
 
 import argparse
@@ -18,169 +20,184 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 
-import jax
-import numpy as np
-from orbax.checkpoint import v1 as ocp
+from tests.faults.modes import MODES, Place
 
-from pneumojax.runs.run import Run
-
-REPOSITORY = pathlib.Path(__file__).parents[2]
-STAGES = ('stage1', 'stage2')
-FIRST, LATER = ('draw', 'prepare'), ('train', 'checkpoint', 'evaluate', 'any')
-KILLS_PER_TRIAL = 8
+_SURVIVORS_END = 60.0  # seconds in which processes notice that the one they work for has ended
 
 
-class Trial:
-    """One run of the tiny configuration in a folder of its own."""
-
-    def __init__(self, folder: pathlib.Path):
-        self.folder, self.run = folder, folder / 'run'
-
-    def start(self, errors) -> subprocess.Popen:
-        """The command; the same at every restart."""
-        return subprocess.Popen(
-            [
-                *(sys.executable, '-m', 'pneumojax.main'),
-                f'--config={REPOSITORY}/tests/faults/tiny.py',
-                f'--workdir={self.run}',
-                f'--config.data.root={self.folder}/images',
-                f'--config.data.cache={self.folder}/cache',
-            ],
-            env=os.environ | {'PYTHONPATH': str(REPOSITORY)}, cwd=self.folder,
-            stdout=errors, stderr=errors,
-        )  # fmt: skip
-
-    def phase(self) -> str:
-        """What a process that works on it is at, as its files tell."""
-        if any(self.folder.glob('.*.images')):
-            return 'draw'
-        if any((self.folder / 'cache').glob('.*px-*')):
-            return 'prepare'
-        for stage in map(Run, (self.run / name for name in STAGES)):
-            if any((stage / 'checkpoints').glob('*tmp*')):
-                return 'checkpoint'
-            if not stage.exists:
-                return 'start'
-            if not (stage / 'evaluation.json').exists():
-                last = stage.checkpoints.latest_step()
-                done, planned = (last and stage.checkpoints.epochs_done(last)) or (0, 1)
-                if done == planned:
-                    return 'evaluate'
-                return 'train' if len(stage.metrics()) else 'start'
-        return 'evaluate'
-
-    def results(self) -> dict:
-        """All that the run ends with, but for times."""
-        found = {}
-        for name in STAGES:
-            run = Run(self.run / name)
-            step = run.checkpoints.latest_step()
-            found[name, 'step'] = step
-            for item, tree in ocp.load_checkpointables(run.checkpoints.path(step)).items():
-                for key, leaf in jax.tree_util.tree_leaves_with_path(tree):
-                    found[name, item, jax.tree_util.keystr(key)] = np.asarray(leaf).tobytes()
-            for file in ('evaluation.json', 'thresholds.json', 'per_image.csv', 'split.json'):
-                found[name, file] = (run / file).read_bytes()
-            found[name, 'metrics'] = [
-                {k: v for k, v in row.items() if k != 'seconds'} for row in run.metrics()
-            ]
-        return found
+class Lost(AssertionError):
+    """Something is not as it must be after a kill."""
 
 
-def run_to_end(trial: Trial) -> None:
-    with (trial.folder / 'log.txt').open('ab') as log:
-        process = trial.start(log)
-        if process.wait():
-            raise SystemExit((trial.folder / 'log.txt').read_text()[-3000:])
-
-
-def kill(trial: Trial, target: str, dice: random.Random, sent: int, seconds: float) -> str | None:
-    """Starts it, and kills it in a phase.
+class Trials:
+    """Kills one mode, again and again.
 
     Args:
-      trial: what to start.
-      target: a phase, or 'any'.
-      dice: draws the moment.
-      sent: the signal.
-      seconds: what a whole run takes.
-
-    Returns:
-      The phase that it was in; None when it had ended before.
+      place: where.
+      name: of the mode.
+      signals: one is drawn each time.
     """
-    wait = dice.uniform(0, seconds) if target == 'any' else dice.choice([0, dice.uniform(0, 0.3)])
-    with (trial.folder / 'log.txt').open('ab') as log:
-        process = trial.start(log)
-        deadline = time.monotonic() + 300
-        while target != 'any' and trial.phase() != target:
-            if process.poll() is not None or time.monotonic() > deadline:
+
+    def __init__(self, place: Place, name: str, signals: list[int]):
+        self.place, self.mode, self.signals = place, MODES[name], signals
+        place.begin(self.mode)
+        place.run(self.mode.arguments)  # compiles
+        self.expected, self.files = place.results(self.mode), place.files(self.mode)
+        place.begin(self.mode)
+        listed = place.root / 'changes.txt'
+        listed.unlink(missing_ok=True)
+        at = f'0 {place.folder}'
+        self.seconds = place.run(self.mode.arguments, FAULT_AT=at, FAULT_LIST=str(listed))
+        self.changes = listed.read_text().splitlines()
+        self.compare('a second run that nothing interrupted')
+
+    def trial(self, dice: random.Random, kills: int) -> collections.Counter:
+        """One start from the beginning, up to so many kills, and the end.
+
+        Returns:
+          How often what was killed.
+        """
+        counts: collections.Counter[str] = collections.Counter()
+        self.place.begin(self.mode)
+        for _ in range(min(kills, dice.randint(1, self.mode.kills))):
+            kind = self.kill(dice)
+            if kind is None:
+                counts['ended before'] += 1
                 break
-            time.sleep(0.002)
-        if process.poll() is None:
+            counts[kind] += 1
+        self.end()
+        return counts
+
+    def kill(self, dice: random.Random) -> str | None:
+        """Starts it, and kills it; None when it had ended before."""
+        number, whole_group = dice.randint(1, len(self.changes)), dice.random() < 0.5
+        sent, wait = dice.choice(self.signals), dice.uniform(0, self.seconds)
+        if dice.random() < 0.5 and sent == signal.SIGKILL:
+            process = self.place.start(
+                self.mode.arguments, FAULT_AT=f'{number} {self.place.folder}'
+            )
+            process.wait(self.limit)
+            kind = 'at a change of files'
+        else:
+            process = self.place.start(self.mode.arguments)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(wait)
-        if process.poll() is not None:
-            if process.returncode:
-                raise SystemExit((trial.folder / 'log.txt').read_text()[-3000:])
-            return None
-        phase = trial.phase()
-        process.send_signal(sent)
-        process.wait()
-        expected = (0, -sent) if sent == signal.SIGKILL else (0, 128 + sent)
-        # Before the program is at its first line, a signal ends Python itself.
-        if process.returncode not in (*expected, -sent):
-            raise SystemExit((trial.folder / 'log.txt').read_text()[-3000:])
-        return phase
+            if process.poll() is None:
+                (os.killpg if whole_group else os.kill)(process.pid, sent)
+                process.wait(self.limit)
+            kind = f'at any time, {"group" if whole_group else "main process"}'
+        self.survivors(process.pid)
+        if process.returncode in (-sent, 128 + sent):
+            self.look()
+            return kind
+        if not self.is_end(process.returncode):
+            raise Lost(f'status {process.returncode}: {self.place.last_lines()}')
+        return None
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which it hangs."""
+        return 300 + 20 * self.seconds
+
+    def is_end(self, status: int) -> bool:
+        """Whether it has done its work, now or before."""
+        refused = 'exists' in self.place.last_lines() and status == 2
+        return status == 0 or (self.mode.once and refused)
+
+    def end(self) -> None:
+        """The same command again, to the end."""
+        try:
+            status = self.place.start(self.mode.arguments).wait(self.limit)
+        except subprocess.TimeoutExpired:
+            raise Lost('it hangs') from None
+        if not self.is_end(status):
+            raise Lost(f'status {status}: {self.place.last_lines()}')
+        if 'Traceback' in self.place.last_lines():
+            raise Lost(f'a traceback: {self.place.last_lines()}')
+        self.compare('the end')
+
+    def compare(self, when: str) -> None:
+        """Results and files are those of the first run."""
+        found = self.place.results(self.mode)
+        different = [k for k in self.expected.keys() | found.keys()
+                     if self.expected.get(k) != found.get(k)]  # fmt: skip
+        if different:
+            raise Lost(f'{when}: other results: {sorted(different)[:10]}')
+        more = self.place.files(self.mode) ^ self.files
+        if more:
+            raise Lost(f'{when}: other files: {sorted(more)[:10]}')
+
+    def look(self) -> None:
+        """What stands under its final name is whole."""
+        for name, content in self.place.results(self.mode, growing=False).items():
+            if name not in self.expected:
+                raise Lost(f'killed: {name} should never be seen')
+            if content != self.expected[name]:
+                raise Lost(f'killed: {name} is not whole')
+
+    def survivors(self, session: int) -> None:
+        """Waits for the processes that the killed one had started."""
+        deadline = time.monotonic() + _SURVIVORS_END
+        while left := _of_session(session):
+            if time.monotonic() > deadline:
+                raise Lost(f'still there: {left}')
+            time.sleep(0.05)
 
 
-def main(arguments=None) -> dict:
+def _of_session(session: int) -> list[str]:
+    found = []
+    for path in pathlib.Path('/proc').glob('[0-9]*/stat'):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(')')[2].split()
+            if int(fields[3]) == session and fields[0] != 'Z':
+                found.append((path.parent / 'cmdline').read_text().replace('\0', ' '))
+    return found
+
+
+def run(mode: str, kills: int, seed: int, signals: list[int], place: Place) -> dict:
+    """So many kills of one mode; what happened. AssertionError when anything was lost."""
+    trials, dice = Trials(place, mode, signals), random.Random(f'{seed} {mode}')
+    print(f'{mode}: {trials.seconds:.1f} s, {len(trials.changes)} changes of files, '
+          f'{len(trials.expected)} results to compare', flush=True)  # fmt: skip
+    counts: collections.Counter[str] = collections.Counter()
+    number = 0
+    while (done := sum(counts.values()) - counts['ended before']) < kills:
+        counts += trials.trial(dice, kills - done)
+        number += 1
+    return {'mode': mode, 'kills': done, 'trials': number, 'changes': len(trials.changes),
+            'compared': len(trials.expected), **counts}  # fmt: skip
+
+
+def main(arguments=None) -> list[dict]:
     """Kills so often, and returns what happened. SystemExit when anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--kills', type=int, default=50)
+    parser.add_argument('--kills', type=int, default=80, help='over all modes')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--signals', default='KILL', help='of KILL, TERM, INT; drawn each time')
+    parser.add_argument('--modes', default=','.join(MODES))
+    parser.add_argument('--root', type=pathlib.Path, help='kept for the next time; default: none')
     options = parser.parse_args(arguments)
     signals = [getattr(signal, f'SIG{name}') for name in options.signals.split(',')]
-    dice = random.Random(options.seed)
-    counts, trials, killed = collections.Counter(), 0, 0
-    root = pathlib.Path(tempfile.mkdtemp(prefix='kill-'))
-    try:
-        whole = Trial(root / 'whole')
-        whole.folder.mkdir()
-        began = time.monotonic()
-        run_to_end(whole)
-        seconds, expected = time.monotonic() - began, whole.results()
-        print(f'seed {options.seed}; an uninterrupted run takes {seconds:.1f} s', flush=True)
-        while killed < options.kills:
-            trial = Trial(root / f'trial{trials}')
-            trial.folder.mkdir()
-            later = [dice.choice(LATER) for _ in range(KILLS_PER_TRIAL - len(FIRST))]
-            for target in [*FIRST, *later][: options.kills - killed]:
-                phase = kill(trial, target, dice, dice.choice(signals), seconds)
-                if phase is None:
-                    break
-                counts[phase] += 1
-                killed += 1
-            run_to_end(trial)
-            found = trial.results()
-            different = [k for k in expected.keys() | found.keys()
-                         if expected.get(k) != found.get(k)]  # fmt: skip
-            print(f'trial {trials}: {killed} kills so far, '
-                  f'{len(different)} of {len(expected)} results differ', flush=True)  # fmt: skip
-            if different:
-                raise SystemExit(f'{trial.folder}: {sorted(map(str, different))[:10]}')
-            shutil.rmtree(trial.folder)
-            trials += 1
-    finally:
-        if sys.exc_info()[0] is None:
-            shutil.rmtree(root)
-    summary = {'seed': options.seed, 'signals': options.signals, 'kills': killed,
-               'runs': trials, 'compared': len(expected), 'phases': dict(counts)}  # fmt: skip
-    print(json.dumps(summary), flush=True)
-    return summary
+    names = options.modes.split(',')
+    root = options.root or pathlib.Path(tempfile.mkdtemp(prefix='kill-'))
+    place = Place(root)
+    place.make_needs()
+    summaries = []
+    for number, name in enumerate(names):
+        share = options.kills // len(names) + (number < options.kills % len(names))
+        try:
+            summaries.append(run(name, share, options.seed, signals, place))
+        except (Lost, RuntimeError) as error:
+            raise SystemExit(
+                f'{name}, seed {options.seed}: {error}\nits files are in {root}'
+            ) from None
+        print(json.dumps(summaries[-1]), flush=True)
+    if not options.root:
+        shutil.rmtree(root)
+    return summaries
 
 
 if __name__ == '__main__':

@@ -64,6 +64,18 @@ def test_existing_files_are_not_overwritten(run, tmp_path):
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [('unet.onnx', 'mine')]
 
 
+@pytest.mark.parametrize('format', ['stablehlo', pytest.param('onnx', marks=needs_onnx)])
+def test_the_same_command_finishes_what_a_killed_export_began(run, tmp_path, format):
+    export(run.config(), run, tmp_path, format)
+    whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert not any(b'.py' in content for content in whole.values())  # paths stay private
+    (tmp_path / f'unet.{format}.json').unlink()
+    export(run.config(), run, tmp_path, format)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
+    with pytest.raises(UsageError, match='exists already'):
+        export(run.config(), run, tmp_path, format)
+
+
 @needs_onnx
 @pytest.mark.parametrize('mistake', ['epsilon', 'padding'])
 def test_a_network_that_differs_from_jax_is_refused(run, tmp_path, monkeypatch, mistake):

@@ -6,6 +6,7 @@ import safetensors.numpy
 from pneumojax.errors import UsageError
 from pneumojax.models import pretrained, weight_files
 from pneumojax.models.unet import UNet
+from pneumojax.runtimes import exported
 from pneumojax.runtimes.export_torch import export_torch, export_torch_all
 
 TINY = {'width': 4, 'stage_sizes': (1, 1, 1, 1)}
@@ -50,6 +51,31 @@ def test_nothing_is_overwritten(variables, tmp_path):
             write()
     assert [p.name for p in tmp_path.iterdir()] == ['unet.safetensors']
     assert path.read_text() == 'mine'
+
+
+def test_the_same_command_finishes_what_a_killed_export_began(variables, tmp_path):
+    pytest.importorskip('torch', reason='without PyTorch there is only one file')
+    whole = {path.name: path.read_bytes() for path in export_torch_all(variables, tmp_path)}
+    (tmp_path / 'unet.pth').unlink()
+    export_torch_all(variables, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
+
+
+def test_when_a_file_cannot_be_written_none_stays(tmp_path, monkeypatch):
+    def full(path, content):
+        if path.name == 'b':
+            raise UsageError(f'{path} cannot be written: No space left on device')
+        write_new(path, content)
+
+    write_new = exported.write_new
+    monkeypatch.setattr(exported, 'write_new', full)
+    with pytest.raises(UsageError, match=r'b cannot be written: No space left'):
+        exported.write({tmp_path / 'a': b'1', tmp_path / 'b': b'2'})
+    assert not any(tmp_path.iterdir())
+    (tmp_path / 'a').write_bytes(b'1')  # whole, and not this call's
+    with pytest.raises(UsageError, match='No space left'):
+        exported.write({tmp_path / 'a': b'1', tmp_path / 'b': b'2'})
+    assert (tmp_path / 'a').read_bytes() == b'1'
 
 
 def test_refusals(variables, tmp_path, monkeypatch):

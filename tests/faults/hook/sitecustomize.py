@@ -1,0 +1,47 @@
+"""kill -9 just before the program changes its files for the Nth time.
+
+Python imports this by itself where PYTHONPATH names this folder. `$FAULT_AT` holds a number and a
+folder; only changes below that folder count, and only those that Python makes. The number 0 ends
+nothing: the changes are then listed in the file `$FAULT_LIST`.
+"""
+
+import os
+import signal
+import sys
+import threading
+
+_CHANGES = ('os.rename', 'os.link', 'os.mkdir', 'os.remove', 'os.rmdir', 'os.truncate')
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def _install(number: int, folder: str, listed: str | None) -> None:
+    count, lock = 0, threading.Lock()
+
+    def audit(event: str, arguments: tuple) -> None:
+        nonlocal count
+        if event == 'open':
+            if not arguments[2] & _WRITING:
+                return
+        elif event not in _CHANGES:
+            return
+        path = arguments[0]
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        path = os.path.abspath(os.fsdecode(path))
+        if not path.startswith(folder + os.sep) or path == listed:
+            return
+        with lock:
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+        if listed:
+            with open(listed, 'a') as file:
+                file.write(f'{event} {path}\n')
+
+    sys.addaudithook(audit)
+
+
+# Its own children are not to end as well.
+if at := os.environ.pop('FAULT_AT', None):
+    _number, _, _folder = at.partition(' ')
+    _install(int(_number), _folder, os.environ.pop('FAULT_LIST', None))
