@@ -49,8 +49,9 @@ def convert(
             with checkpoints.Saver(run.checkpoints, keep=1) as saver:
                 saver.save(0, weights.variables)
             (run / 'config.json').write_text(config_lib.to_json(config))
-    except OSError as error:
-        raise UsageError(f'--output={output} cannot be written: {error.strerror}') from None
+    except (OSError, checkpoints.NotWritten) as error:
+        cause = error.strerror if isinstance(error, OSError) else error.cause
+        raise UsageError(f'--output={output} cannot be written: {cause}') from None
     return output
 
 

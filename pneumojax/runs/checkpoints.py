@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pneumojax.errors import UsageError, first_line
+from pneumojax.runs import failed_writes
 from pneumojax.system import processes
 from pneumojax.system.progress import log
 
@@ -34,6 +35,14 @@ _METADATA = '_CHECKPOINT_METADATA'  # Orbax's file about a checkpoint as a whole
 
 class Damaged(UsageError):
     """A checkpoint whose files are missing, cut off or changed."""
+
+
+class NotWritten(UsageError):
+    """A checkpoint that could not be written; `cause` says why in a few words."""
+
+    def __init__(self, message: str, cause: str):
+        super().__init__(message)
+        self.cause = cause
 
 
 class Checkpoints:
@@ -236,6 +245,7 @@ class Saver:
         self._writing: Any = None  # Orbax's response to it
 
     def __enter__(self) -> 'Saver':
+        failed_writes.silence()
         self._writer = self.checkpoints.writer(self.keep)
         return self
 
@@ -281,12 +291,12 @@ class Saver:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> UsageError:
-        text = ' '.join(str(error).split())[-300:]  # the cause stands last
-        return UsageError(
+        return NotWritten(
             f'a checkpoint in {self.checkpoints.path(0).parent} cannot be written '
-            f'({type(error).__name__}: {text}); the newest complete one is step '
+            f'({failed_writes.cause(error)}); the newest complete one is step '
             f'{self.checkpoints.latest_step()}: fix the cause (is the disk full?), then rerun the '
-            'same command to continue from there'
+            'same command to continue from there',
+            failed_writes.cause(error),
         )
 
 

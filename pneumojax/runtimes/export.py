@@ -62,6 +62,7 @@ def export(
         package is missing, or the exported network differs from JAX.
     """
     config, run = _one_run(config, run)
+    config_lib.check(config)
     step = run.checkpoints.latest_step()
     if step is None:
         raise UsageError(f'{run.path} has no checkpoint to export; train it first')
@@ -102,6 +103,7 @@ def _one_run(config: ml_collections.ConfigDict, run: Run) -> tuple[ml_collection
     """
     if not run.exists:
         return config, run
+    config_lib.check(run.config())
     if run.config().data.fold == config_lib.ALL_FOLDS:
         raise UsageError(f'{run.path} holds folds; export each: --workdir={run / "fold0"}')
     _, (last,) = layout.predicting_runs(run)

@@ -14,7 +14,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from pneumojax.errors import UsageError
+from pneumojax.errors import UsageError, first_line
+from pneumojax.runs import run_files
+from pneumojax.system import limits
 from pneumojax.system.atomic import refuse_existing, write_new
 
 MODEL, DESCRIPTION = 'unet.onnx', 'unet.onnx.json'
@@ -75,7 +77,7 @@ def describe(folder: pathlib.Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     try:
-        stated = json.loads(path.read_text())
+        stated = json.loads(limits.read_text(path))
         with open(folder / MODEL, 'rb') as file:
             actual = hashlib.file_digest(file, 'sha256').hexdigest()
         if stated['sha256'] != actual:
@@ -83,11 +85,26 @@ def describe(folder: pathlib.Path) -> dict[str, Any]:
                 f'{folder / MODEL} is damaged or was replaced: its SHA-256 is not the one in '
                 f'{path.name}; export the run again into another folder'
             )
-        known = {'identity', 'rule', 'shape', 'batch_size', 'image_size'}
-        if missing := known - stated.keys():
-            raise ValueError(f'no {", ".join(sorted(missing))}')
+        _check(stated)
     except OSError as error:
         raise UsageError(f'{error.filename or path} cannot be read: {error.strerror}') from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f'{path} does not describe an exported network: {error}') from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f'{path} does not describe an exported network: {first_line(error)}'
+        ) from None
     return stated
+
+
+def _check(stated: dict[str, Any]) -> None:
+    """Raises ValueError, or what reading a missing or other value raises, if something is wrong."""
+    known = {'identity', 'rule', 'shape', 'batch_size', 'image_size', 'evaluation'}
+    if missing := known - stated.keys():
+        raise ValueError(f'no {", ".join(sorted(missing))}')
+    identity = stated['identity']
+    counts = stated['image_size'], stated['batch_size'], identity['step'] + 1
+    if not all(type(n) is int and 0 < n < 1 << 31 for n in counts):
+        raise ValueError('image_size, batch_size or step is no number of images, pixels or steps')
+    if not all(isinstance(text, str) for text in (identity['name'], *identity['flips'])):
+        raise ValueError('name or flips are no texts')
+    if stated['evaluation'] is not None:
+        run_files.check('evaluation.json', stated['evaluation'])

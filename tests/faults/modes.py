@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,13 @@ import time
 import jax
 import numpy as np
 import pydicom
+import safetensors.numpy
 from orbax.checkpoint import v1 as ocp
 
+from pneumojax.models import pretrained
+from pneumojax.models.unet import UNet
 from pneumojax.runs.checkpoints import Checkpoints
+from tests.models import made_up
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 IMAGES, HELD = 40, 'config.data.phantoms.num_images'
@@ -59,7 +64,7 @@ def _export(kind: str) -> Mode:
 
 
 MODES = {
-    'train': Mode((*_DATA, '--workdir=run'), makes=('run', 'cache', 'images'), kills=8),
+    'train': Mode((*_DATA, '--workdir=run'), makes=('run', 'images'), kills=8),
     'prepare': Mode((*_SMALL, '--mode=prepare'), ('images',), ('cache',)),
     'evaluate': Mode(('--mode=evaluate', '--workdir=run'), ('images', 'cache', 'run')),
     'predict': Mode(
@@ -95,14 +100,14 @@ class Place:
         self.log = root / 'log.txt'
 
     def make_needs(self) -> None:
-        """A small run, trained and evaluated, its export, and images in two encodings."""
+        """A small run, trained and evaluated; a whole U-Net's weights; images in two encodings."""
         if self.finished.exists():
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.run((*_SMALL, '--workdir=run'))
-        self.run(('--mode=export', '--workdir=run', '--output=exported'))
-        (self.folder / 'exported' / 'unet.safetensors').rename(self.folder / 'weights.safetensors')
+        weights = pretrained.to_torch(made_up.variables(UNet()))
+        safetensors.numpy.save_file(weights, self.folder / 'weights.safetensors')
         (self.folder / 'input').mkdir()
         for number, path in enumerate(sorted((self.folder / 'images').rglob('*.dcm'))[:12]):
             image = pydicom.dcmread(path)
@@ -117,6 +122,10 @@ class Place:
         """Only what a mode needs is there."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
+        self.copy_needs(mode)
+
+    def copy_needs(self, mode: Mode) -> None:
+        """Puts into the folder what a mode needs."""
         for name in mode.needs:
             source = self.finished / name
             (shutil.copytree if source.is_dir() else shutil.copy2)(source, self.folder / name)
@@ -180,6 +189,11 @@ class Place:
         return found
 
 
+def is_unfinished(name: str) -> bool:
+    """Whether a file, or a folder it is in, was never renamed to its final name."""
+    return any(re.match(r'\.[0-9a-f]{8}\.', part) for part in pathlib.Path(name).parts)
+
+
 def _is_hidden(name: str) -> bool:
     return any(part.startswith('.') for part in pathlib.Path(name).parts)
 
@@ -198,20 +212,19 @@ def _content(path: pathlib.Path) -> object:
     if path.suffix == '.dcm' and 'seg' in path.parts:  # it holds when it was made
         made = pydicom.dcmread(path)
         return made.SOPInstanceUID, made.PixelData
-    content = path.read_bytes()
-    if path.name in ('metrics.jsonl', 'ablation.json', 'scores.npz', 'unet.pth'):
-        return _without_times(path, content)
-    return content
+    return _without_times(path, path.read_bytes())
 
 
 def _without_times(path: pathlib.Path, content: bytes) -> object:
     if path.suffix == '.npz':
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name].tobytes() for name in arrays if name != 'about'}
-    if path.suffix == '.jsonl':
+    if path.name == 'metrics.jsonl':
         rows = [json.loads(line) for line in content.splitlines()]
         return [{k: v for k, v in row.items() if k != 'seconds'} for row in rows]
-    if path.suffix == '.json':
+    if path.name == 'ablation.md':
+        return re.sub(r'\d+ s\b', '', content.decode())
+    if path.name == 'ablation.json':
         report = json.loads(content)
         for cost in report['training'].values():
             cost.pop('seconds')

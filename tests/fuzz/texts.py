@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 
 from pneumojax.data import rle
-from pneumojax.data.datasets import siim
+from pneumojax.data.datasets import folder_table, siim
+from pneumojax.data.files import inputs
 from pneumojax.errors import UsageError
 from tests.fuzz import mutate
 from tests.fuzz.worker import Wrong, refused
@@ -87,7 +88,7 @@ def _runs(mask):
 class Csv:
     """A data set of five (empty) image files and a CSV about them."""
 
-    name, column = '', ''
+    name, column, optional = '', '', False
 
     def __init__(self, folder: pathlib.Path):
         self.root = folder / 'root'
@@ -115,6 +116,8 @@ class Csv:
             return self.compare(found, cells)
         if b'"' in case[self.name]:
             return 'read, with quotes'
+        if self.optional and _letters(self.column) not in _letters(case[self.name].decode()):
+            return 'read, without that column'
         raise Wrong('read what is no such table')
 
     def find(self) -> siim.Listing:
@@ -209,4 +212,32 @@ class Patients(Csv):
         return 'every patient is right'
 
 
-MAKE = {'rle': Rle, 'masks_csv': Masks, 'patients_csv': Patients}
+class Table(Csv):
+    """table.csv of your own images: patient, label and fold of each row."""
+
+    name, column, optional = 'table.csv', 'PatientId', True
+    tokens = ('im1', 'ZZName', 'Pneumothorax', 'split', 'fold', 'train', 'val', 'test', 'im1,a,1\n')
+    seeds = (
+        'ImageId,PatientId,Pneumothorax\nim1,ZZName1,1\nim2,ZZName1,0\nim3,ZZName2,\n4,ZZName3,0\n',
+        'ImageId,PatientId,split\r\nim1,a,train\r\nim2,a,train\r\nim3,b,val\r\n4,c,test\r\n',
+        'fold,PatientId,ImageId\n0,a,im1\n1,b,im2\n2,ZZName2,im3\n3,b,4\n0,"a",5\n',
+    )
+
+    def find(self) -> dict[str, folder_table.TableRow] | None:
+        """The code under test."""
+        return folder_table.read(str(self.root), '', 0, 4)
+
+    def compare(self, found, cells: dict[str, set[str]]) -> str:
+        """Each row's patient."""
+        stems = {}
+        for name, patients in cells.items():
+            stems.setdefault(inputs.stem(name), set()).update(patients)
+        if found.keys() != stems.keys():
+            raise Wrong(f'rows of {sorted(found)} instead of {sorted(stems)}')
+        for name, row in found.items():
+            if {row.patient} != stems[name]:
+                raise Wrong(f'{name}: another patient than the file says')
+        return 'every patient is right'
+
+
+MAKE = {'rle': Rle, 'masks_csv': Masks, 'patients_csv': Patients, 'table': Table}

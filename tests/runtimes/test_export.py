@@ -127,6 +127,11 @@ def test_refusals(run, tmp_path, monkeypatch):
             export(untrained.config(), untrained, tmp_path / 'out', format)
     with pytest.raises(UsageError, match='state dict fits every size'):
         export(run.config(), run, tmp_path / 'out', 'torch', 'any,any,any')
+    damaged = Run(tmp_path / 'damaged')
+    damaged.start(run.config())
+    damaged.write_json('config.json', json.loads(config_lib.to_json(run.config())) | {'data': 1})
+    with pytest.raises(UsageError, match=r'config\.data'):
+        export(run.config(), damaged, tmp_path / 'out')
     monkeypatch.setattr(choose, 'is_installed', lambda name: name != 'onnx')
     with pytest.raises(UsageError, match=r'package onnx; pip install .pneumojax\[cpu\]'):
         export(run.config(), run, tmp_path / 'out', 'onnx')
