@@ -4,9 +4,9 @@
 `import pneumojax` is quick. Everything else is internal and may change.
 """
 
-import pkgutil
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported here: `python -m pneumojax.main` would take it from the working directory, as
+# the first lines of `main` have not run yet.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pneumojax.data import rle
     from pneumojax.data.files.dicom import read as read_dicom
@@ -39,7 +39,9 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    import pkgutil
+
     if name not in _PLACES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     value = globals()[name] = pkgutil.resolve_name(_PLACES[name])

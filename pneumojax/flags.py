@@ -126,6 +126,15 @@ def required(flag: flags.FlagHolder) -> str:
     return flag.value
 
 
+def coordinator() -> tuple[str, int | None, int | None] | None:
+    """Arguments of `processes.join`, or None where a single process does it all."""
+    if not COORDINATOR.value:
+        return None
+    if MODE.value not in ('train', 'prepare', 'evaluate'):
+        raise UsageError(f'--mode={MODE.value} runs in one process: leave out --coordinator')
+    return COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+
+
 def config_and_workdir() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     """The configuration, checked, and the run directory that the flags name."""
     config, workdirs = CONFIG.value, WORKDIR.value

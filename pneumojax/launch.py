@@ -11,7 +11,7 @@ from absl import app, flags
 
 from pneumojax.errors import UsageError
 from pneumojax.flags import expand_fold
-from pneumojax.system import processes, signals
+from pneumojax.system import processes, signals, streams
 from pneumojax.system.progress import show_log
 
 LOST = (
@@ -34,6 +34,8 @@ def launch(main: Callable[[list[str]], int]) -> None:
     Args:
       main: from the arguments that are not flags to an exit status.
     """
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # hides XLA's start-up messages
+    streams.make_reliable()
     show_log()
     signals.end_on_terminate()
 
@@ -41,7 +43,7 @@ def launch(main: Callable[[list[str]], int]) -> None:
         try:
             sys.exit(main(argv))
         except UsageError as error:
-            _exit(_complain(str(error)))
+            _exit(_complain(_platform_problem() or str(error)))
         except OSError as error:
             if error.errno not in _FIXABLE:
                 raise
@@ -54,6 +56,8 @@ def launch(main: Callable[[list[str]], int]) -> None:
             print(f'pneumojax: {error}', file=sys.stderr)
             _exit(1)
         except Exception as error:
+            if problem := _platform_problem():
+                _exit(_complain(problem))
             if processes.process_count() == 1:
                 raise
             traceback.print_exc()
@@ -82,6 +86,18 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         message = f'--config: {error}'  # an unknown key or a bad value
     return sys.exit(_complain(message))
+
+
+def _platform_problem() -> str:
+    """What is wrong with JAX_PLATFORMS, which JAX reports by different errors; '' if nothing is."""
+    if os.environ.get('JAX_PLATFORMS', 'cpu') != 'cpu' and 'jax' in sys.modules:
+        from pneumojax.system import devices  # late: it imports JAX
+
+        try:
+            devices.local_devices()
+        except UsageError as error:
+            return str(error)
+    return ''
 
 
 def _complain(message: str) -> int:

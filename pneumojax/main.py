@@ -10,14 +10,16 @@
 Once installed, `pneumojax --config=demo` does the same as the first command.
 You can change any value of a config: --config.batch_size=8. configs/base.py explains all values.
 After an interruption, rerun the same command to continue. Exit status: 0 done, 1 the loss is not
-finite, 2 unusable arguments or data, 3 predicted but some files could not be read, 130 or 143
+finite, 2 unusable arguments or data, 3 predicted but some files could not be read, 128 + N
 interrupted by a signal (training writes a checkpoint first).
 """
 
-import os
-from collections.abc import Callable
+if __name__ == '__main__':
+    from pneumojax.system import search_path
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # hides XLA's start-up messages
+    search_path.leave_out_working_directory()  # before anything else is imported
+
+from collections.abc import Callable
 
 from absl import flags as absl_flags
 
@@ -35,12 +37,9 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise UsageError(f'unknown argument {argv[1]!r}; every option starts with --')
     compilation.keep(flags.COMPILATION_CACHE.value)
-    mode = flags.MODE.value
-    if flags.COORDINATOR.value:
-        if mode not in ('train', 'prepare', 'evaluate'):
-            raise UsageError(f'--mode={mode} runs in one process: leave out --coordinator')
-        processes.join(flags.COORDINATOR.value, flags.NUM_PROCESSES.value, flags.PROCESS_ID.value)
-    return HANDLERS[mode]() or 0
+    if where := flags.coordinator():
+        processes.join(*where)
+    return HANDLERS[flags.MODE.value]() or 0
 
 
 # --- one function per mode, which imports what it needs only then: --help stays fast --------------
@@ -55,8 +54,10 @@ def _prepare() -> None:
 
 def _train() -> None:
     from pneumojax.experiments import stages
+    from pneumojax.system.devices import local_devices
 
     config, workdir = flags.config_and_workdir()
+    local_devices()  # fail early
     stages.train(config, workdir, flags.PROFILE.value)  # in all processes
 
 

@@ -10,6 +10,7 @@ os.environ.setdefault(
     'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parents[1] / '.pytest_cache' / 'jax')
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')  # some tests import ONNX Runtime themselves
 
 import hypothesis
 import jax

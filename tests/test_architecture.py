@@ -191,6 +191,12 @@ def test_nothing_unpickles(path):
                 assert options.get('weights_only') is True
 
 
+@pytest.mark.parametrize('path', MODULES, ids=module_name)
+def test_runtimes_that_send_telemetry_are_imported_where_it_is_turned_off(path):
+    names = {name.split('.')[0] for name in imports(path.read_text())}
+    assert path.stem == 'cpu_runtimes' or not names & {'openvino', 'onnxruntime'}
+
+
 def test_predicting_from_an_export_imports_no_jax():
     """A first mask takes seconds: these libraries are imported where they are used, late."""
     modules = ['main', 'prediction.predict', 'runtimes.cpu_runtimes', 'runtimes.export_cache']

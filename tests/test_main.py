@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+from importlib.metadata import entry_points
 
 import pytest
 from absl import flags
@@ -13,13 +14,14 @@ from pneumojax import config as config_lib
 from pneumojax import main
 from pneumojax.flags import OLD_VALUES
 from pneumojax.runs.run import Run
+from tests.tiny_runs import write_run
 from tests.waiting import PATIENCE
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
 
-def pneumojax(*arguments, cwd):
-    environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'JAX_PLATFORMS': 'cpu'}
+def pneumojax(*arguments, cwd, **variables):
+    environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'JAX_PLATFORMS': 'cpu'} | variables
     return subprocess.run(
         [sys.executable, '-m', 'pneumojax.main', *map(str, arguments)],
         cwd=cwd, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
@@ -64,6 +66,25 @@ def test_mistakes_are_one_line_and_status_2(arguments, words, tmp_path):
     given = [a.format(configs=REPOSITORY / 'configs') for a in arguments]
     refused(pneumojax(*given, cwd=tmp_path), *words)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(bool(entry_points(group='jax_plugins')), reason='for machines without a GPU')
+@pytest.mark.parametrize(
+    ('platform', 'arguments'),
+    [
+        ('cuda', ['--config=demo']),
+        ('no_such', ['--mode=predict', '--workdir={run}', '--input={run}', '--output={out}']),
+        pytest.param('tpu', ['--mode=export', '--workdir={run}', '--output={out}'],
+                     marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_devices_that_are_not_here_are_named(tmp_path, platform, arguments):
+    out = tmp_path / 'out'
+    out.mkdir()
+    places = {'run': write_run(tmp_path / 'run').path, 'out': out / 'out'}
+    given = [a.format(**places) for a in arguments]
+    refused(pneumojax(*given, cwd=out, JAX_PLATFORMS=platform), f'JAX_PLATFORMS={platform}: JAX')
+    assert not list(out.iterdir())
 
 
 def test_every_mode_has_its_handler():

@@ -89,7 +89,7 @@ def read_csv(path: pathlib.Path) -> PerImage:
     """
     file = path / 'per_image.csv' if path.is_dir() else path
     try:
-        with file.open(newline='') as text:
+        with file.open(newline='', encoding='utf-8') as text:
             rows = {row['ImageId']: row for row in csv.DictReader(text)}
         columns = {
             name: np.array([kind(row[name]) for row in rows.values()])

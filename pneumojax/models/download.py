@@ -1,5 +1,6 @@
 """ImageNet weights: found in the cache folder, or fetched into it once."""
 
+import os
 import pathlib
 import tempfile
 import urllib.request
@@ -61,7 +62,7 @@ def resolve(name_or_path: str, sources: Sequence[Source] = IMAGENET) -> pathlib.
         was cut off or has another SHA-256. The message says which file to put where.
     """
     if name_or_path != 'imagenet':
-        path = pathlib.Path(name_or_path).expanduser()
+        path = pathlib.Path(os.path.expanduser(name_or_path))
         if not path.exists():
             raise UsageError(
                 f"config.model.pretrained={name_or_path!r}: there is no such file; give 'imagenet' "

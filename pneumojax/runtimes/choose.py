@@ -91,13 +91,15 @@ def is_installed(package: str) -> bool:
 def has_accelerator() -> bool:
     """Whether JAX sees a GPU or TPU.
 
-    JAX takes a second to start, so it is asked only if one of its plugins is installed.
+    JAX takes a second to start, so it is asked only if one of its plugins is installed, or if
+    JAX_PLATFORMS names one: then it says whether that is there.
     """
-    if os.environ.get('JAX_PLATFORMS') == 'cpu':
+    named = os.environ.get('JAX_PLATFORMS')
+    if named == 'cpu':
         return False
     plugins = importlib.metadata.entry_points(group='jax_plugins')
-    if not plugins and not any(is_installed(name) for name in ('jax_plugins', 'libtpu')):
+    if not (named or plugins or any(is_installed(name) for name in ('jax_plugins', 'libtpu'))):
         return False
-    import jax
+    from pneumojax.system.devices import local_devices
 
-    return jax.default_backend() != 'cpu'
+    return local_devices()[0].platform != 'cpu'

@@ -1,5 +1,11 @@
-"""OpenVINO and ONNX Runtime: the exported network on a CPU, without JAX."""
+"""OpenVINO and ONNX Runtime: the exported network on a CPU, without JAX.
 
+Both report their use over the network and keep an identifier in the home directory unless they are
+told not to before they start, so nothing else in the package imports them.
+"""
+
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +15,24 @@ from pneumojax.errors import UsageError
 from pneumojax.runtimes import bfloat16_kernels
 from pneumojax.runtimes.choose import Network
 from pneumojax.system.parallel import cores
+
+
+def import_openvino() -> Any:
+    """The module `openvino`, which sends no telemetry unless someone else imported it before."""
+    # Without this package OpenVINO uses a stub of its own. It offers no other switch than a file in
+    # the home directory.
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def import_onnxruntime() -> Any:
+    """The module `onnxruntime`, which sends no telemetry unless someone else imported it before."""
+    os.environ['ORT_DISABLE_TELEMETRY'] = '1'  # its Privacy.md; read once, when it starts
+    import onnxruntime
+
+    return onnxruntime
 
 
 class OpenVINO:
@@ -27,9 +51,7 @@ class OpenVINO:
     name = 'openvino'
 
     def __init__(self, precision: str = 'auto'):
-        import openvino
-
-        self._core = openvino.Core()
+        self._core = import_openvino().Core()
         has_bfloat16 = 'BF16' in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
         if precision == 'auto':
             precision = 'bfloat16_checked' if has_bfloat16 else 'float32'
@@ -42,8 +64,7 @@ class OpenVINO:
 
     def network(self, model: str | bytes, size: int) -> Network:
         """Compiles an ONNX file, given as path or content, for squares of `size` pixels."""
-        import openvino
-
+        openvino = import_openvino()
         hint = 'f32' if self.precision == 'float32' else 'bf16'
         read = self._core.read_model(model)
         read.reshape([1, size, size])
@@ -72,8 +93,7 @@ class OpenVINO:
 
 def _round_kernels(model: Any) -> None:
     """Rounds the kernels of an `openvino.Model`; OpenVINO would round each weight by itself."""
-    from openvino import opset13
-
+    opset13 = import_openvino().opset13
     round_kernel = {
         'Convolution': bfloat16_kernels.round_kernel,
         'ConvolutionBackpropData': bfloat16_kernels.round_transposed_kernel,
@@ -92,9 +112,8 @@ class OnnxRuntime:
 
     def network(self, model: str | bytes, size: int = 0) -> Network:
         """Compiles an ONNX file, given as path or content; `size` is not needed."""
-        import onnxruntime
-
         del size
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = cores()
         session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])

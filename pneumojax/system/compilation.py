@@ -7,6 +7,7 @@ import platform
 import sys
 import tempfile
 
+from pneumojax.errors import UsageError
 from pneumojax.system.progress import log
 
 VARIABLE = 'JAX_COMPILATION_CACHE_DIR'  # JAX's own
@@ -32,8 +33,13 @@ def keep(folder: str | None) -> pathlib.Path | None:
     if folder == '':
         _tell(None)
         return None
-    parent = cache_folder() / 'compiled' if folder is None else pathlib.Path(folder)
-    path = parent.expanduser().absolute() / _processor()
+    try:
+        parent = cache_folder() / 'compiled' if folder is None else expand_home(folder)
+        path = parent.absolute() / _processor()
+    except UsageError as error:
+        log.info('compiled programs are not kept: %s', error)
+        _tell(None)
+        return None
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -47,11 +53,29 @@ def keep(folder: str | None) -> pathlib.Path | None:
 
 
 def cache_folder() -> pathlib.Path:
-    """$PNEUMOJAX_CACHE, else $XDG_CACHE_HOME/pneumojax, else ~/.cache/pneumojax."""
+    """$PNEUMOJAX_CACHE, else $XDG_CACHE_HOME/pneumojax, else ~/.cache/pneumojax.
+
+    Raises:
+      UsageError: none of them is set and the user has no home directory, as in some containers.
+    """
     if own := os.environ.get('PNEUMOJAX_CACHE'):
-        return pathlib.Path(own).expanduser()
-    shared = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    return pathlib.Path(shared).expanduser() / 'pneumojax'
+        return expand_home(own)
+    return expand_home(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'pneumojax'
+
+
+def expand_home(path: str) -> pathlib.Path:
+    """The path, with the home directory in place of `~`.
+
+    Raises:
+      UsageError: there is no such home directory.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            f'{path}: there is no such home directory; set the environment variable '
+            'PNEUMOJAX_CACHE to a folder for weights and compiled programs'
+        ) from None
 
 
 def _tell(path: pathlib.Path | None) -> None:

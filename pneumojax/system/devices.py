@@ -3,6 +3,7 @@
 Nothing else in the package needs to know how many devices there are, or in how many processes.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,25 @@ from pneumojax.system.progress import waiting
 AXIS = 'batch'
 
 
+def local_devices() -> list[jax.Device]:
+    """The devices of this process.
+
+    Raises:
+      UsageError: JAX_PLATFORMS names devices that are not here, not installed, or misspelt.
+    """
+    try:
+        return jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # the second where a plugin is not installed
+        if not (named := os.environ.get('JAX_PLATFORMS')):
+            raise
+        reason = str(error).partition(' (set JAX_PLATFORMS')[0]
+        raise UsageError(
+            f'JAX_PLATFORMS={named}: JAX finds no such device here{reason and f" ({reason})"}; '
+            "unset it, or install what the device needs: pip install 'pneumojax[cuda]' or "
+            "'pneumojax[tpu]'"
+        ) from None
+
+
 class Devices:
     """The devices that share every batch.
 
@@ -25,7 +45,7 @@ class Devices:
     """
 
     def __init__(self, count: int | None = None, *, all_processes: bool = False):
-        self.devices = jax.local_devices()[:count]
+        self.devices = local_devices()[:count]
         self.num_processes = jax.process_count() if all_processes else 1
 
     @property

@@ -1,15 +1,17 @@
-"""Ctrl-C and SIGTERM: training stops after the current step with a checkpoint, all else at once.
+"""Signals to end: training stops after the current step with a checkpoint, all else at once.
 
-The exit status is the shell's for a signal: 130 after Ctrl-C (SIGINT), 143 after SIGTERM.
+These are Ctrl-C (SIGINT), SIGTERM, and SIGHUP, which comes when a terminal or connection closes,
+unless `nohup` told the program to ignore it. The exit status is the shell's: 130, 143 and 129.
 """
 
+import contextlib
 import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -25,12 +27,21 @@ class Interrupted(KeyboardInterrupt):
 
 
 def end_on_terminate() -> None:
-    """Makes SIGTERM end the program as Ctrl-C does, by an exception."""
+    """Makes SIGTERM and SIGHUP end the program as Ctrl-C does, by an exception."""
 
     def end(signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:
+            signal.signal(signum, signal.SIG_IGN)  # see `Held._note`
         raise Interrupted(signum)
 
-    signal.signal(signal.SIGTERM, end)
+    for signum in _heeded(signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, end)
+
+
+def _heeded(*signums: signal.Signals) -> list[signal.Signals]:
+    """Those that end the program: all but a SIGHUP that it was started to ignore."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [s for s in signums if s != signal.SIGHUP or not ignored]
 
 
 class Held:
@@ -42,7 +53,7 @@ class Held:
     def __enter__(self) -> 'Held':
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():  # Python's rule
-            self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
+            self._before = {s: signal.signal(s, self._note) for s in _heeded(*SIGNALS)}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,7 +62,10 @@ class Held:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if signum == signal.SIGHUP:  # comes twice: from the shell that ends, then the kernel
+                return
             os._exit(128 + signum)
         self.received = signum
         # Not logged: the signal may have come while a line was being logged.
-        os.write(2, b'\nstopping after this step, with a checkpoint; once more ends at once\n')
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, b'\nstopping after this step, with a checkpoint; once more ends at once\n')

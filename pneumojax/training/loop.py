@@ -36,7 +36,7 @@ from pneumojax.training.validation import validate
 def train(config: ml_collections.ConfigDict, run: Run, *, profile: int = 0) -> None:
     """Trains to the last epoch, from the run's newest checkpoint if it has one.
 
-    Ctrl-C and SIGTERM stop it after the current step, with a checkpoint.
+    Ctrl-C, SIGTERM and SIGHUP stop it after the current step, with a checkpoint.
 
     Args:
       config: of one run, without stages or folds.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while training: a checkpoint at any step, and the same bits in the end."""
+"""Signals while training: a checkpoint at any step, and the same bits in the end."""
 
 import os
 import pathlib
@@ -142,7 +142,7 @@ launch.launch(main)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('sent', 'status'), [('SIGINT', 130), ('SIGTERM', 143)])
+@pytest.mark.parametrize(('sent', 'status'), [('SIGINT', 130), ('SIGTERM', 143), ('SIGHUP', 129)])
 def test_the_exit_status_says_so(config, tmp_path, sent, status):
     (tmp_path / 'config.json').write_text(config_lib.to_json(config))
     run = Run(tmp_path / 'run')
@@ -160,6 +160,49 @@ def test_the_exit_status_says_so(config, tmp_path, sent, status):
     assert run.checkpoints.latest_step() == last['step']  # nothing that was reported is lost
 
 
+def ended(program, *before):
+    """Exit status and stdout of a Python program."""
+    done = subprocess.run(
+        [*before, sys.executable, '-c', program],
+        env=os.environ | {'PYTHONPATH': str(REPOSITORY)}, capture_output=True, text=True,
+        timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def test_a_lost_terminal_ends_the_program_like_sigterm():
+    program = (
+        'import os, signal\n'
+        'from pneumojax import launch\n'
+        'from absl import flags\n'
+        'def main(argv):\n'
+        '    os.kill(os.getpid(), signal.SIGHUP)\n'
+        '    print("not reached")\n'
+        'launch.parse_flags = flags.FLAGS\n'
+        'launch.launch(main)\n'
+    )
+    assert ended(program) == (129, '')
+    assert ended(program, 'nohup') == (0, 'not reached\n')
+
+
+HANGUPS = """
+import os, signal
+from pneumojax.system import signals
+os.close(2)
+with signals.Held() as held:
+    for _ in range(2):  # one from the shell, one from the kernel
+        os.kill(os.getpid(), signal.SIGHUP)
+    print(held.received, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print('not reached', flush=True)
+"""
+
+
+def test_training_notes_that_the_terminal_is_lost_and_only_another_signal_ends_it():
+    assert ended(HANGUPS) == (143, '1\n')
+    assert ended(HANGUPS.replace('SIGTERM', 'SIGHUP'), 'nohup') == (0, 'None\nnot reached\n')
+
+
 def test_a_second_signal_ends_at_once():
     program = (
         'import os, signal, time\n'
@@ -170,12 +213,7 @@ def test_a_second_signal_ends_at_once():
         '    os.kill(os.getpid(), signal.SIGINT)\n'
         '    print("not reached", flush=True)\n'
     )
-    done = subprocess.run(
-        [sys.executable, '-c', program],
-        env=os.environ | {'PYTHONPATH': str(REPOSITORY)}, capture_output=True, text=True,
-        timeout=PATIENCE, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (130, '')
+    assert ended(program) == (130, '')
 
 
 def test_signals_are_the_programs_own_again_afterwards():

@@ -17,7 +17,7 @@ from pneumojax.prediction import borderline
 from pneumojax.prediction.ensemble import Ensemble
 from pneumojax.prediction.outputs import Options
 from pneumojax.prediction.predict import predict
-from pneumojax.runtimes import choose, export, exported
+from pneumojax.runtimes import choose, cpu_runtimes, export, exported
 from tests.tiny_runs import write_run
 from tests.waiting import PATIENCE
 
@@ -68,7 +68,7 @@ def test_every_runtime_predicts_what_jax_predicts(runs):
 
 
 def test_bfloat16_is_near_and_can_be_refused(runs):
-    import openvino
+    openvino = cpu_runtimes.import_openvino()
 
     batch = {32: noise(2, 32, 32)}
     if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
@@ -88,7 +88,7 @@ def test_bfloat16_is_near_and_can_be_refused(runs):
 
 
 def test_mixed_precision_is_float32_where_the_mask_is_borderline(runs, monkeypatch):
-    import openvino
+    openvino = cpu_runtimes.import_openvino()
 
     if 'BF16' not in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
         pytest.skip('this processor has no instructions for bfloat16')

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from pneumojax.errors import UsageError
+from pneumojax.models import download
 from pneumojax.system import compilation
 
 
@@ -32,6 +34,29 @@ def test_the_default_is_beside_the_other_downloads(tmp_path, monkeypatch):
     assert compilation.keep(None).parent == tmp_path / 'compiled'
     assert compilation.keep('') is None
     assert compilation.VARIABLE not in os.environ
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user without HOME and without an entry in the list of users, as in some containers."""
+
+    def getpwuid(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr('pwd.getpwuid', getpwuid)
+    for variable in ('HOME', 'PNEUMOJAX_CACHE', 'XDG_CACHE_HOME', compilation.VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_without_a_home_directory_the_run_goes_on(homeless, tmp_path, messages):
+    for folder in (None, '~/compiled', '~no_such_user/compiled'):
+        assert compilation.keep(folder) is None
+    assert all('PNEUMOJAX_CACHE' in message for message in messages)
+    with pytest.raises(UsageError, match=r'no such home directory; set .* PNEUMOJAX_CACHE'):
+        download.resolve('imagenet')
+    with pytest.raises(UsageError, match='no such file'):
+        download.resolve('~/weights.pth')
+    assert compilation.keep(str(tmp_path)).parent == tmp_path
 
 
 def test_where_nothing_can_be_written_the_run_goes_on(tmp_path, caplog, monkeypatch):
