@@ -115,7 +115,7 @@ class Dicom:
     def _reread(self, error):
         """pydicom fails on the whole file: it must be over tags that make no pixels."""
         with limits.BoundedFile(self.path) as file:
-            ours = dicom._parse(file, MAX_PIXELS)
+            ours, _ = dicom._parse(file, MAX_PIXELS)
         try:
             stored_values(ours)
         except Exception as again:

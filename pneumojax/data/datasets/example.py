@@ -7,6 +7,7 @@ import numpy as np
 from pneumojax.data import rle
 from pneumojax.data.files import dicom, inputs, picture_files
 from pneumojax.errors import UsageError
+from pneumojax.system.progress import log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +81,11 @@ def _read(example: Example) -> np.ndarray:
             return picture_files.read(example.path, max_pixels=dicom.MAX_PIXELS)
         # Masks are drawn and counted on stored pixels, so pixels must be square here. Prediction,
         # which has no mask to keep aligned, resamples other pixels itself.
-        return dicom.to_uint8(dicom.read(example.path, square=True))
+        image, notes = dicom.read_with_notes(example.path, square=True)
     except dicom.DicomError as error:
         raise UsageError(f'ImageId {example.image_id}: {error}') from error
     except ValueError as error:
         raise UsageError(f'ImageId {example.image_id}: {example.path}: {error}') from error
+    if notes:
+        log.warning('ImageId %s: %s: %s', example.image_id, example.path, '; '.join(notes))
+    return dicom.to_uint8(image)

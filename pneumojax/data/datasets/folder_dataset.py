@@ -175,9 +175,9 @@ def _look(path: str) -> Image | str:
         with limits.BoundedFile(path) as file:
             dicom.check(file)
             header = headers.read(file)
-        if mask_files.is_segmentation(header):
-            return 'segmentation'
-        other = headers.why_not_radiograph(header)
+            if mask_files.is_segmentation(header):
+                return 'segmentation'
+            other = headers.why_not_radiograph(header) or dicom.why_not_grey(file, header)
     except Exception as error:
         return f'damaged or unusual ({type(error).__name__})'
     uid, patient = headers.text(header, 'SOPInstanceUID'), headers.text(header, 'PatientID')

@@ -25,17 +25,20 @@ class StreamError(ValueError):
     """A stream that cannot be decoded safely; the message says why and what to do."""
 
 
-def check(frame: bytes, syntax: uid.UID, rows: int, columns: int, bits: int) -> int | None:
+def check(
+    frame: bytes, syntax: uid.UID, rows: int, columns: int, bits: int, samples: int = 1
+) -> int | None:
     """Compares the header of a frame with the tags.
 
     Args:
       frame: the compressed bytes of one frame.
       syntax: its transfer syntax.
       rows, columns: according to the tags, pixels.
-      bits: allocated per pixel according to the tags.
+      bits: allocated per sample according to the tags.
+      samples: per pixel according to the tags.
 
     Returns:
-      Bits per pixel according to the stream; None if it does not state them.
+      Bits per sample according to the stream; None if it does not state them.
 
     Raises:
       StreamError: the stream has another type, size or number of channels, or no end.
@@ -45,15 +48,15 @@ def check(frame: bytes, syntax: uid.UID, rows: int, columns: int, bits: int) -> 
     elif syntax in _JPEG2000_LIKE:
         found = _jpeg2000_header(frame)
     elif syntax == uid.RLELossless:
-        _check_rle(frame, rows * columns, -(-bits // 8))
+        _check_rle(frame, rows * columns, samples * -(-bits // 8))
         return None
     else:
         return None
     height, width, components, precision = found
-    if (height, width, components) != (rows, columns, 1):
+    if (height, width, components) != (rows, columns, samples):
         raise StreamError(
             f'the compressed image inside has {height} x {width} pixels and {components} '
-            f'components, the tags say {rows} x {columns} and 1; {_AGAIN}'
+            f'components, the tags say {rows} x {columns} and {samples}; {_AGAIN}'
         )
     return precision
 

@@ -4,21 +4,26 @@
 """
 
 import contextlib
-import math
 import os
 import threading
 import zlib
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pydicom
 from pydicom import uid
-from pydicom.encaps import generate_frames
-from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders.base import Decoder
 from pydicom.tag import Tag
 
-from pneumojax.data.files import codestreams, display, headers, jpeg12, sandbox, strict_jpeg
+from pneumojax.data.files import (
+    bare,
+    codestreams,
+    colour,
+    display,
+    display_tags,
+    headers,
+    pixel_data,
+)
 from pneumojax.system import limits
 from pneumojax.system.limits import MAX_PIXELS
 
@@ -27,29 +32,22 @@ _REQUIRED = (
     'BitsAllocated', 'BitsStored', 'PixelRepresentation', 'PixelData',
 )  # fmt: skip
 _OPTIONAL = (
-    'NumberOfFrames', 'PixelPaddingValue', 'PixelPaddingRangeLimit', 'ModalityLUTSequence',
-    'RescaleSlope', 'RescaleIntercept', 'VOILUTSequence', 'VOILUTFunction', 'WindowCenter',
-    'WindowWidth', *headers.SIZES,
+    'NumberOfFrames', 'PlanarConfiguration', *display_tags.KEYWORDS, *colour.PALETTE_TAGS,
+    *headers.SIZES,
 )  # fmt: skip
 # Only the tags that make the image are read, none of which identifies anyone.
 _TAGS = [Tag(keyword) for keyword in (*_REQUIRED, *_OPTIONAL)]
-# Codecs under permissive licences; pylibjpeg-libjpeg would also work, but is GPLv3.
-_TO_INSTALL = {
-    uid.JPEG2000Lossless: 'pillow',
-    uid.JPEG2000: 'pillow',
-    uid.JPEGLSLossless: 'pyjpegls',
-    uid.JPEGLSNearLossless: 'pyjpegls',
-    uid.HTJ2KLossless: 'pylibjpeg pylibjpeg-openjpeg',
-    uid.HTJ2KLosslessRPCL: 'pylibjpeg pylibjpeg-openjpeg',
-    uid.HTJ2K: 'pylibjpeg pylibjpeg-openjpeg',
+# By whether VRs are implicit, and the order of bytes is little endian.
+_NATIVE = {
+    (True, True): uid.ImplicitVRLittleEndian,
+    (False, True): uid.ExplicitVRLittleEndian,
+    (False, False): uid.ExplicitVRBigEndian,
 }
-# pydicom's plugins in our order of preference. GDCM, which pydicom would take first, is last
-# because its own JPEG code is old.
-_PLUGINS = ('pydicom', 'pyjpegls', 'pylibjpeg', 'pillow', 'gdcm')
 # Decoding takes about ten times the memory of the pixels, so large images take turns.
 _LARGE = 16_000_000  # pixels
 _large_image_lock = threading.Lock()
 _DEFLATED, _SMALL = uid.DeflatedExplicitVRLittleEndian, 1 << 20  # bytes
+COLOUR = 'a colour image, not a radiograph'
 _EXPORT_AGAIN = 'export the image again as a single-frame grey DICOM file'
 
 
@@ -57,8 +55,19 @@ class DicomError(ValueError):
     """A file that gives no image; the message is one line with the reason and what to do."""
 
 
+class Colour(DicomError):
+    """A colour image."""
+
+
 class TooManyPixels(DicomError):
     """The file claims more pixels than allowed."""
+
+
+class Decoded(NamedTuple):
+    """An image, and what is doubtful about how it is shown."""
+
+    image: np.ndarray  # as `read` returns it
+    notes: tuple[str, ...]  # each a short phrase that quotes nothing from the file
 
 
 def read(
@@ -79,6 +88,13 @@ def read(
     Raises:
       DicomError: the file cannot be read; the message starts with its path.
     """
+    return read_with_notes(path, max_pixels=max_pixels, square=square).image
+
+
+def read_with_notes(
+    path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, square: bool = False
+) -> Decoded:
+    """Like `read`, and says what is doubtful about the image."""
     try:
         with limits.BoundedFile(path) as file:
             check(file)
@@ -117,21 +133,22 @@ def check(file: limits.BoundedFile) -> None:
 
 def decode(
     file: limits.BoundedFile, *, max_pixels: int = MAX_PIXELS, square: bool = False
-) -> np.ndarray:
+) -> Decoded:
     """Reads the image from an open file that has passed `check`.
 
-    Arguments and result are those of `read`; errors do not name the file.
+    Arguments and result are those of `read_with_notes`; errors do not name the file.
     """
     try:
-        dataset = _parse(file, max_pixels)
+        dataset, notes = _parse(file, max_pixels)
         if square:
             _check_square(dataset)
         large = dataset.Rows * dataset.Columns > _LARGE
         with _large_image_lock if large else contextlib.nullcontext():
-            return display.grey(_stored_values(dataset), dataset)
+            image, doubts = _grey(dataset)
+        return Decoded(image, notes + doubts)
     except (DicomError, OSError):
         raise
-    except (codestreams.StreamError, display.DisplayError) as error:
+    except codestreams.StreamError as error:
         raise DicomError(str(error)) from None
     # Any other exception means that the file is damaged. Messages of the libraries may quote the
     # file, which names a patient, so only the type is passed on.
@@ -162,8 +179,53 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return cv2.convertScaleAbs(flat, alpha=1 / 257).reshape(image.shape) if flat.size else flat
 
 
-def _parse(file: limits.BoundedFile, max_pixels: int) -> pydicom.Dataset:
+def why_not_grey(file: limits.BoundedFile, header: pydicom.Dataset) -> str | None:
+    """What an image stored as colour is, if its channels differ; None for all others.
+
+    Args:
+      file: an open file that has passed `check`.
+      header: from `headers.read`.
+    """
+    if headers.photometric(header) in ('', 'MONOCHROME1', 'MONOCHROME2'):
+        return None
+    try:
+        decode(file)
+    except Colour:
+        return COLOUR
+    except DicomError:  # reading it will report it
+        pass
+    return None
+
+
+def _grey(dataset: pydicom.Dataset) -> Decoded:
+    """The image of tags that have been checked."""
+    if colour.is_stored_as_colour(dataset):
+        try:
+            stored = pixel_data.decode(dataset)
+            pixels, bits = colour.grey(stored.pixels, stored.bits, dataset)
+        except MemoryError:
+            raise
+        except Exception:  # what cannot be decoded is not known to be grey
+            raise Colour(f'is {COLOUR}; {_EXPORT_AGAIN}') from None
+        # Windows and rescaling are for grey images alone (PS3.3 C.11.2).
+        transformation = display_tags.Display(bits, signed=False, inverted=False)
+        notes = stored.notes
+    else:
+        stored = pixel_data.decode(dataset)
+        pixels = stored.pixels
+        transformation, notes = display_tags.read(dataset, stored.bits)
+        notes = stored.notes + notes
+    image = display.grey(pixels, transformation)
+    if display.is_nearly_uniform(image):
+        notes += ('shown nearly uniform: its window, its tables or single pixels hide the rest',)
+    return Decoded(image, notes)
+
+
+def _parse(file: limits.BoundedFile, max_pixels: int) -> tuple[pydicom.Dataset, tuple[str, ...]]:
     """Reads the tags that make the image and checks that they describe one grey frame.
+
+    Returns:
+      The tags, and notes on them.
 
     Raises:
       DicomError: they do not.
@@ -171,7 +233,9 @@ def _parse(file: limits.BoundedFile, max_pixels: int) -> pydicom.Dataset:
     """
     try:
         content = limits.in_memory(file)
-        dataset = pydicom.dcmread(content, specific_tags=_TAGS)
+        force = bare.is_data_set(content.read(bare.BYTES))
+        content.seek(0)
+        dataset = pydicom.dcmread(content, specific_tags=_TAGS, force=force)
     except pydicom.errors.InvalidDicomError as error:
         raise DicomError(
             'not a DICOM file (no "DICM" at byte 128); remove it, or export it as DICOM Part 10'
@@ -181,20 +245,34 @@ def _parse(file: limits.BoundedFile, max_pixels: int) -> pydicom.Dataset:
             'no pixel data; the file is cut short or holds no image: copy it again or '
             f'{_EXPORT_AGAIN}'
         )
+    if (
+        'TransferSyntaxUID' not in dataset.file_meta
+        and not dataset['PixelData'].is_undefined_length
+    ):
+        # pydicom told by the first bytes how the tags are encoded, and so are native pixels.
+        implicit, little = map(bool, dataset.original_encoding)
+        dataset.file_meta.TransferSyntaxUID = _NATIVE[implicit, little]
     tags = {keyword: dataset.get(keyword) for keyword in _REQUIRED}
-    missing = [keyword for keyword, value in tags.items() if value is None]
+    missing = [keyword for keyword, value in tags.items() if value is None or value == '']
     if missing:
         raise DicomError(f'the tags {", ".join(missing)} are missing; {_EXPORT_AGAIN}')
-    frames = int(dataset.get('NumberOfFrames') or 1)
-    if frames != 1:
+    notes: tuple[str, ...] = ()
+    frames = headers.frames(dataset)
+    if frames is None:
+        del dataset['NumberOfFrames']
+        notes = ('NumberOfFrames makes no sense and is ignored',)
+    elif frames != 1:
         raise DicomError(f'has {frames} frames, expected 1; {_EXPORT_AGAIN}')
     numbers = ('Rows', 'Columns', 'SamplesPerPixel', 'BitsAllocated', 'BitsStored')
     odd = [keyword for keyword in numbers if not isinstance(tags[keyword], int)]
     if odd:
         raise DicomError(f'the tags {", ".join(odd)} are not whole numbers; {_EXPORT_AGAIN}')
     rows, columns, samples, allocated, stored = (tags[keyword] for keyword in numbers)
-    if samples != 1 or tags['PhotometricInterpretation'] not in ('MONOCHROME1', 'MONOCHROME2'):
-        raise DicomError(
+    photometric = headers.photometric(dataset)
+    dataset.PhotometricInterpretation = photometric.replace('PALETTE_', 'PALETTE ')
+    grey = samples == 1 and photometric in ('MONOCHROME1', 'MONOCHROME2')
+    if not grey and not colour.is_stored_as_colour(dataset):
+        raise Colour(
             f'is a colour image ({samples} samples per pixel), expected MONOCHROME1 or '
             f'MONOCHROME2; {_EXPORT_AGAIN}'
         )
@@ -212,7 +290,7 @@ def _parse(file: limits.BoundedFile, max_pixels: int) -> pydicom.Dataset:
             'its pixels are neither signed nor unsigned (the tag PixelRepresentation must be 0 or '
             f'1); {_EXPORT_AGAIN}'
         )
-    return dataset
+    return dataset, notes
 
 
 def _transfer_syntax(file: limits.BoundedFile) -> str | None:
@@ -237,58 +315,3 @@ def _check_square(dataset: pydicom.Dataset) -> None:
             f'its pixels are not square (height over width {aspect:.3g}); resample the image and '
             'its mask alike so that they are'
         )
-
-
-def _stored_values(dataset: pydicom.Dataset) -> np.ndarray:
-    """Decodes the pixels: an integer array [H, W]."""
-    rows, columns = dataset.Rows, dataset.Columns
-    syntax = dataset.file_meta.get('TransferSyntaxUID')
-    if syntax is None:
-        raise DicomError(f'does not state its transfer syntax; {_EXPORT_AGAIN}')
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise DicomError(f'its transfer syntax cannot be decoded; {_EXPORT_AGAIN}') from None
-    if not syntax.is_encapsulated:
-        expected = math.ceil(rows * columns * dataset.BitsAllocated / 8)
-        if len(dataset.PixelData) < expected:
-            raise DicomError(
-                f'cut short: {len(dataset.PixelData)} of {expected} bytes of pixel data; copy the '
-                'file again'
-            )
-        pixels = dataset.pixel_array
-    else:
-        pixels = _decode_frame(dataset, syntax, decoder)
-    if pixels.shape != (rows, columns):
-        raise DicomError(
-            f'decodes to shape {pixels.shape}, its tags say {rows} x {columns}; {_EXPORT_AGAIN}'
-        )
-    return pixels
-
-
-def _decode_frame(dataset: pydicom.Dataset, syntax: uid.UID, decoder: Decoder) -> np.ndarray:
-    rows, columns = dataset.Rows, dataset.Columns
-    packages = _TO_INSTALL.get(syntax, 'python-gdcm')
-    jpeg = syntax in codestreams.JPEG
-    available = () if jpeg else decoder.available_plugins
-    plugin = next((name for name in _PLUGINS if name in available), None)
-    if plugin is None and not jpeg:
-        raise DicomError(f'no decoder for {syntax.name} is installed; run: pip install {packages}')
-    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    bits = codestreams.check(frame, syntax, rows, columns, dataset.BitsAllocated)
-    if jpeg:
-        if bits == 8:
-            pixels = strict_jpeg.decode(frame)
-            return pixels.view(np.int8) if dataset.PixelRepresentation else pixels
-        if bits != 12 or not jpeg12.AVAILABLE:
-            raise DicomError(f'JPEG of {bits} bits cannot be decoded; run: pip install {packages}')
-        plugin = jpeg12.NAME
-    keywords = 'Rows', 'Columns', 'BitsAllocated', 'BitsStored', 'PixelRepresentation'
-    tags = {keyword: int(dataset[keyword].value) for keyword in keywords}
-    try:
-        return sandbox.decode(frame, {**tags, 'TransferSyntaxUID': syntax, 'Plugin': plugin})
-    except sandbox.DecoderError as error:
-        raise DicomError(
-            f'the {syntax.name} pixel data cannot be decoded ({error}); copy the file again, or '
-            f'try another decoder: pip install {packages}'
-        ) from error

@@ -11,37 +11,30 @@ The input range that becomes 0..65535 is
 Pixels with the file's padding value are ignored for this and become black.
 """
 
-import math
-
 import cv2
 import numpy as np
-import pydicom
+
+from pneumojax.data.files.display_tags import Display, Rescale, Table, Window
 
 _TABLE_SPAN = 1 << 17  # with more distinct values, compute per pixel instead
+_SAMPLES = 4096  # pixels that are enough to tell whether an image is nearly uniform
+_NEARLY = (
+    0.1  # of the range; a radiograph has several times that between its 1st and 99th percentile
+)
 
 
-class DisplayError(ValueError):
-    """The tags do not yield display values; the message says why and what to do."""
-
-
-def grey(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+def grey(pixels: np.ndarray, display: Display) -> np.ndarray:
     """Converts stored values to display values in the sense of MONOCHROME2 (larger is brighter).
 
     Args:
-      pixels: integers [H, W] as decoded.
-      dataset: the tags that describe them.
+      pixels: integers [H, W] as decoded; bits above `display.bits` may be set.
+      display: the transformation.
 
     Returns:
       uint8 [H, W] for up to 8 stored bits wherever that loses nothing, else uint16 [H, W].
-
-    Raises:
-      DisplayError: a tag or table makes no sense.
-      Exception: of any other type, with the same meaning.
     """
-    bits = dataset.BitsStored
-    lowest = -(1 << bits - 1) if dataset.PixelRepresentation else 0
-    highest = lowest + (1 << bits) - 1
-    padding = _padding(pixels, dataset)
+    bits, (lowest, highest) = display.bits, display.ends
+    padding = _padding(pixels, display)
     used = pixels if padding is None else pixels[~padding]
     if not used.size:
         return np.zeros(pixels.shape, np.uint8 if bits <= 8 else np.uint16)
@@ -53,15 +46,20 @@ def grey(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     if low < lowest or high > highest:
         # Bits above the stored ones are not part of the pixel (PS3.5 8.1.1), often old overlays.
         pixels = (pixels.astype(np.int64) - lowest & (1 << bits) - 1) + lowest
+        masked = _padding(pixels, display)
+        if masked is not None:
+            padding = masked if padding is None else padding | masked
         used = pixels if padding is None else pixels[~padding]
+        if not used.size:
+            return np.zeros(pixels.shape, np.uint8 if bits <= 8 else np.uint16)
         low, high = int(used.min()), int(used.max())
     if bits <= 8:
         low, high = lowest, highest
     if high - low >= _TABLE_SPAN:
-        image = _transform(np.clip(pixels, low, high).astype(np.int64), dataset)
+        image = _transform(np.clip(pixels, low, high).astype(np.int64), display)
     else:
         values = np.arange(low, high + 1)
-        table = _transform(values, dataset)
+        table = _transform(values, display)
         if bits <= 8 and not (table % 257).any():
             table = (table // 257).astype(np.uint8)
         if padding is None and np.array_equal(table, values):
@@ -75,6 +73,16 @@ def grey(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     return image
 
 
+def is_nearly_uniform(image: np.ndarray) -> bool:
+    """Whether nearly all pixels of an image [H, W] over the range of its type are about equal."""
+    step = max(int((image.size / _SAMPLES) ** 0.5), 1)
+    some = np.sort(image[step // 2 :: step, step // 2 :: step], axis=None)
+    if not some.size:
+        return False
+    spread = int(some[-1 - len(some) // 100]) - int(some[len(some) // 100])
+    return spread < _NEARLY * np.iinfo(image.dtype).max
+
+
 def _offsets(pixels: np.ndarray, low: int) -> np.ndarray:
     """pixels - low as indices. Pixels below `low`, which are padding, wrap around: clip them."""
     unsigned = np.dtype(pixels.dtype.str.replace('i', 'u'))  # no difference overflows in it
@@ -82,92 +90,54 @@ def _offsets(pixels: np.ndarray, low: int) -> np.ndarray:
     return (pixels.view(unsigned) - first).astype(np.intp)
 
 
-def _padding(pixels: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:
+def _padding(pixels: np.ndarray, display: Display) -> np.ndarray | None:
     """Which pixels are padding (PS3.3 C.7.5.1.1.2), or None if none are."""
-    first = dataset.get('PixelPaddingValue')
-    if first is None:
+    if display.padding is None:
         return None
-    last = dataset.get('PixelPaddingRangeLimit')
-    low, high = sorted((int(first), int(first if last is None else last)))
+    low, high = display.padding
     padding = (pixels >= low) & (pixels <= high)
     return padding if padding.any() else None
 
 
-def _transform(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+def _transform(stored: np.ndarray, display: Display) -> np.ndarray:
     """Applies modality, VOI and inversion: int64 of any shape to uint16, 0..65535."""
-    values = _modality(stored, dataset).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise DisplayError('its rescale slope or intercept is absurd; export the image again')
-    center, width = _first(dataset, 'WindowCenter'), _first(dataset, 'WindowWidth')
-    function = str(dataset.get('VOILUTFunction') or 'LINEAR').upper()
-    if dataset.get('VOILUTSequence'):
-        shown, bits = _look_up(values, dataset.VOILUTSequence[0], dataset)
-        unit = shown / ((1 << bits) - 1)
-    # Files with widths that the standard forbids exist; such a window is ignored.
-    elif center is not None and width is not None and width >= (function == 'LINEAR') and width > 0:
-        unit = _window(values, center, width, function)
+    values = _modality(stored, display.modality).astype(np.float64)
+    if isinstance(display.voi, Table):
+        unit = look_up(values, display.voi) / ((1 << display.voi.bits) - 1)
+    elif display.voi is not None:
+        unit = _window(values, display.voi)
     else:
         span = float(values.max()) - float(values.min())
         unit = (values - values.min()) / span if span else np.zeros(values.shape)
     shown = np.rint(np.clip(unit, 0, 1) * 65535).astype(np.uint16)
-    return 65535 - shown if dataset.PhotometricInterpretation == 'MONOCHROME1' else shown
+    return 65535 - shown if display.inverted else shown
 
 
-def _modality(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    if dataset.get('ModalityLUTSequence'):
-        return _look_up(stored, dataset.ModalityLUTSequence[0], dataset)[0]
-    slope, intercept = _first(dataset, 'RescaleSlope'), _first(dataset, 'RescaleIntercept')
-    with np.errstate(over='ignore'):  # the caller checks for infinity
-        return stored * (1.0 if slope is None else slope) + (intercept or 0.0)
+def _modality(stored: np.ndarray, modality: Table | Rescale | None) -> np.ndarray:
+    if isinstance(modality, Table):
+        return look_up(stored, modality)
+    return stored if modality is None else stored * modality.slope + modality.intercept
 
 
-def _look_up(
-    values: np.ndarray, item: pydicom.Dataset, dataset: pydicom.Dataset
-) -> tuple[np.ndarray, int]:
-    """Applies one item of a LUT sequence (PS3.3 C.11.1.1.1); returns its output and bit depth.
+def look_up(values: np.ndarray, table: Table) -> np.ndarray:
+    """Applies a table; inputs outside it get its first or last entry.
 
     pydicom's functions wrap around in 8-bit tables of more than 256 entries.
     """
-    entries, first, bits = map(int, item.LUTDescriptor)
-    entries = entries or 1 << 16  # 65,536 does not fit the tag
-    data = item.LUTData
-    if isinstance(data, bytes):
-        little = dataset.file_meta.TransferSyntaxUID.is_little_endian
-        packed = len(data) < 2 * entries  # 8-bit entries may be stored two per word
-        data = np.frombuffer(data, 'u1' if packed else '<u2' if little else '>u2')
-    data = np.atleast_1d(data)[:entries]
-    if len(data) < entries or not 1 <= bits <= 16:
-        raise DisplayError(
-            f'its lookup table has {len(data)} of {entries} entries and {bits} bits; '
-            'export the image again'
-        )
-    return data[np.clip(np.rint(values) - first, 0, entries - 1).astype(np.int64)], bits
+    last = len(table.entries) - 1
+    return table.entries[np.clip(np.rint(values) - table.first, 0, last).astype(np.int64)]
 
 
-def _window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
+def _window(values: np.ndarray, window: Window) -> np.ndarray:
     """The output of a window as a fraction of its range; source: PS3.3 C.11.2.1.2, C.11.2.1.3."""
+    center, width, function = window
     if function == 'SIGMOID':
         # The same curve as 1 / (1 + exp(-4 (x - c) / w)), without its overflow.
-        return 0.5 + 0.5 * np.tanh(2 * (values - center) / width)
+        with np.errstate(over='ignore'):
+            return 0.5 + 0.5 * np.tanh(2 * (values - center) / width)
     if function == 'LINEAR':
         center, width = center - 0.5, width - 1
-    elif function != 'LINEAR_EXACT':
-        raise DisplayError(
-            'its VOI LUT function is none of LINEAR, LINEAR_EXACT and SIGMOID; export the image '
-            'again'
-        )
     if width == 0:
         return (values > center).astype(np.float64)
-    return np.clip((values - center) / width + 0.5, 0, 1)
-
-
-def _first(dataset: pydicom.Dataset, keyword: str) -> float | None:
-    """The first of a tag's numbers (a file may offer several windows); None without any."""
-    value = dataset.get(keyword)
-    if isinstance(value, pydicom.multival.MultiValue):
-        value = value[0] if value else None
-    if value is None or value == '':
-        return None
-    if not math.isfinite(value):
-        raise DisplayError(f'its {keyword} is not a finite number; export the image again')
-    return float(value)
+    with np.errstate(over='ignore'):
+        return np.clip((values - center) / width + 0.5, 0, 1)

@@ -1,10 +1,12 @@
 """What a DICOM header says about the image: what the file is, the pixel size, reasons for doubt."""
 
 import math
+import re
 
 import pydicom
 from pydicom import uid
 
+from pneumojax.data.files import bare
 from pneumojax.system import limits
 
 # The only tags that are read. Those of the patient are written to DICOM SEG files and, on request,
@@ -13,7 +15,8 @@ KEPT = (
     'SpecificCharacterSet', 'SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID',
     'SeriesInstanceUID', 'StudyDate', 'StudyTime', 'StudyID', 'AccessionNumber',
     'ReferringPhysicianName', 'PatientName', 'PatientID', 'PatientBirthDate', 'PatientSex',
-    'PatientOrientation', 'Modality', 'BodyPartExamined', 'ViewPosition', 'InstanceNumber',
+    'PatientOrientation', 'Modality', 'BodyPartExamined', 'ViewPosition', 'ViewCodeSequence',
+    'InstanceNumber',
     'Rows', 'Columns', 'SamplesPerPixel', 'PhotometricInterpretation', 'NumberOfFrames',
     'PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing', 'PixelAspectRatio',
 )  # fmt: skip
@@ -38,6 +41,12 @@ _OTHER_PARTS = (
     'LEG', 'LSPINE', 'MANDIBLE', 'NECK', 'ORBIT', 'PATELLA', 'PELVIS', 'SACRUM', 'SHOULDER',
     'SKULL', 'SPINE', 'THIGH', 'THUMB', 'TOE', 'TSPINE', 'WHOLEBODY', 'WRIST',
 )  # fmt: skip
+# The lateral views of CID 4010, in SNOMED CT and in the older SNOMED RT.
+_LATERAL_VIEWS = {
+    'SCT': ('399067008', '399173006', '399198007', '399260004', '399352003'),
+    'SRT': ('R-102CD', 'R-10236', 'R-10232', 'R-10224', 'R-10228'),
+}
+_LATERAL_VIEWS['SNM3'] = _LATERAL_VIEWS['99SDM'] = _LATERAL_VIEWS['SRT']  # as it was called before
 _SPACINGS = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
 SIZES = (*_SPACINGS, 'PixelAspectRatio')  # the tags that `aspect` reads
 
@@ -53,7 +62,9 @@ def read(file: limits.BoundedFile) -> pydicom.Dataset:
     Raises:
       Exception: whatever pydicom raises on a damaged file.
     """
-    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT))
+    force = bare.is_data_set(file.read(bare.BYTES))
+    file.seek(0)
+    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT), force=force)
     for tag in list(header.keys()):
         try:
             _ = header[tag]
@@ -80,13 +91,24 @@ def why_not_radiograph(header: pydicom.Dataset) -> str | None:
     if modality not in _MODALITIES:
         known = modality if modality in _OTHER_MODALITIES else 'unknown'
         return f'not a projection radiograph: modality {known}'
-    frames = header.get('NumberOfFrames')
-    if frames is not None and frames != '' and int(frames) > 1:
-        return f'{int(frames)} frames, expected a single one'
-    samples, photometric = header.get('SamplesPerPixel'), text(header, 'PhotometricInterpretation')
-    if (samples or 1) != 1 or (photometric and not photometric.startswith('MONOCHROME')):
-        return 'a colour image, not a radiograph'
+    count = frames(header)
+    if count is not None and count > 1:
+        return f'{count} frames, expected a single one'
     return None
+
+
+def frames(header: pydicom.Dataset) -> int | None:
+    """The number of frames, 1 if it is not stated; None if the statement makes no sense."""
+    try:
+        return int(header.get('NumberOfFrames') or 1)
+    except Exception:  # of another type or form
+        return None
+
+
+def photometric(header: pydicom.Dataset) -> str:
+    """The photometric interpretation as the standard spells it; '' if there is none."""
+    words = re.split('[^A-Z0-9]+', text(header, 'PhotometricInterpretation').upper())
+    return '_'.join(filter(None, words))
 
 
 def spacing(header: pydicom.Dataset) -> tuple[float, float] | None:
@@ -120,9 +142,22 @@ def notes(header: pydicom.Dataset) -> tuple[str, ...]:
     view = text(header, 'ViewPosition').upper()
     if view in ('LL', 'RL', 'LLD', 'RLD', 'LATERAL', 'LAT'):
         found.append(f'view {view}: the network was trained on frontal views only')
+    elif _lateral_by_code(header):
+        found.append('lateral view by its code: the network was trained on frontal views only')
     if header.get('SOPClassUID') == uid.DigitalXRayImageStorageForProcessing:
         found.append('raw detector values, not meant for viewing')
     return tuple(found)
+
+
+def _lateral_by_code(header: pydicom.Dataset) -> bool:
+    try:
+        items = list(header.get('ViewCodeSequence') or ())
+        return any(
+            text(item, 'CodeValue') in _LATERAL_VIEWS.get(text(item, 'CodingSchemeDesignator'), ())
+            for item in items
+        )
+    except Exception:  # a damaged item states nothing
+        return False
 
 
 def text(header: pydicom.Dataset, keyword: str) -> str:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pydicom
 
-from pneumojax.data.files import dicom, headers, picture_files
+from pneumojax.data.files import bare, dicom, headers, picture_files
 from pneumojax.errors import UsageError
 from pneumojax.system import limits
 
@@ -24,7 +24,7 @@ FileType = Literal['dicom', 'picture', '']
 
 NAMED_DICOM = ('.dcm', '.dicom', '.dic', '.ima')
 _SUFFIXES = (*NAMED_DICOM, '.png', '.jpg', '.jpeg')
-_HEAD = 132  # bytes at the start that tell the type of a file
+_HEAD = bare.BYTES  # at the start, which tell the type of a file
 _LONGEST = 120  # bytes of a name, which leaves room for suffixes within the usual limit of 255
 
 
@@ -191,7 +191,7 @@ def _open(path: str | os.PathLike) -> Iterator[limits.BoundedFile]:
 
 
 def _type(head: bytes) -> FileType:
-    if head[128:132] == b'DICM':
+    if head[128:132] == b'DICM' or bare.is_data_set(head):
         return 'dicom'
     return 'picture' if head.startswith((picture_files.PNG, picture_files.JPEG)) else ''
 
@@ -216,12 +216,15 @@ def _read_dicom(file: limits.BoundedFile, max_pixels: int) -> Radiograph:
     if header.get('Rows') is None and not headers.sop_class(header):
         raise Unreadable('has no SOP class and no image; copy the file again')
     try:
-        image = dicom.to_uint8(dicom.decode(file, max_pixels=max_pixels))
+        image, doubts = dicom.decode(file, max_pixels=max_pixels)
+        image = dicom.to_uint8(image)
+    except dicom.Colour:
+        raise Skipped(dicom.COLOUR) from None
     except dicom.DicomError as error:
         raise Unreadable(str(error)) from error
     except MemoryError:
         raise Unreadable('needs more memory than available; downsample the image first') from None
-    return Radiograph(image, spacing, aspect, notes, header)
+    return Radiograph(image, spacing, aspect, notes + doubts, header)
 
 
 def _read_picture(path: str | os.PathLike, max_pixels: int) -> Radiograph:

@@ -37,10 +37,12 @@ def decode(frame: bytes, tags: dict[str, Any]) -> np.ndarray:
     Args:
       frame: compressed bytes.
       tags: 'TransferSyntaxUID', 'Rows', 'Columns', 'BitsAllocated', 'BitsStored' and
-        'PixelRepresentation' of the image, and 'Plugin', the name of pydicom's decoder plugin.
+        'PixelRepresentation' of the image, and 'Plugin', the name of pydicom's decoder plugin; for
+        colour also 'SamplesPerPixel', 'PhotometricInterpretation' and 'PlanarConfiguration'.
 
     Returns:
-      An integer array [Rows, Columns].
+      An integer array [Rows, Columns], or [Rows, Columns, SamplesPerPixel] for several samples.
+      Bits above those stored may be set.
 
     Raises:
       DecoderError: the decoder fails, crashes, or takes too much time or memory.
@@ -69,7 +71,7 @@ class _Helper:
         return self._process.poll() is None
 
     def decode(self, frame: bytes, tags: dict[str, Any]) -> np.ndarray:
-        pixels = tags['Rows'] * tags['Columns']
+        pixels = tags['Rows'] * tags['Columns'] * tags.get('SamplesPerPixel', 1)
         seconds = SECONDS + SECONDS_PER_MEGAPIXEL * pixels / 1e6
         if not self._ready:
             seconds += _START_SECONDS

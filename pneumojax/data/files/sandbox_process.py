@@ -45,13 +45,17 @@ def decode(frame: bytes, tags: dict) -> np.ndarray:
     dataset = pydicom.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = uid.UID(tags['TransferSyntaxUID'])
-    for keyword in ('Rows', 'Columns', 'BitsAllocated', 'BitsStored', 'PixelRepresentation'):
-        setattr(dataset, keyword, tags[keyword])
-    dataset.HighBit = dataset.BitsStored - 1
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, 'MONOCHROME2'
+    for keyword in (
+        'Rows', 'Columns', 'BitsAllocated', 'BitsStored', 'PixelRepresentation', 'SamplesPerPixel',
+        'PhotometricInterpretation', 'PlanarConfiguration',
+    ):  # fmt: skip
+        if keyword in tags:
+            setattr(dataset, keyword, tags[keyword])
+    dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelData = encapsulate([frame])
     dataset['PixelData'].VR = 'OB'
-    return pixel_array(dataset, decoding_plugin=tags['Plugin'])
+    return pixel_array(dataset, raw=True, correct_unused_bits=False, decoding_plugin=tags['Plugin'])
 
 
 def _limit(more: int) -> None:

@@ -41,6 +41,8 @@ def write(path, pixels, syntax=uid.ExplicitVRLittleEndian, *, frame=None, **tags
             delattr(dataset, keyword)
         else:
             setattr(dataset, keyword, value)
+    if 'HighBit' not in tags and tags.get('BitsStored'):
+        dataset.HighBit = dataset.BitsStored - 1
     dataset.save_as(path, enforce_file_format=True)
     return path
 

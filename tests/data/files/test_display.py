@@ -7,7 +7,7 @@ from pydicom import uid
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
 
 from pneumojax.data.files import dicom
-from tests.data.files.dicom_writing import RAMP, assert_refused, lookup, picture, write, write_jpeg
+from tests.data.files.dicom_writing import RAMP, lookup, picture, write, write_jpeg
 
 WINDOWS = [
     ('LINEAR', 1000, 400),
@@ -84,7 +84,6 @@ def test_tags_that_change_eight_bits_of_jpeg(path):
         ({'PhotometricInterpretation': 'MONOCHROME1'}, 255 - stored),
     ]:
         np.testing.assert_array_equal(dicom.read(write_jpeg(path, picture(), **tags)), expected)
-    assert_refused(write_jpeg(path, picture(), RescaleSlope='1e308'), 'absurd')
 
 
 def test_the_first_of_several_windows_counts(path):
@@ -128,19 +127,6 @@ def test_a_table_over_signed_pixels(path, syntax):
     image = dicom.read(write(path, pixels, syntax, VOILUTSequence=table))
     by_hand = data[np.clip(pixels.astype(int) + 150, 0, 299)]
     np.testing.assert_array_equal(image, np.rint(by_hand / 1023 * 65535))
-
-
-def test_a_table_with_too_few_entries(path):
-    table = lookup(0, range(100), 12)
-    table[0].LUTDescriptor = [200, 0, 12]
-    assert_refused(write(path, RAMP, VOILUTSequence=table), '100 of 200 entries')
-    table[0].LUTDescriptor = [100, 0, 99]
-    assert_refused(write(path, RAMP, VOILUTSequence=table), '99 bits')
-
-
-def test_an_absurd_rescale(path):
-    tags = {'RescaleSlope': '1e308', 'RescaleIntercept': '1e308'}
-    assert_refused(write(path, RAMP, **tags), 'absurd')
 
 
 def test_a_modality_table(path):

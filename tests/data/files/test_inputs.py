@@ -153,7 +153,7 @@ def test_damaged_files_are_unreadable_and_name_nobody(tmp_path):
         'cut.dcm': whole[:-200],
         'noise.dcm': bytes(range(256)) * 8,
         'empty.dcm': b'',
-        'bare': whole[132:],
+        'bare': whole[132:-200],
         'cut.png': png[:-100],
         'huge.png': png[:16] + (100_000).to_bytes(4) * 2 + png[24:],
         'cut.jpg': cv2.imencode('.jpg', PICTURE)[1].tobytes()[:-100],
