@@ -1,7 +1,7 @@
 """From a config to a data set that can be read: draw phantoms, find images, decode once, split."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,9 +83,37 @@ def load(config: ConfigDict, also: Sequence[int] = ()) -> Dataset:
             f'config.data.num_folds is {data.num_folds}: {len(found)} images leave '
             f'{len(train)} to train on and {len(validation)} to validate on; use fewer folds'
         )
+    for warning in _without_positives(positive, train, validation):
+        log.warning('%s', warning)
     return Dataset(
         found, records.prepare(data.cache, found, config.image_size, also), train, validation
     )
+
+
+def _without_positives(
+    positive: np.ndarray, train: np.ndarray, validation: np.ndarray
+) -> Iterator[str]:
+    """Warnings about positives that are missing.
+
+    Marking nothing is then right everywhere, so training and its figures look perfect.
+    """
+    if not positive.any():
+        yield (
+            f'none of the {len(positive)} images has a pneumothorax: the network cannot learn to '
+            'find one, and a mean Dice of 1 means that it marks nothing; check the masks'
+        )
+        return
+    few = 'more images with a pneumothorax, or another split, are needed'
+    if not positive[train].any():
+        yield (
+            f'none of the {len(train)} images to train on has a pneumothorax, so the network '
+            f'cannot learn to find one; {few}'
+        )
+    if not positive[validation].any():
+        yield (
+            f'none of the {len(validation)} held-out images has a pneumothorax, so a mean Dice of '
+            f'1 means that nothing is marked, and thresholds are arbitrary; {few}'
+        )
 
 
 def find(data: ConfigDict) -> tuple[Example, ...]:

@@ -155,7 +155,19 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         variant.label: {name: one.summary[name] for name in metrics.METRICS}
         for variant, one in results.items()
     }
-    report = {**result.summary, **weights, **evaluation.about, 'variants': variants}
+    dataset = evaluation.dataset
+    trained_on = {
+        'n': len(dataset.train),
+        'n_positive': int(dataset.positive[dataset.train].sum()),
+    }
+    report = {
+        **result.summary,
+        # A k-fold training has no images of its own to train on.
+        **({'trained_on': trained_on} if trained_on['n'] else {}),
+        **weights,
+        **evaluation.about,
+        'variants': variants,
+    }
     run.write_json('evaluation.json', report)  # last: all of the above is of this checkpoint
     model_card.write(run)
     run_report.write(run)

@@ -10,7 +10,13 @@ import ml_collections
 
 from pneumojax.config import ALL_FOLDS
 from pneumojax.errors import UsageError
-from pneumojax.evaluation.wording import LIMITS, METRIC_NAMES, rule_sentence, value_and_interval
+from pneumojax.evaluation.wording import (
+    LIMITS,
+    METRIC_NAMES,
+    missing_positives,
+    rule_sentence,
+    value_and_interval,
+)
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
 
@@ -43,6 +49,7 @@ def make(run: Run) -> str:
         f'| {label} | {value_and_interval(evaluation.get(name) or {})} |'
         for name, label in METRIC_NAMES.items()
     )
+    missing = [f'**{text}**' for text in missing_positives(evaluation)]
     return f"""# Model card: {config.name}
 
 Written by `pneumojax.evaluation.model_card` from the files of the run, at step {rule['step']}.
@@ -79,7 +86,7 @@ Marking nothing at all scores the second line. Compare the first line with it.
 
 ## Limits
 
-{chr(10).join(f'- {limit}' for limit in LIMITS)}
+{chr(10).join(f'- {limit}' for limit in (*missing, *LIMITS))}
 - The results hold for images like those held out: from the same source, with masks by the same
   readers.
 - Subgroups (age, sex, view, device, drains in place) were not measured separately.

@@ -6,7 +6,13 @@ from html import escape
 from typing import Any
 
 from pneumojax.drawing.report_page import STYLE
-from pneumojax.evaluation.wording import LIMITS, METRIC_NAMES, rule_sentence, value_and_interval
+from pneumojax.evaluation.wording import (
+    LIMITS,
+    METRIC_NAMES,
+    missing_positives,
+    rule_sentence,
+    value_and_interval,
+)
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
 
@@ -38,6 +44,7 @@ def write(run: Run) -> pathlib.Path:
         pictures += _picture(earlier, f'The earlier stage: {earlier.parent.name}')
     variants = evaluation.get('variants', {})
     warning = '<b>Not for diagnosis.</b> Research software; read the limits below.'
+    warning += ''.join(f' <b>{escape(text)}</b>' for text in missing_positives(evaluation))
     if config.data.phantoms.num_images:
         warning += ' <b>Trained on drawn phantoms: this says nothing about real radiographs.</b>'
     run.write_text('report.html', f"""<!DOCTYPE html>

@@ -39,6 +39,25 @@ def rule_sentence(rule: Mapping[str, Any]) -> str:
     return sentence + '.'
 
 
+def missing_positives(evaluation: Mapping[str, Any]) -> list[str]:
+    """What a reader must know where there was no pneumothorax to learn or to find.
+
+    Args:
+      evaluation: content of an evaluation.json; those of earlier versions lack `trained_on`.
+    """
+    found = []
+    if evaluation.get('trained_on', {}).get('n_positive') == 0:
+        found.append(
+            'None of the images trained on has a pneumothorax: the network cannot find one.'
+        )
+    if evaluation['n_positive'] == 0:
+        found.append(
+            'None of the held-out images has a pneumothorax: a mean Dice of 1 means only that '
+            'nothing is marked, and the thresholds are arbitrary.'
+        )
+    return found
+
+
 def value_and_interval(metric: Mapping[str, Any]) -> str:
     """'0.812 (0.790 to 0.830)' from {'value', 'low', 'high'}."""
     if metric.get('value') is None:

@@ -122,6 +122,10 @@ def _write_seg(path: pathlib.Path, image: PredictedImage, options: Options) -> N
         raise NotPossible(
             f'no SEG: its header cannot be taken over ({type(error).__name__})'
         ) from None
+    emptied = seg.emptied(image.radiograph.header)
+    if emptied:
+        note = f'empty in the SEG, as the value breaks the rules of DICOM: {", ".join(emptied)}'
+        image.row['notes'].append(note)
 
 
 # By folder, in the order in which they are written.

@@ -19,6 +19,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from pneumojax.data.datasets.mask_files import PNEUMOTHORAX
+from pneumojax.data.files import headers
 from pneumojax.system import atomic
 
 SegmentationType = Literal['binary', 'fractional']
@@ -140,10 +141,13 @@ def reference(header: pydicom.Dataset, shape: tuple[int, int]) -> pydicom.Datase
         setattr(source, keyword, value)
     for keyword in _COPIED:
         setattr(source, keyword, _clean(header, keyword))
-    if str(source.PatientSex) not in ('M', 'F', 'O'):
-        source.PatientSex = ''
     source.Rows, source.Columns = shape
     return source
+
+
+def emptied(header: pydicom.Dataset) -> list[str]:
+    """Keywords of the tags that the source states and that `reference` empties."""
+    return [key for key in _COPIED if headers.text(header, key) and not _clean(header, key)]
 
 
 def _clean(header: pydicom.Dataset, keyword: str) -> Any:
@@ -158,6 +162,8 @@ def _clean(header: pydicom.Dataset, keyword: str) -> Any:
             return ''
         valuerep.validate_value(element.VR, str(element.value), pydicom.config.RAISE)
     except ValueError:
+        return ''
+    if keyword == 'PatientSex' and str(element.value) not in ('M', 'F', 'O'):
         return ''
     return element.value
 

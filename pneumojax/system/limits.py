@@ -4,9 +4,11 @@ The limits are far above what real files need (a stitched long film has some 50 
 SIIM's table of masks 10 MB, this network's weights 100 MB) and far below what stops a machine.
 """
 
+import errno
 import io
 import os
 import pathlib
+import stat
 
 MAX_PIXELS = 100_000_000  # of one image
 MAX_IMAGE_BYTES = 1 << 29  # of an image file; of a deflated DICOM file once inflated
@@ -36,10 +38,19 @@ class BoundedFile(io.BufferedReader):
     """A file for parsers that trust the lengths written in it.
 
     Python allocates as many bytes as a read asks for before it looks how many there are, so a
-    damaged length of 4 GB would take 4 GB of memory.
+    damaged length of 4 GB would take 4 GB of memory. Only regular files are opened: a named pipe
+    would block forever.
+
+    Args:
+      path: the file.
+
+    Raises:
+      OSError: it cannot be opened, or is no regular file.
     """
 
     def __init__(self, path: str | os.PathLike):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, 'not a regular file', os.fspath(path))
         super().__init__(io.FileIO(path))
         self.size = os.fstat(self.fileno()).st_size
 

@@ -1,5 +1,7 @@
 """From a configuration to a split data set."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -129,3 +131,34 @@ def test_a_split_that_cannot_be_made_names_the_key(config, tmp_path, key, value)
     with pytest.raises(UsageError, match=r'data\.(num_folds|fold)'):
         dataset.load(config)
     assert not (tmp_path / 'cache').exists()
+
+
+def with_positives(examples, positive):
+    """The same examples, but only these have a mask."""
+    return tuple(
+        dataclasses.replace(e, rles=('1 1',) if i in positive else (), patient_id=str(i))
+        for i, e in enumerate(examples)
+    )
+
+
+@pytest.mark.parametrize('where', ['nowhere', 'train', 'validation', 'both'])
+def test_a_side_without_a_positive_image_is_said(config, monkeypatch, caplog, where):
+    sides = ['train', 'validation'] * 12
+    chosen = {
+        'nowhere': [], 'train': [0, 2], 'validation': [1, 3], 'both': [0, 1],
+    }[where]  # fmt: skip
+    examples = tuple(
+        dataclasses.replace(e, side=side)
+        for e, side in zip(with_positives(dataset.examples(config), chosen), sides, strict=True)
+    )
+    monkeypatch.setattr(dataset, 'find', lambda _: examples)
+    dataset.load(config)
+    expected = {
+        'nowhere': 'none of the 24 images has a pneumothorax',
+        'train': 'none of the 12 held-out images has a pneumothorax',
+        'validation': 'none of the 12 images to train on has a pneumothorax',
+        'both': None,
+    }[where]
+    said = [r.getMessage() for r in caplog.records if 'none of the' in r.getMessage()]
+    assert len(said) == (expected is not None)
+    assert all(message.startswith(expected) for message in said)

@@ -56,6 +56,20 @@ def test_a_card_says_when_there_were_no_patients(run):
     assert 'drawn phantoms' in (run / 'report.html').read_text()
 
 
+@pytest.mark.parametrize(
+    ('held_out', 'trained', 'expected'),
+    [(13, 5, []), (13, None, []), (0, 5, ['held-out']), (13, 0, ['trained on']),
+     (0, 0, ['trained on', 'held-out'])],
+)  # fmt: skip
+def test_missing_positives_are_said(run, held_out, trained, expected):
+    more = {} if trained is None else {'trained_on': {'n': 211, 'n_positive': trained}}
+    run.write_json('evaluation.json', EVALUATION | {'n_positive': held_out} | more)
+    pages = [model_card.write(run).read_text(), run_report.write(run).read_text()]
+    for which in ('trained on', 'held-out'):
+        sentence = f'None of the {"images " * (which == "trained on")}{which}'
+        assert [sentence in page for page in pages] == [which in expected] * 2
+
+
 def test_runs_that_were_not_evaluated(run):
     (run / 'evaluation.json').unlink()
     for write in (model_card.write, run_report.write):

@@ -54,6 +54,27 @@ def test_names_of_patients_stay_out(run, images, tmp_path, capfd):
     assert page.count('<script') == 1
 
 
+def test_a_row_names_the_tags_that_its_seg_lacks(run, images, tmp_path):
+    source = tmp_path / 'in'
+    source.mkdir()
+    dataset = pydicom.dcmread(images / 'image2.dcm')
+    dataset.save_as(source / 'a.dcm')
+    dataset.PatientID, dataset.AccessionNumber = 'Zzyzx' * 16, '1' * 20
+    dataset.SOPInstanceUID = '1.2.3'
+    dataset.save_as(source / 'b.dcm')
+    os.mkfifo(source / 'c.dcm')
+    (source / '._a.dcm').write_bytes(b'\0\5\x16\7' + bytes(200))
+    assert predict([run], source, tmp_path / 'out') == 0
+    rows = {row['file']: row for row in results(tmp_path / 'out')}
+    assert {file: row['status'] for file, row in rows.items()} == {
+        '._a.dcm': 'skipped', 'a.dcm': 'ok', 'b.dcm': 'ok', 'c.dcm': 'skipped',
+    }  # fmt: skip
+    assert 'in the SEG' not in rows['a.dcm']['reason']
+    assert 'breaks the rules of DICOM: PatientID, AccessionNumber' in rows['b.dcm']['reason']
+    assert 'Zzyzx' not in rows['b.dcm']['reason']
+    assert pydicom.dcmread(tmp_path / 'out' / 'seg' / 'b.dcm').PatientID == ''
+
+
 def test_hostile_names_stay_inside(run, images, tmp_path):
     source, folder = tmp_path / 'deep' / 'in', tmp_path / 'deep' / 'out'
     (source / 'sub').mkdir(parents=True)

@@ -124,6 +124,23 @@ def test_malformed_headers_give_sound_files(tmp_path, tags):
 
 
 @pytest.mark.parametrize(
+    ('tags', 'emptied'),
+    [
+        ({}, []),
+        ({'PatientName': 'a' * 65, 'PatientID': 'b' * 80}, ['PatientName', 'PatientID']),
+        ({'PatientID': 'a\\b', 'AccessionNumber': '1' * 20}, ['PatientID', 'AccessionNumber']),
+        ({'PatientID': ['1', '2'], 'PatientSex': 'Male'}, ['PatientID', 'PatientSex']),
+        ({'StudyDate': '2.1.2024', 'StudyID': '1' * 17}, ['StudyDate', 'StudyID']),
+        ({'PatientID': '', 'PatientSex': None, 'PatientName': ' '}, []),
+    ],
+)
+def test_it_is_known_which_values_are_left_out(tags, emptied):
+    assert seg.emptied(header(**tags)) == emptied
+    made = seg.make(header(**tags), MASKS['some'], kind='binary', algorithm=ALGORITHM, key='x')
+    assert all(made[keyword].is_empty for keyword in emptied)
+
+
+@pytest.mark.parametrize(
     'tags',
     [{'SOPInstanceUID': '../../etc'}, {'StudyInstanceUID': None}, {'SeriesInstanceUID': '1.' * 40}],
 )

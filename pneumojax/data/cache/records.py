@@ -101,7 +101,7 @@ def cache_key(examples: Sequence[Example], size: int) -> str:
             ) from None
         digest.update(
             f'\n{example.image_id}\t{os.path.abspath(example.path)}\t{stat.st_size}\t{stat.st_mtime_ns}'
-            f'\t{"|".join(example.rles)}'.encode()
+            f'\t{"|".join(example.rles)}'.encode('utf-8', 'surrogateescape')
         )
     return digest.hexdigest()[:16]
 

@@ -78,7 +78,7 @@ def draw(example: Example, shape: tuple[int, int]) -> np.ndarray:
 def _read(example: Example) -> np.ndarray:
     try:
         if inputs.file_type(example.path) == 'picture':
-            return picture_files.read(example.path, max_pixels=dicom.MAX_PIXELS)
+            return picture_files.read(example.path, max_pixels=dicom.MAX_PIXELS).pixels
         # Masks are drawn and counted on stored pixels, so pixels must be square here. Prediction,
         # which has no mask to keep aligned, resamples other pixels itself.
         image, notes = dicom.read_with_notes(example.path, square=True)

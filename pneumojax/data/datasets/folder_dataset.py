@@ -11,6 +11,7 @@ in it are used.
 """
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from pneumojax.data import rle
 from pneumojax.data.datasets import folder_table, mask_files, siim
 from pneumojax.data.datasets.example import Example
 from pneumojax.data.datasets.folder_table import TableRow
-from pneumojax.data.files import dicom, headers, inputs
+from pneumojax.data.files import dicom, exif, headers, inputs
 from pneumojax.errors import UsageError
 from pneumojax.system import limits
 from pneumojax.system.parallel import Item, Result, cores, ordered_map
@@ -92,7 +93,7 @@ def find(
         )
     names = _chosen(files.images, found, rows)
     owners = _owners(names, files.images, rows, patients)
-    drawn = _read_masks({name: found[name] for name in names if name in found})
+    drawn = _read_masks({name: found[name] for name in names if name in found}, files.images)
     examples = tuple(
         Example(
             name,
@@ -137,7 +138,7 @@ def _list(root: str, masks: str) -> Files:
         elif name in images:
             raise UsageError(
                 f'ImageId {name} is found twice: {images[name].path} and {path}; names must be '
-                'unique, so rename or remove one of them'
+                f'unique{_forms(path, images[name].path)}, so rename or remove one of them'
             )
         elif look.uid and known.setdefault(look.uid, path) != path:
             raise UsageError(
@@ -155,10 +156,15 @@ def _list(root: str, masks: str) -> Files:
         name = inputs.stem(path)
         if look == 'segmentation':
             segmentations.append(path)
+        elif look == '' and inputs.is_system_file(path):
+            continue
         elif not isinstance(look, Image) or look.uid:
             unknown.append((path, look if isinstance(look, str) else 'a DICOM image, not a mask'))
         elif name in pngs:
-            raise UsageError(f'two masks are called {name}: {pngs[name]} and {path}; remove one')
+            raise UsageError(
+                f'two masks are called {name}: {pngs[name]} and {path}; names must be unique'
+                f'{_forms(path, pngs[name])}, so remove one'
+            )
         else:
             pngs[name] = path
     _warn(unknown, '%d files in the folder of masks are not masks and are left out')
@@ -181,7 +187,7 @@ def _look(path: str) -> Image | str:
     except Exception as error:
         return f'damaged or unusual ({type(error).__name__})'
     uid, patient = headers.text(header, 'SOPInstanceUID'), headers.text(header, 'PatientID')
-    return other or Image(path, uid, patient)
+    return other or Image(path, uid, unicodedata.normalize('NFC', patient))
 
 
 def _pair(files: Files) -> dict[str, Mask]:
@@ -220,29 +226,66 @@ class Drawn(NamedTuple):
     shape: tuple[int, int]
     share: float  # fraction of the pixels inside
     sure: bool  # False for a single segment that is not named pneumothorax
+    values: str  # see `picture_files.Mask`
+    turned_alone: bool  # the EXIF orientation is not that of the image
 
 
-def _read_masks(masks: Mapping[str, Mask]) -> dict[str, Drawn]:
-    drawn = dict(_each(lambda name: _draw(name, masks[name]), masks, 'read masks'))
-    full = [(masks[n].path, f'{d.share:.0%}') for n, d in drawn.items() if d.share > 0.5]
-    _warn(full, '%d masks cover more than half of their image (are black and white swapped?)')
-    unsure = [(masks[name].path, '') for name, d in drawn.items() if not d.sure]
-    _warn(unsure, '%d DICOM Segmentations have a single segment that is not named pneumothorax; '
-          'it is used as one')  # fmt: skip
+def _read_masks(masks: Mapping[str, Mask], images: Mapping[str, Image]) -> dict[str, Drawn]:
+    drawn = dict(_each(lambda name: _draw(name, masks[name], images[name]), masks, 'read masks'))
+
+    def warn(doubtful: Callable[[Drawn], bool], message: str, reason: str = '') -> None:
+        items = [(masks[n].path, reason and reason.format(d)) for n, d in drawn.items()
+                 if doubtful(d)]  # fmt: skip
+        _warn(items, message)
+
+    warn(
+        lambda d: d.share > 0.5,
+        '%d masks cover more than half of their image (are black and white swapped?)',
+        '{0.share:.0%}',
+    )
+    warn(
+        lambda d: not d.sure,
+        '%d DICOM Segmentations have a single segment that is not named pneumothorax; it is used '
+        'as one',
+    )
+    warn(
+        lambda d: d.values == 'soft',
+        '%d masks have soft edges (many greys up to white); what is at least half as bright as '
+        'white is inside',
+    )
+    warn(
+        lambda d: d.values == 'labels',
+        '%d masks hold several values besides black, as labels do; all of them are inside',
+    )
+    warn(
+        lambda d: d.turned_alone,
+        '%d masks state another EXIF orientation than their image; both are read as viewers show '
+        'them, so check that they fit',
+    )
     return drawn
 
 
-def _draw(name: str, mask: Mask) -> Drawn:
+def _draw(name: str, mask: Mask, image: Image) -> Drawn:
+    sure, values, turned_alone = True, '', False
     try:
         if mask.uid:
             pixels, sure = mask_files.read_segmentation(mask.path, mask.uid)
         else:
-            pixels, sure = mask_files.read_png(mask.path), True
+            pixels, orientation, values = mask_files.read_png(mask.path)
+            turned_alone = orientation != _orientation(image.path)
     except mask_files.BadMask as error:
         raise UsageError(f'ImageId {name}: the mask {mask.path}: {error}') from error
     text = rle.encode(pixels)
     rles = () if text == rle.EMPTY else (text,)
-    return Drawn(rles, pixels.shape, float(pixels.mean()), sure)
+    return Drawn(rles, pixels.shape, float(pixels.mean()), sure, values, turned_alone)
+
+
+def _orientation(path: str) -> int:
+    try:
+        with limits.BoundedFile(path) as file:
+            return exif.orientation(file)
+    except OSError:  # reading the image will report it
+        return exif.UPRIGHT
 
 
 # --- which images are used --------------------------------------------------------------------
@@ -332,6 +375,12 @@ def _warn(items: list[tuple[str, str]], message: str) -> None:
         log.warning(
             message + '; the first is %s%s', len(items), path, f' ({reason})' * bool(reason)
         )
+
+
+def _forms(one: str, other: str) -> str:
+    """Why two names that look alike and are not the same on the disk count as one."""
+    same = os.path.splitext(os.path.basename(one)), os.path.splitext(os.path.basename(other))
+    return '' if same[0][0] == same[1][0] else ' in whichever form (NFC, NFD) accents are written'
 
 
 def _example_names(files: Files) -> str:

@@ -1,6 +1,7 @@
 """Mask files of your own images: PNG files, and the pneumothorax in DICOM Segmentations."""
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +13,22 @@ from pneumojax.data.files import dicom, headers, picture_files
 from pneumojax.system import limits
 
 if TYPE_CHECKING:
-    from highdicom.seg import Segmentation, SegmentDescription
+    from highdicom.seg import Segmentation
 
 PNEUMOTHORAX = Code('36118008', 'SCT', 'Pneumothorax')
 _HALF = 0.5  # of a fractional segmentation
+# Property types that programs fill in where the user chose none; these leave it to the label.
+_UNSPECIFIC = (
+    Code('85756007', 'SCT', 'Tissue'), Code('52988006', 'SCT', 'Lesion'),
+    Code('49755003', 'SCT', 'Morphologically Abnormal Structure'),
+    Code('91723000', 'SCT', 'Anatomical Structure'), Code('123037004', 'SCT', 'Body Structure'),
+    Code('404684003', 'SCT', 'Clinical Finding'), Code('121071', 'DCM', 'Finding'),
+    Code('111099', 'DCM', 'Selected region'),
+)  # fmt: skip
+_DENIED = re.compile(
+    r'\b(no|not|non|without|absence of|negative for)\b[^,;]*pneumothorax'
+    r'|pneumothorax\W+((is |was )?(absent|excluded|negative|none)\b|no\W*$)'
+)
 
 
 class BadMask(ValueError):
@@ -27,8 +40,8 @@ def is_segmentation(header: pydicom.Dataset) -> bool:
     return headers.sop_class(header) == uid.SegmentationStorage
 
 
-def read_png(path: str | os.PathLike) -> np.ndarray:
-    """Reads a PNG mask, uint8 [H, W], 0 or 1; every pixel that is not black is 1.
+def read_png(path: str | os.PathLike) -> picture_files.Mask:
+    """Reads a PNG mask.
 
     Raises:
       BadMask: see `picture_files.read_mask`.
@@ -72,13 +85,13 @@ def read_segmentation(path: str | os.PathLike, source: str) -> tuple[np.ndarray,
     """Reads the pneumothorax of one image from a Segmentation.
 
     Args:
-      path: the file. Of several segments, those named pneumothorax (in code or label) are used; a
-        single segment is used whatever its name.
+      path: the file. Of several segments, those that are a pneumothorax are used, which their code
+        decides, and their label only if the code says nothing; a single segment is always used.
       source: SOPInstanceUID of the image.
 
     Returns:
       uint8 [H, W], 0 or 1 (1 where a fractional segment is at least one half); and whether the
-      segment is named pneumothorax.
+      segment is a pneumothorax by its code or label.
 
     Raises:
       BadMask: the file cannot be read, or none of several segments is a pneumothorax.
@@ -92,7 +105,9 @@ def read_segmentation(path: str | os.PathLike, source: str) -> tuple[np.ndarray,
             if int(header.Rows) * int(header.Columns) > dicom.MAX_PIXELS:
                 raise BadMask(f'claims more than {dicom.MAX_PIXELS} pixels')
             file.seek(0)
-            segmentation = highdicom.seg.segread(file)
+            dataset = pydicom.dcmread(file)
+        _drop_pixel_measures(dataset)
+        segmentation = highdicom.seg.Segmentation.from_dataset(dataset, copy=False)
         numbers, sure = _segments(segmentation)
         pixels = segmentation.get_pixels_by_source_instance(
             [source],
@@ -109,6 +124,17 @@ def read_segmentation(path: str | os.PathLike, source: str) -> tuple[np.ndarray,
     return (pixels[0] >= _HALF).any(axis=-1).astype(np.uint8), sure
 
 
+def _drop_pixel_measures(dataset: pydicom.Dataset) -> None:
+    """Removes the sizes of pixels, of which nothing here depends.
+
+    highdicom refuses those without SliceThickness, which radiographs lack and which is required
+    only within a frame of reference (PS3.3 C.7.6.16.2.1).
+    """
+    for groups in ('SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence'):
+        for item in dataset.get(groups) or ():
+            item.pop('PixelMeasuresSequence', None)
+
+
 def _segments(segmentation: 'Segmentation') -> tuple[list[int], bool]:
     numbers = list(segmentation.segment_numbers)
     named = [n for n in numbers if _is_pneumothorax(segmentation.get_segment_description(n))]
@@ -116,15 +142,26 @@ def _segments(segmentation: 'Segmentation') -> tuple[list[int], bool]:
         return named or numbers, bool(named)
     raise BadMask(
         f'none of its {len(numbers)} segments is a pneumothorax (SNOMED {PNEUMOTHORAX.value}, or '
-        'that word in its label); name the segment accordingly'
+        'that word in the label of a segment whose code says nothing); code the segment accordingly'
     )
 
 
-def _is_pneumothorax(segment: 'SegmentDescription') -> bool:
-    word = PNEUMOTHORAX.meaning.lower()
-    coded = segment.segmented_property_type
-    words = f'{segment.segment_label} {coded.meaning}'.lower()
-    return coded.value == PNEUMOTHORAX.value or word in words
+def _is_pneumothorax(segment: pydicom.Dataset) -> bool:
+    """Whether a segment's property type, or else its label, is a pneumothorax."""
+    coded = (segment.get('SegmentedPropertyTypeCodeSequence') or [pydicom.Dataset()])[0]
+    value, scheme = (headers.text(coded, key) for key in ('CodeValue', 'CodingSchemeDesignator'))
+    meaning = headers.text(coded, 'CodeMeaning')
+    # Code compares the retired SNOMED RT codes (SRT) as well.
+    code = Code(value, scheme, meaning)
+    if code == PNEUMOTHORAX or _states(meaning):
+        return True
+    says_nothing = not value or code in _UNSPECIFIC
+    return says_nothing and _states(headers.text(segment, 'SegmentLabel'))
+
+
+def _states(words: str) -> bool:
+    words = words.casefold()
+    return PNEUMOTHORAX.meaning.casefold() in words and not _DENIED.search(words)
 
 
 def _damaged(error: Exception) -> BadMask:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pneumojax.data import rle
 from pneumojax.data.datasets import tables
 from pneumojax.data.datasets.example import Example
+from pneumojax.data.files import inputs
 from pneumojax.errors import UsageError
 from pneumojax.system.progress import log
 
@@ -101,9 +102,10 @@ def find(root: str | os.PathLike, patients: str | os.PathLike | None = None) -> 
 
 def _find_images(root: str) -> dict[str, str]:
     """Maps ImageId to path for each DICOM file below the root; links to folders are followed."""
-    images = {}
+    images: dict[str, str] = {}
     seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    unlisted = inputs.Unlisted(root, 'config.data.root')
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=unlisted.add):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
             folders.clear()
@@ -111,16 +113,17 @@ def _find_images(root: str) -> dict[str, str]:
         seen.add((status.st_dev, status.st_ino))
         folders.sort()
         for name in sorted(names):
-            stem, extension = os.path.splitext(name)
             # macOS archives contain a `._name.dcm` for each file, which is not an image.
-            if extension.lower() != '.dcm' or name.startswith('.'):
+            if not name.lower().endswith('.dcm') or name.startswith('.'):
                 continue
+            stem = inputs.stem(name)
             path = os.path.join(folder, name)
             if stem in images:
                 raise UsageError(
                     f'ImageId {stem} is found twice: {images[stem]} and {path}; remove one of them'
                 )
             images[stem] = path
+    unlisted.warn()
     return images
 
 

@@ -1,6 +1,7 @@
 """CSV tables written by users, read without guessing: a row that makes no sense is an error."""
 
 import csv
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 from pneumojax.errors import UsageError
@@ -22,7 +23,8 @@ def read(
       optional: names of optional columns. All others are ignored.
 
     Yields:
-      The line number, and a dict from column name to cell without surrounding spaces.
+      The line number, and a dict from column name to cell, without surrounding spaces and in
+      Unicode's form NFC.
 
     Raises:
       UsageError: the file is malformed; names the line, but no cell, as that may name a patient.
@@ -71,7 +73,8 @@ def _check_header(path: str, header: list[str], needed: Sequence[str], expected:
 def _cells(
     where: str, header: list[str], row: list[str], key: str, expected: str
 ) -> dict[str, str]:
-    row = [cell.strip() for cell in row]
+    # In one form, as the names of files are: see `inputs.stem`.
+    row = [unicodedata.normalize('NFC', cell.strip()) for cell in row]
     cells = {name: cell for name, cell in zip(header, row, strict=False) if name}
     missing = [name for name in header if name and name not in cells]
     if not cells.get(key) or missing:

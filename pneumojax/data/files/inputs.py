@@ -16,14 +16,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pydicom
 
-from pneumojax.data.files import bare, dicom, headers, picture_files
+from pneumojax.data.files import bare, dicom, exif, headers, picture_files
 from pneumojax.errors import UsageError
 from pneumojax.system import limits
+from pneumojax.system.progress import log
 
 FileType = Literal['dicom', 'picture', '']
 
 NAMED_DICOM = ('.dcm', '.dicom', '.dic', '.ima')
 _SUFFIXES = (*NAMED_DICOM, '.png', '.jpg', '.jpeg')
+_SYSTEM_FILES = ('.ds_store', '.localized', 'thumbs.db', 'ehthumbs.db', 'desktop.ini')
 _HEAD = bare.BYTES  # at the start, which tell the type of a file
 _LONGEST = 120  # bytes of a name, which leaves room for suffixes within the usual limit of 255
 
@@ -57,10 +59,11 @@ def find(
       key: flag or config key that named the source, for errors.
 
     Returns:
-      Paths relative to the folder; for a single file its name.
+      Paths relative to the folder; for a single file its name. Folders below it that cannot be
+      listed are among them, after a warning; `read` says why.
 
     Raises:
-      UsageError: there is no such file or folder, or it holds no files.
+      UsageError: there is no such file or folder, it cannot be listed, or it holds no files.
     """
     source = os.fspath(source)
     if not os.path.isdir(source):
@@ -69,11 +72,8 @@ def find(
         return [os.path.basename(source)]
     avoid = os.path.realpath(leave_out) if leave_out is not None else None
     found, seen = [], set()
-
-    def refuse(error: OSError) -> None:
-        raise UsageError(f'{key}: {error.filename} cannot be listed: {error.strerror}')
-
-    for folder, folders, names in os.walk(source, followlinks=True, onerror=refuse):
+    unlisted = Unlisted(source, key)
+    for folder, folders, names in os.walk(source, followlinks=True, onerror=unlisted.add):
         real = os.path.realpath(folder)
         if real in seen or real == avoid:
             folders.clear()
@@ -81,9 +81,37 @@ def find(
         seen.add(real)
         folders.sort()
         found += [os.path.relpath(os.path.join(folder, name), source) for name in sorted(names)]
+    unlisted.warn()
+    found += [os.path.relpath(folder, source) for folder in unlisted.folders]
     if not found:
         raise UsageError(f'{key}: the folder {source!r} holds no files')
     return found
+
+
+class Unlisted:
+    """Folders that a walk could not list: each costs what is in it, and not the run.
+
+    Args:
+      root: where the walk starts, which has to be listed.
+      key: flag or config key that named the root, for errors.
+    """
+
+    def __init__(self, root: str, key: str):
+        self.folders: list[str] = []
+        self._root, self._key, self._first = root, key, ''
+
+    def add(self, error: OSError) -> None:
+        """For `os.walk(onerror=...)`. Raises UsageError if it is the root."""
+        why = f'{printable(error.filename)} cannot be listed: {error.strerror}'
+        if error.filename == self._root:
+            raise UsageError(f'{self._key}: {why}')
+        self._first = self._first or why
+        self.folders.append(error.filename)
+
+    def warn(self) -> None:
+        """Logs how many folders there were."""
+        if self.folders:
+            log.warning('%d folders are left out; the first is %s', len(self.folders), self._first)
 
 
 def image_ids(files: Iterable[str], known: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -99,16 +127,18 @@ def image_ids(files: Iterable[str], known: Mapping[str, str] | None = None) -> d
     """
     known = known or {}
     taken = {_folded(name) for name in known.values()}
+    counts: dict[str, int] = {}  # tried last; all below are taken
     given = {}
     for file in files:
         if file in known:
             given[file] = known[file]
             continue
         base = name = _safe(stem(file))
-        count = 1
+        count = counts.get(_folded(base), 1)
         while _folded(name) in taken:
             count += 1
             name = f'{base}-{count}'
+        counts[_folded(base)] = count
         taken.add(_folded(name))
         given[file] = name
     return given
@@ -128,15 +158,22 @@ def name_note(file: str, name: str) -> str | None:
 
 
 def stem(file: str) -> str:
-    """The name of a file without its folders and without the suffix of an image."""
-    name = os.path.basename(file)
+    """The name of a file without its folders and without the suffix of an image.
+
+    It is text in one form (NFC) that can be printed, as disks and tables differ in how they write
+    accents: macOS in two characters (NFD), most others in one. Bytes that are no UTF-8 are escaped.
+    """
+    name = unicodedata.normalize('NFC', printable(os.path.basename(file)))
     root, suffix = os.path.splitext(name)
     return root if suffix.lower() in _SUFFIXES and root else name
 
 
 def printable(text: str) -> str:
-    """The text with bytes that are not UTF-8 (possible in file names) written as escapes."""
-    return os.fsencode(text).decode('utf-8', 'backslashreplace')
+    """The text with bytes that are not UTF-8 (possible in file names) written as escapes.
+
+    In a locale without UTF-8, Python passes on all that is not ASCII as such bytes.
+    """
+    return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
 
 
 def read(path: str | os.PathLike, *, max_pixels: int = dicom.MAX_PIXELS) -> Radiograph:
@@ -158,6 +195,8 @@ def read(path: str | os.PathLike, *, max_pixels: int = dicom.MAX_PIXELS) -> Radi
             return _read_dicom(file, max_pixels)
     if file_type == 'picture':
         return _read_picture(path, max_pixels)
+    if is_system_file(path):
+        raise Skipped('a file of the operating system, not an image')
     if os.fspath(path).lower().endswith(NAMED_DICOM) or _bare_dicom(head):
         raise Unreadable(
             'not a DICOM file (no "DICM" at byte 128); export it as DICOM Part 10'
@@ -165,6 +204,15 @@ def read(path: str | os.PathLike, *, max_pixels: int = dicom.MAX_PIXELS) -> Radi
             else 'the file is empty; copy it again'
         )
     raise Skipped('not a DICOM, PNG or JPEG file' if head else 'an empty file')
+
+
+def is_system_file(path: str | os.PathLike) -> bool:
+    """Whether an operating system put the file there, going by its name.
+
+    macOS adds a `._NAME` for each file on disks and in archives of other systems (AppleDouble).
+    """
+    name = os.path.basename(path)
+    return name.startswith('._') or name.lower() in _SYSTEM_FILES
 
 
 def file_type(path: str | os.PathLike) -> FileType:
@@ -179,8 +227,10 @@ def file_type(path: str | os.PathLike) -> FileType:
 @contextlib.contextmanager
 def _open(path: str | os.PathLike) -> Iterator[limits.BoundedFile]:
     try:
-        # Opening a named pipe would block forever.
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            os.listdir(path)  # `find` lists only folders for which this fails
+        if not stat.S_ISREG(mode):
             raise Skipped('not a regular file')
         with limits.BoundedFile(path) as file:
             yield file
@@ -229,13 +279,15 @@ def _read_dicom(file: limits.BoundedFile, max_pixels: int) -> Radiograph:
 
 def _read_picture(path: str | os.PathLike, max_pixels: int) -> Radiograph:
     try:
-        image = picture_files.read(path, max_pixels=max_pixels)
+        picture = picture_files.read(path, max_pixels=max_pixels)
     except picture_files.Colour as error:
         raise Skipped(str(error)) from None
     except ValueError as error:
         raise Unreadable(str(error)) from None
-    notes = ('not a DICOM file: no SEG, and no area in mm²',)
-    return Radiograph(image, None, 1.0, notes, None)
+    notes = ['not a DICOM file: no SEG, and no area in mm²']
+    if picture.orientation != exif.UPRIGHT:
+        notes.append('turned as its EXIF orientation says; its mask fits the turned image')
+    return Radiograph(picture.pixels, None, 1.0, tuple(notes), None)
 
 
 def _bare_dicom(head: bytes) -> bool:

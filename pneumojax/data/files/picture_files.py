@@ -1,24 +1,45 @@
 """Reads radiographs and masks saved as PNG or JPEG."""
 
+import io
 import os
+import zlib
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 
-from pneumojax.data.files import codestreams, strict_jpeg
+from pneumojax.data.files import codestreams, exif, strict_jpeg
 from pneumojax.system import limits
 
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
-_AS_SHOWN = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+# The orientation is applied here, so that images and masks are certainly turned alike.
+_AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 # JPEG rounds colour and stores it at half resolution, so equal channels come back nearly equal.
 _NEARLY_GREY = 4
+_MAX_LABELS = 8  # a mask with more values than that, up to white, has soft edges
+_PALETTE = 3  # colour type of a PNG file
 
 
 class Colour(ValueError):
     """An image whose channels differ."""
 
 
-def read(path: str | os.PathLike, *, max_pixels: int) -> np.ndarray:
+class Picture(NamedTuple):
+    """A picture as viewers show it."""
+
+    pixels: np.ndarray  # uint8 [H, W]
+    orientation: int  # that EXIF states and `pixels` are turned by, see `exif`
+
+
+class Mask(NamedTuple):
+    """A mask as viewers show it."""
+
+    pixels: np.ndarray  # uint8 [H, W], 0 or 1
+    orientation: int  # that EXIF states and `pixels` are turned by, see `exif`
+    values: Literal['black and white', 'labels', 'soft']  # what the file holds
+
+
+def read(path: str | os.PathLike, *, max_pixels: int) -> Picture:
     """Reads a grey PNG or JPEG file; grey saved as RGB is accepted, transparency is ignored.
 
     Args:
@@ -26,49 +47,97 @@ def read(path: str | os.PathLike, *, max_pixels: int) -> np.ndarray:
       max_pixels: images that claim more pixels are refused before any memory is allocated.
 
     Returns:
-      uint8 [H, W]; 16-bit images are scaled from their smallest and largest value, like 16-bit
-      DICOM files without a window. An EXIF rotation is applied, as in viewers.
+      8-bit pixels; 16-bit images are scaled from their smallest and largest value, like 16-bit
+      DICOM files without a window.
 
     Raises:
       Colour: the channels differ.
       ValueError: the file is damaged or too large; the message does not name its path.
     """
-    return _to_uint8(_grey(_decode(_bytes(path), max_pixels, _AS_SHOWN)))
+    data = _bytes(path)
+    pixels = _to_uint8(_grey(_decode(data, max_pixels, _AS_STORED)))
+    orientation = exif.orientation(io.BytesIO(data))
+    return Picture(exif.turn(pixels, orientation), orientation)
 
 
-def read_mask(path: str | os.PathLike, *, max_pixels: int) -> np.ndarray:
+def read_mask(path: str | os.PathLike, *, max_pixels: int) -> Mask:
     """Reads a mask from a PNG file; every pixel that is not black is inside.
+
+    The exception is a mask with soft edges, as from a blur or a resize. It has many values up to
+    white, and its pixels count from half of white: a blurred edge would otherwise grow the mask.
 
     Args:
       path: the file.
       max_pixels: images that claim more pixels are refused before any memory is allocated.
 
-    Returns:
-      uint8 [H, W], 0 or 1.
-
     Raises:
-      ValueError: the file is not PNG, damaged, partly transparent or too large; the message does
-        not name its path.
+      ValueError: the file is not PNG, damaged, partly transparent, too large, or its palette shows
+        some of its values alike; the message does not name its path.
     """
     data = _bytes(path)
     if not data.startswith(PNG):
         raise ValueError('a mask is a PNG file (JPEG changes pixels); save it as PNG')
     pixels = _decode(data, max_pixels, cv2.IMREAD_UNCHANGED)
-    if pixels.ndim == 2:
-        return (pixels != 0).astype(np.uint8)
-    if pixels.shape[2] == 4:
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
         # A mask drawn only as transparency would be read as empty.
         if np.ptp(pixels[..., 3]):
             raise ValueError('the mask is partly transparent; save it in black and white')
         pixels = pixels[..., :3]
-    return np.asarray(pixels.any(axis=2), np.uint8)
+    grey = pixels.ndim == 2 or bool((pixels == pixels[..., :1]).all())
+    brightness = pixels if pixels.ndim == 2 else pixels.max(axis=2)
+    if data[25] == _PALETTE:
+        brightness = _with_palette(data, brightness, max_pixels)
+    inside, values = _inside(brightness, soft=grey or data[25] != _PALETTE)
+    orientation = exif.orientation(io.BytesIO(data))
+    return Mask(exif.turn(inside, orientation), orientation, values)
+
+
+def _inside(
+    brightness: np.ndarray, *, soft: bool
+) -> tuple[np.ndarray, Literal['black and white', 'labels', 'soft']]:
+    found = np.flatnonzero(np.bincount(brightness.ravel()))
+    found = found[found > 0]
+    if len(found) < 2:
+        return (brightness != 0).astype(np.uint8), 'black and white'
+    white = np.iinfo(brightness.dtype).max
+    if soft and len(found) > _MAX_LABELS and found[-1] > white // 2:
+        return (brightness > white // 2).astype(np.uint8), 'soft'
+    return (brightness != 0).astype(np.uint8), 'labels'
+
+
+def _with_palette(data: bytes, brightness: np.ndarray, max_pixels: int) -> np.ndarray:
+    """The brightness of a mask with a palette; its indices instead if all that it shows is black.
+
+    Raises:
+      ValueError: some of several indices are shown as black, so it is unclear what they mean.
+    """
+    if brightness.all():
+        return brightness
+    # Decoded once more with a palette whose colour i is the grey i.
+    file = io.BytesIO(data)
+    file.seek(len(PNG))
+    length = exif.find_chunk(file, b'PLTE')
+    at = file.tell()
+    chunk = b'PLTE' + bytes(i for i in range(length // 3) for _ in range(3))
+    data = data[: at - 4] + chunk + zlib.crc32(chunk).to_bytes(4) + data[at + length + 4 :]
+    indices = _decode(data, max_pixels, cv2.IMREAD_UNCHANGED)
+    indices = indices if indices.ndim == 2 else np.ascontiguousarray(indices[..., 0])
+    if not brightness.any():
+        return indices
+    if np.ptp(indices[brightness == 0]):
+        raise ValueError(
+            'its palette shows several of its values as black, so what is inside is unclear; save '
+            'it in black and white'
+        )
+    return brightness
 
 
 def _bytes(path: str | os.PathLike) -> bytes:
     try:
         limits.check_file(path, limits.MAX_IMAGE_BYTES)
-        with open(path, 'rb') as file:
-            return file.read()
+        with limits.BoundedFile(path) as file:
+            # Copies and recovered files are often padded with zeros to full blocks.
+            return file.read().rstrip(b'\0')
     except OSError as error:
         raise ValueError(f'cannot be read: {error.strerror}') from None
 

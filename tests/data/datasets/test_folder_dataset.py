@@ -2,19 +2,14 @@
 
 import shutil
 
-import highdicom
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.sr.coding import Code
 
 from pneumojax.data.datasets import example as example_lib
 from pneumojax.data.datasets import folder_dataset
-from pneumojax.data.files import headers
 from pneumojax.errors import UsageError
-from pneumojax.prediction import seg
-from pneumojax.system import limits
 from tests.data.datasets.folder_images import SHAPE, drawing, ids, table, write, write_seg
 
 # --- PNG ---------------------------------------------------------------------------------------
@@ -148,50 +143,6 @@ def test_one_patient_id_for_all_is_refused(films):
     with pytest.raises(UsageError, match='all 6 DICOM files have the same PatientID') as error:
         folder_dataset.find(str(root))
     assert 'SECRET' not in str(error.value)
-
-
-def segments_of(example, labels):
-    """A Segmentation with one square for each label, the n-th beginning at row and column n."""
-    with limits.BoundedFile(example.path) as file:
-        header = headers.read(file)
-    source = seg.reference(header, example_lib.load(example)[0].shape)
-    masks = np.zeros((1, source.Rows, source.Columns, len(labels)), np.uint8)
-    descriptions = []
-    for n, label in enumerate(labels):
-        masks[0, n : n + 9, n : n + 9, n] = 1
-        kind = Code('39607008', 'SCT', 'Lung structure')
-        descriptions.append(
-            highdicom.seg.SegmentDescription(n + 1, label, seg.CATEGORY, kind, 'MANUAL')
-        )
-    return masks, highdicom.seg.Segmentation(
-        [source], masks, 'BINARY', descriptions, highdicom.UID(), 1, highdicom.UID(), 1,
-        'somebody', 'a program', '1', '1', content_label='ANY',
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ('labels', 'counted'),
-    [
-        (['Lung', 'Left Pneumothorax', 'pneumothorax right'], [1, 2]),
-        (['Segment_1'], [0]),
-        (['Lung', 'Heart'], None),
-    ],
-)
-def test_which_segment_counts(films, messages, labels, counted):
-    root, true = films
-    example = next(iter(true.values()))
-    masks, file = segments_of(example, labels)
-    (root / 'masks').mkdir()
-    file.save_as(root / 'masks' / 'a.dcm')
-    if counted is None:
-        with pytest.raises(UsageError, match=r'a\.dcm: none of its 2 segments is a pneumothorax'):
-            folder_dataset.find(str(root))
-        return
-    (found,) = folder_dataset.find(str(root))
-    assert found.image_id == example.image_id
-    np.testing.assert_array_equal(example_lib.load(found)[1], masks[0][..., counted].any(axis=-1))
-    unsure = [m for m in messages if 'a single segment that is not named pneumothorax' in m]
-    assert bool(unsure) == (labels == ['Segment_1'])
 
 
 def test_dicom_images_with_png_masks(films):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ from pydicom import uid
 from pydicom.encaps import generate_frames
 
 from pneumojax.data.datasets import siim
-from pneumojax.data.files import codestreams, dicom, inputs, sandbox
+from pneumojax.data.files import codestreams, dicom, inputs, picture_files, sandbox
 from pneumojax.errors import UsageError
 from pneumojax.system import limits
 from tests.data.files.test_inputs import PICTURE, make
@@ -234,3 +235,36 @@ def test_a_patients_file_without_a_header_names_nobody(tmp_path):
     with pytest.raises(UsageError) as error:
         siim.find(tmp_path, tmp_path / 'patients.csv')
     assert 'Secret' not in str(error.value)
+
+
+# What is no file.
+
+
+def special(path, kind):
+    """Makes a named pipe or a socket; opening the first one would block, as nobody writes."""
+    if kind == 'pipe':
+        os.mkfifo(path)
+    elif kind == 'device':
+        os.symlink(os.devnull, path)
+    else:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(os.fspath(path))
+    return path
+
+
+@pytest.mark.parametrize('kind', ['pipe', 'socket', 'device'])
+def test_only_regular_files_are_opened(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    path = special('x.dcm', kind)
+    with monkeypatch.context() as patch:
+        patch.setattr('io.FileIO', None)
+        patch.setattr('builtins.open', None)
+        with pytest.raises(inputs.Skipped, match='not a regular file'):
+            inputs.read(path)
+        assert inputs.file_type(path) == ''
+        with pytest.raises(OSError, match='not a regular file'):
+            limits.BoundedFile(path)
+        with pytest.raises(dicom.DicomError, match=r'x\.dcm: cannot be read \(not a regular file'):
+            dicom.read(path)
+        with pytest.raises(ValueError, match='cannot be read: not a regular file'):
+            picture_files.read_mask(path, max_pixels=9)

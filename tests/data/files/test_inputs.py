@@ -3,6 +3,7 @@
 import os
 import pathlib
 import subprocess
+import unicodedata
 
 import cv2
 import numpy as np
@@ -65,6 +66,34 @@ def test_a_name_says_why_it_is_another():
     assert 'another input' in inputs.name_note('a/b.dcm', 'b-2')
 
 
+def test_names_take_a_time_that_grows_with_their_number(monkeypatch):
+    folded, calls = inputs._folded, []
+    monkeypatch.setattr(inputs, '_folded', lambda name: calls.append(name) or folded(name))
+    files = [f'study{i}/{"Image.dcm" if i % 3 else "image.dcm"}' for i in range(2000)]
+    names = inputs.image_ids(files)
+    assert list(names.values())[:4] == ['image', 'Image-2', 'Image-3', 'image-4']
+    assert names[files[-1]].lower() == 'image-2000'
+    assert len(calls) < 10 * len(files)
+    # Names given before leave gaps, which are still filled from the lowest on.
+    later = inputs.image_ids([*files[:3], 'x/image.dcm', 'y/image.dcm'], {files[1]: 'Image-3'})
+    assert list(later.values()) == ['image', 'Image-3', 'Image-2', 'image-4', 'image-5']
+
+
+@pytest.mark.parametrize('form', ['NFC', 'NFD'])
+def test_a_name_does_not_depend_on_how_accents_are_written(form):
+    file = unicodedata.normalize(form, 'Bücher/Säge é.png')
+    assert inputs.stem(file) == 'S\u00e4ge \u00e9'
+    assert inputs.image_ids([file]) == {file: 'S\u00e4ge_\u00e9'}
+
+
+def test_a_name_in_bytes_can_be_printed():
+    assert inputs.stem(os.fsdecode(b'a/\xff\xc3\xa9.dcm')) == '\\xff\u00e9'
+    assert (
+        inputs.printable('\udcc3\udca9') == '\u00e9'
+    )  # as Python passes on UTF-8 in ASCII locales
+    assert inputs.printable('\u00e9') == '\u00e9'
+
+
 # Finding.
 
 
@@ -85,7 +114,43 @@ def test_nothing_to_find(tmp_path):
         inputs.find(tmp_path)
 
 
+def test_a_folder_that_cannot_be_listed_costs_that_folder(tmp_path, monkeypatch, caplog):
+    make(tmp_path / 'a.dcm')
+    folder = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(17):  # deeper than PATH_MAX, 4096 bytes
+        os.mkdir('f' * 250, dir_fd=folder)
+        deeper = os.open('f' * 250, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = deeper
+    os.close(folder)
+    found = inputs.find(tmp_path)
+    assert found[0] == 'a.dcm'
+    assert len(found) == 2
+    with pytest.raises(inputs.Unreadable, match='cannot be read: File name too long'):
+        inputs.read(tmp_path / found[1])
+    assert '1 folders are left out; the first is' in caplog.text
+
+    def deny(path):
+        raise PermissionError(13, 'Permission denied', path)
+
+    monkeypatch.setattr(os, 'listdir', deny)
+    with pytest.raises(inputs.Unreadable, match='cannot be read: Permission denied'):
+        inputs.read(tmp_path)
+    monkeypatch.setattr(os, 'scandir', deny)
+    with pytest.raises(UsageError, match=r'--input: .* cannot be listed: Permission denied'):
+        inputs.find(tmp_path)
+
+
 # Recognised by content.
+
+
+@pytest.mark.parametrize('name', ['._x.dcm', '.DS_Store', 'Thumbs.db', 'DESKTOP.INI'])
+def test_files_of_operating_systems_are_skipped(tmp_path, name):
+    (tmp_path / name).write_bytes(b'\0\5\x16\7\0\2\0\0Mac OS X        ' + bytes(200))
+    with pytest.raises(inputs.Skipped, match='of the operating system'):
+        inputs.read(tmp_path / name)
+    # The content decides.
+    np.testing.assert_array_equal(inputs.read(make(tmp_path / name)).image, PICTURE)
 
 
 def test_dicom_under_any_name(tmp_path):
