@@ -102,14 +102,27 @@ def apply(rule: Rule, probability: ArrayLike) -> np.ndarray:
       uint8 0/1 [H, W].
     """
     bins = quantize(probability)
-    found = np.count_nonzero(bins >= bin_of(rule.top))
-    if not large_enough(found, bins.size, rule.area, rule.reference_pixels):
-        return np.zeros(bins.shape, np.uint8)
-    mask = (bins >= bin_of(rule.bottom)).astype(np.uint8)
+    return mask(rule, bins >= bin_of(rule.top), bins >= bin_of(rule.bottom))
+
+
+def mask(rule: Rule, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """The mask that a rule makes of the pixels that reach its thresholds.
+
+    Args:
+      rule: only its areas are read.
+      top, bottom: bool [H, W], at the original size: the pixels that reach each of them.
+
+    Returns:
+      uint8 0/1 [H, W].
+    """
+    found = np.count_nonzero(top)
+    if not large_enough(found, top.size, rule.area, rule.reference_pixels):
+        return np.zeros(top.shape, np.uint8)
+    marked = bottom.astype(np.uint8)
     if not rule.region:
-        return mask
-    labels, sizes = connected_regions(mask)
-    kept = large_enough(sizes, bins.size, rule.region, rule.reference_pixels)
+        return marked
+    labels, sizes = connected_regions(marked)
+    kept = large_enough(sizes, top.size, rule.region, rule.reference_pixels)
     kept[0] = False  # the background
     return kept[labels].astype(np.uint8)
 

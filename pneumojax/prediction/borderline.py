@@ -6,13 +6,12 @@ large as the smallest that counts, and for regions of a few pixels. Such images 
 predicted again in float32.
 """
 
-import dataclasses
 import math
 
 import numpy as np
 
 from pneumojax.evaluation import metrics, rules
-from pneumojax.evaluation.rules import BINS, Rule
+from pneumojax.evaluation.rules import Rule
 
 # Not the largest error that occurs. It was enough for a mean Dice of 0.999 with float32's masks,
 # and for marking the same images, with a sharp network on phantoms and a vague one on SIIM: see
@@ -35,18 +34,18 @@ def is_borderline(rule: Rule, probability: np.ndarray) -> bool:
     if probability.max() < _shift(rule.top, -LOGIT_ERROR):
         return False  # most images: nothing is marked, or close to it
     larger, smaller = (
-        rules.apply(
-            dataclasses.replace(
-                rule, top=_shift(rule.top, error), bottom=_shift(rule.bottom, error)
-            ),
-            probability,
+        rules.mask(
+            rule, probability >= _shift(rule.top, error), probability >= _shift(rule.bottom, error)
         )
         for error in (-LOGIT_ERROR, LOGIT_ERROR)
     )
     return bool(metrics.dice(smaller, larger) < LEAST_DICE)
 
 
-def _shift(threshold: float, error: float) -> float:
-    """The threshold whose logit is higher by `error`, rounded to one that a rule may have."""
-    logit = math.log(threshold / (1 - threshold)) + error
-    return min(max(round(BINS / (1 + math.exp(-logit))), 1), BINS - 1) / BINS
+def _shift(threshold: float, error: float) -> np.float32:
+    """The threshold whose logit is higher by `error`.
+
+    It is no multiple of 0.001, as those of a rule are: near 0 and 1 such steps exceed the error.
+    """
+    odds = math.exp(error)
+    return np.float32(threshold * odds / (1 + threshold * (odds - 1)))

@@ -21,20 +21,20 @@ def by_shifted_logits(rule, probability, error):
 @given(
     seed=st.integers(0, 2**32 - 1),
     scale=st.sampled_from([0.1, 0.5, 2.0]),
-    top=st.integers(20, 980),
+    top=st.integers(1, 999),
     gap=st.integers(0, 300),
     area=st.sampled_from([0, 40, 200, 800]),
     region=st.sampled_from([0, 30]),
 )
 def test_it_agrees_with_shifted_logits(seed, scale, top, gap, area, region):
-    """Thresholds are thousandths, so the answer may differ where the shift is nearly the error."""
+    """The answer may differ by float32's rounding where the shift is all but the error."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(0, scale, (5, 5)) + np.log(top / (1000 - top))
     logit = np.kron(coarse, np.ones((8, 8))) + rng.normal(0, 0.02, (40, 40))
     probability = 1 / (1 + np.exp(-logit))
-    rule = Rule(top / 1000, area, max(20, top - gap) / 1000, 1600, region)
+    rule = Rule(top / 1000, area, max(1, top - gap) / 1000, 1600, region)
     least, most = (
-        by_shifted_logits(rule, probability, borderline.LOGIT_ERROR + off) for off in (-0.03, 0.03)
+        by_shifted_logits(rule, probability, borderline.LOGIT_ERROR + off) for off in (-0.002, 0.002)
     )
     found = borderline.is_borderline(rule, probability.astype(np.float32))
     if least < borderline.LEAST_DICE:
@@ -75,6 +75,15 @@ def test_what_is_just_too_faint_to_be_marked_is_borderline():
     assert not borderline.is_borderline(rule, fainter)
 
 
-def test_the_ends_of_the_thresholds_are_no_error():
-    for threshold in (0.001, 0.999):
-        borderline.is_borderline(Rule(threshold, 0, threshold), disc(20))
+@pytest.mark.parametrize(
+    ('distance', 'expected'), [(0.04, True), (-0.04, True), (0.06, False), (-0.06, False)]
+)
+def test_every_threshold_is_watched(distance, expected):
+    """A lesion whose logit is so far above or below the threshold, for every one there is."""
+    for thousandths in range(1, 1000):
+        logit = np.log(thousandths / (1000 - thousandths)) + distance
+        probability = np.full((8, 8), 1e-4, np.float32)
+        probability[2:6, 2:6] = 1 / (1 + np.exp(-logit))
+        threshold = thousandths / 1000
+        found = borderline.is_borderline(Rule(threshold, 0, threshold), probability)
+        assert found == expected, threshold
