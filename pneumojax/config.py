@@ -4,7 +4,7 @@ The keys and their defaults are in `configs/base.py`, what each may be is in `co
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_collections
@@ -24,6 +24,10 @@ RENAMED = {
 }
 # What may differ in a run that is continued.
 FREE_KEYS = tuple(key for key, row in KEYS.items() if row.free)
+# What may also differ once it is trained. `init_from` is no more than a path then.
+FREE_AFTER_TRAINING = (
+    *FREE_KEYS, 'init_from', *(key for key in KEYS if key.startswith(('evaluation.', 'tta.'))),
+)  # fmt: skip
 _NEW_NAMES = {old.split('.')[-1]: new.split('.')[-1] for old, new in RENAMED.items()}
 
 
@@ -190,11 +194,20 @@ def _group(config: Any, key: str) -> tuple[Any, str]:
     return (group if isinstance(group, Config) else {}), name
 
 
-def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
-    """One 'key: old -> new' for every key whose difference would make it another run."""
+def differences(
+    old: ml_collections.ConfigDict,
+    new: ml_collections.ConfigDict,
+    free: Collection[str] = FREE_KEYS,
+) -> list[str]:
+    """One 'key: old -> new' for every key whose difference would make it another run.
+
+    Args:
+      old, new: configurations of any version.
+      free: dotted keys that may differ.
+    """
     before, after = (flatten(upgrade(from_json(to_json(config)))) for config in (old, new))
     return [
         f'{key}: {before.get(key)!r} -> {after.get(key)!r}'
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in FREE_KEYS
+        if before.get(key) != after.get(key) and key not in free
     ]

@@ -77,13 +77,21 @@ def _predict() -> int:
     from pneumojax.prediction.outputs import Options
     from pneumojax.prediction.predict import predict
 
-    runs = [Run(path) for path in flags.WORKDIR.value] or [Run(flags.config_and_workdir()[1])]
+    config = flags.CONFIG.value
+    if flags.FOLD.value is None and flags.WORKDIR.value:
+        runs = [Run(path) for path in flags.WORKDIR.value]
+    else:
+        config, workdir = flags.config_and_workdir()
+        runs = [Run(workdir)]
+    for run in runs if config is not None else ():
+        run.require_config(config)
     options = Options(
         seg=flags.SEG.value,  # type: ignore[arg-type]  # one of the flag's words
         overlays=flags.OVERLAYS.value,
         heatmap=flags.HEATMAP.value,
         report=flags.REPORT.value,
         show_names=flags.SHOW_NAMES.value,
+        private=flags.PRIVATE.value,
         runtime=flags.RUNTIME.value,
         precision=flags.PRECISION.value,
     )

@@ -111,6 +111,18 @@ def test_the_run_directory_of_another_config_is_left_alone(config, tmp_path):
     assert (run / 'config.json').read_text() == before
 
 
+def test_a_prediction_under_another_config_is_refused(config, tmp_path):
+    """It would predict with the run's own, whatever the command says."""
+    run = Run(tmp_path / 'run')
+    run.start(config)
+    result = pneumojax(
+        f'--config={REPOSITORY}/configs/stage1.py', f'--workdir={run.path}', '--mode=predict',
+        f'--input={tmp_path}', f'--output={tmp_path}/out', cwd=tmp_path,
+    )  # fmt: skip
+    refused(result, str(run.path), "name: 'tiny' -> 'stage1'", 'leave out --config')
+    assert not (tmp_path / 'out').exists()
+
+
 def test_the_readme_has_its_two_set_up_commands():
     text = (REPOSITORY / 'README.md').read_text()
     blocks = [block.strip() for block in re.findall(r'```bash\n(.*?)```', text, re.S)]

@@ -98,8 +98,10 @@ def compare(config: ml_collections.ConfigDict, run: Run, other: str) -> dict[str
       What comparisons.json holds under the name of the other.
 
     Raises:
-      UsageError: one is not evaluated, they share no image, or their true masks differ.
+      UsageError: one is not evaluated, they share no image, their true masks differ, or the run was
+        trained with another configuration.
     """
+    run.require_config(config)
     ours, theirs = read_csv(run.path), read_csv(pathlib.Path(other))
     everything = len(ours) + len(theirs)
     ours, theirs = _shared_images(ours, theirs, (str(run.path), other))

@@ -71,6 +71,7 @@ def evaluate(config: ml_collections.ConfigDict, run: Run, *, keep: bool = False)
     return write(run, Evaluation(
         config, trained.dataset, results, predict, run.metrics(), trained.step,
         about={'thresholds': about},
+        digest=run.checkpoints.weights_digest(trained.step, averaged=chosen.averaged),
     ))  # fmt: skip
 
 
@@ -145,6 +146,7 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         'image_size': config.image_size,
         'judged_at': 'the original image size',
         **weights,
+        **({'digest': evaluation.digest} if evaluation.digest else {}),
     })  # fmt: skip
     run.write_text('per_image.csv', per_image.to_csv(result.images))
     title = f'{config.name}: {len(result.images)} held-out images, {config.image_size} px'

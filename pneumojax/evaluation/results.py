@@ -30,3 +30,4 @@ class Evaluation(NamedTuple):
     history: list[dict[str, Any]]  # lines of metrics.jsonl, for the learning curves
     step: int  # of the checkpoint
     about: dict[str, Any]  # more for evaluation.json
+    digest: str | None = None  # of the weights, see `Checkpoints.weights_digest`; None for folds

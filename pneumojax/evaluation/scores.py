@@ -38,8 +38,10 @@ def load_trained(config: ml_collections.ConfigDict, run: Run) -> TrainedRun:
     """Finds a run's newest checkpoint and loads its data set.
 
     Raises:
-      UsageError: nothing is trained yet, or the data set is not the one trained on.
+      UsageError: nothing is trained yet, or it was trained with another configuration, or on
+        another data set.
     """
+    run.require_config(config)
     step = run.checkpoints.latest_step()
     if step is None:
         raise UsageError(

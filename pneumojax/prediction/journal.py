@@ -2,17 +2,22 @@
 
 One JSON object per line, with its checksum, is appended when all files about one input are written.
 If a line is cut off or was changed, it and everything after it are dropped, and so done again. Rows
-stay on the disk; memory holds only where each one starts.
+stay on the disk; memory holds only where each one starts, and which file has which ImageId.
 """
 
 import hashlib
 import json
 import os
 import pathlib
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 from pneumojax.data.files import inputs
+from pneumojax.errors import UsageError
+from pneumojax.system import atomic
+
+_SYNC_EVERY = 1.0  # seconds; a power failure costs no more than the rows of so long
 
 ResultRow = dict[str, Any]  # all that is known about one input file
 
@@ -28,13 +33,15 @@ class Journal:
         self.path = pathlib.Path(path)
         self._file = open(self.path, 'a+b')  # noqa: SIM115 (closed by `close`)
         self._start: dict[str, int] = {}
+        self._named: dict[str, str] = {}  # ImageId -> the last file that was given it
+        self._synced = time.monotonic()
         self._file.seek(0)
         end = 0
         for line in self._file:
             row = _read(line)
             if row is None:
                 break
-            self._start[row['file']] = end
+            self._note(row, end)
             end += len(line)
         self._file.truncate(end)  # a half-written line, and nothing after it
 
@@ -42,10 +49,32 @@ class Journal:
         """Appends a row; it must hold 'file'."""
         text = json.dumps(row, ensure_ascii=True).encode()
         line = text + b'\t' + _checksum(text) + b'\n'
-        start = self._file.seek(0, os.SEEK_END)
-        self._file.write(line)
-        self._file.flush()
+        with atomic.naming(self.path):
+            start = self._file.seek(0, os.SEEK_END)
+            self._file.write(line)
+            self._file.flush()
+            if time.monotonic() - self._synced > _SYNC_EVERY:
+                self.sync()
+        self._note(row, start)
+
+    def sync(self) -> None:
+        """Waits until all rows are on the disk."""
+        with atomic.naming(self.path):
+            os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def _note(self, row: ResultRow, start: int) -> None:
         self._start[row['file']] = start
+        self._named[row['ImageId']] = row['file']
+
+    def file_named(self, image_id: str) -> str | None:
+        """The file that was last recorded under an ImageId; None if there is none."""
+        return self._named.get(image_id)
+
+    @property
+    def files(self) -> list[str]:
+        """All files that have a row."""
+        return list(self._start)
 
     def __contains__(self, file: str) -> bool:
         return file in self._start
@@ -53,7 +82,11 @@ class Journal:
     def __getitem__(self, file: str) -> ResultRow:
         self._file.seek(self._start[file])
         row = _read(self._file.readline())
-        assert row is not None  # it was read when its position was noted
+        if row is None or row['file'] != file:  # it was read when its position was noted
+            raise UsageError(
+                f'{self.path} was changed by another process; end that one, then rerun the same '
+                'command'
+            )
         return row
 
     def rows(self, files: Iterable[str]) -> Iterator[ResultRow]:
@@ -64,7 +97,8 @@ class Journal:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with atomic.naming(self.path):
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +115,7 @@ def _read(line: bytes) -> ResultRow | None:
     row = json.loads(text)
     # Even with a forged checksum, a row cannot name files outside the folder.
     named = isinstance(row, dict) and isinstance(row.get('file'), str)
+    named = named and isinstance(row.get('written', {}), dict)
     return row if named and inputs.is_safe(row.get('ImageId')) else None
 
 

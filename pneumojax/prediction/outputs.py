@@ -7,10 +7,13 @@ users should choose, add a field to `Options`, a flag to `pneumojax/flags.py`, a
 """
 
 import dataclasses
+import hashlib
+import json
+import os
 import pathlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,8 +23,9 @@ from pneumojax.drawing import heatmap, overlay
 from pneumojax.errors import UsageError
 from pneumojax.prediction import report, submission
 from pneumojax.prediction.ensemble import Ensemble
-from pneumojax.prediction.folder import JOURNAL, STATEMENT, OutputFolder
+from pneumojax.prediction.folder import JOURNAL, LOCK, STATEMENT, OutputFolder
 from pneumojax.prediction.journal import ResultRow
+from pneumojax.system.progress import log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Options:
       heatmap: pictures of the probability on the radiograph.
       report: `report.html`.
       show_names: patients' names in the report.
+      private: what is written can be read by its owner alone.
       runtime: what computes, see `runtimes.choose`.
       precision: of the computation, see `runtimes.choose`.
     """
@@ -43,6 +48,7 @@ class Options:
     heatmap: bool = False
     report: bool = True
     show_names: bool = False
+    private: bool = False
     runtime: str = 'auto'
     precision: str = 'auto'
 
@@ -68,7 +74,7 @@ class ImageFile(NamedTuple):
     description: str  # for the documentation's reference
     is_wanted: Callable[[Options], bool]
     write: Callable[[pathlib.Path, PredictedImage, Options], None]
-    has_checksum: bool = False  # in the journal: it is the result, not a picture of it
+    has_checksum: bool = False  # it is a result, not a picture of it: compared byte by byte
 
 
 class NotPossible(Exception):
@@ -102,6 +108,7 @@ def _write_seg(path: pathlib.Path, image: PredictedImage, options: Options) -> N
             'area': str(rule.area),
             'bottom': f'{rule.bottom:g}',
             'runtime': _computed_by(ensemble),
+            'network': _digest(ensemble.identity),
         },
     )
     try:
@@ -156,6 +163,7 @@ FILES = {
     **{f'{name}/': file.description for name, file in PER_IMAGE.items()},
     STATEMENT: 'What is predicted with which weights; another prediction is refused here.',
     JOURNAL: 'What is done so far: the same command continues from it.',
+    LOCK: 'Which process predicts into the folder, for as long as it does.',
 }
 
 
@@ -178,7 +186,7 @@ def write_image_files(image: PredictedImage, folder: OutputFolder, options: Opti
                 row[name] = False
                 row['notes'] += [str(reason)] if reason.args else []
             else:
-                row['written'][path] = _fingerprint(folder / path, file)
+                row['written'][path] = _fingerprint(folder / path)
     except OSError as error:
         raise UsageError(
             f'{error.filename or folder.path} cannot be written: {error.strerror}; '
@@ -194,13 +202,78 @@ def are_written(row: ResultRow, folder: OutputFolder, options: Options) -> bool:
         return False
     try:
         return all(
-            row['written'][path] == _fingerprint(folder / path, file)
+            _is_as_written(folder / path, row['written'][path], quick=not file.has_checksum)
             for name, file in PER_IMAGE.items()
             if file.is_wanted(options) and row.get(name, True)
             for path in [_path(name, row)]
         )
-    except (OSError, KeyError):
+    except KeyError:
         return False
+
+
+def remove_stale(folder: OutputFolder, done: Collection[str]) -> None:
+    """Removes what is there about inputs that are gone, changed or to be predicted again.
+
+    Only files that are as this program wrote them. The others may be a user's work by now.
+
+    Args:
+      folder: whose journal tells what was written.
+      done: the input files whose results stay.
+    """
+    kept, removed = set(done), 0
+    for file in folder.journal.files:
+        if file in kept:
+            continue
+        row = folder.journal[file]
+        if folder.journal.file_named(row['ImageId']) != file:
+            continue  # the names now belong to another input
+        for name in PER_IMAGE:
+            path = _path(name, row)
+            recorded = row.get('written', {}).get(path)
+            if recorded is not None and _is_as_written(folder / path, recorded):
+                (folder / path).unlink()
+                removed += 1
+    if removed:
+        log.info(
+            'removed %d files about inputs that are gone, changed or to be predicted again',
+            removed,
+        )
+
+
+def warn_of_others(folder: OutputFolder, files: Collection[str]) -> None:
+    """Warns of files beside the results that are not about any of the input files."""
+    wanted, others = set(files), []
+    for name, file in PER_IMAGE.items():
+        for entry in os.scandir(folder / name):
+            if entry.name.startswith('.'):
+                continue  # of a file manager
+            about = folder.journal.file_named(entry.name.removesuffix(file.suffix))
+            row = folder.journal[about] if about in wanted else {}
+            if f'{name}/{entry.name}' not in row.get('written', {}):
+                others.append(entry.path)
+    if others:
+        log.warning(
+            '%d files, such as %s, are about no input and are not as this program wrote them, so '
+            'they were left; remove them if they are not yours',
+            len(others), min(others),
+        )  # fmt: skip
+
+
+def with_reasons(rows: Iterable[ResultRow]) -> Iterator[ResultRow]:
+    """Gives each row of a radiograph its reason: its notes, and which row before shows the same.
+
+    That depends on the other inputs, which may have changed since the row was recorded.
+    """
+    first_with: dict[str, str] = {}
+    for row in rows:
+        notes = list(row['notes'])
+        if row['sop'] is not None:
+            first = first_with.setdefault(row['sop'], row['file'])
+            if first != row['file']:
+                notes.append(f'same SOPInstanceUID as {inputs.printable(first)}')
+        if row['status'] == 'ok':
+            row['reason'] = '; '.join(notes)
+        yield row
 
 
 def write_tables(
@@ -219,7 +292,10 @@ def write_tables(
       ensemble: what predicted.
       options: what to write.
     """
-    rows = folder.journal.rows
+
+    def rows(files: Iterable[str]) -> Iterator[ResultRow]:
+        return with_reasons(folder.journal.rows(files))
+
     submission.write_results(folder / 'results.csv', rows(files))
     submission.write_submission(folder / 'submission.csv', rows(files))
     if options.report:
@@ -238,13 +314,27 @@ def _computed_by(ensemble: Ensemble) -> str:
     return f'{ensemble.runtime["name"]}, {ensemble.runtime["precision"]}'
 
 
+def _digest(identity: Sequence[Mapping[str, Any]]) -> str:
+    """Tells networks apart, wherever their run directories are."""
+    stated = [{k: v for k, v in member.items() if k != 'run'} for member in identity]
+    return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:16]
+
+
 def _path(name: str, row: ResultRow) -> str:
     return f'{name}/{row["ImageId"]}{PER_IMAGE[name].suffix}'
 
 
-def _fingerprint(path: pathlib.Path, file: ImageFile) -> list[int]:
-    """Length of a written file, and its checksum if it is a result."""
-    if file.has_checksum:
-        content = path.read_bytes()
-        return [len(content), zlib.crc32(content)]
-    return [path.stat().st_size]
+def _fingerprint(path: pathlib.Path) -> list[int]:
+    """Length of a written file, and its checksum."""
+    content = path.read_bytes()
+    return [len(content), zlib.crc32(content)]
+
+
+def _is_as_written(path: pathlib.Path, recorded: Any, *, quick: bool = False) -> bool:
+    """Whether a file is there as it was recorded; if that should be quick, only its length."""
+    try:
+        if quick:
+            return path.stat().st_size == recorded[0]
+        return _fingerprint(path) == recorded
+    except (OSError, TypeError, IndexError):
+        return False

@@ -9,12 +9,13 @@ import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from pneumojax import __version__
 from pneumojax.data import rle
 from pneumojax.data.files import headers, inputs
 from pneumojax.data.files.silence import silence_libraries
@@ -53,16 +54,21 @@ def predict(runs: Sequence[Run], source: str, output: str, options: Options | No
     files = inputs.find(source, leave_out=output)
     ensemble = Ensemble(runs, options.runtime, options.precision, len(files))
     statement = _statement(ensemble, source, options)
-    with silence_libraries(), OutputFolder(output, statement, outputs.PER_IMAGE) as folder:
+    place = OutputFolder(output, statement, outputs.PER_IMAGE, private=options.private)
+    with silence_libraries(), place as folder:
         done, items = _divide(files, source, folder, options)
+        outputs.remove_stale(folder, done)
         counts = _predict_items(items, done, ensemble, folder, options)
+        folder.journal.sync()
         outputs.write_tables(folder, files, counts, ensemble, options)
+        outputs.warn_of_others(folder, files)
         return _summarize(counts, folder)
 
 
 def _statement(ensemble: Ensemble, source: str, options: Options) -> dict[str, Any]:
     """What identifies a prediction: it is continued only if all of this is the same."""
     return {
+        'version': __version__,  # another one may read or fit images in another way
         'runs': ensemble.identity,
         'runtime': ensemble.runtime,
         'rule': dataclasses.asdict(ensemble.rule),
@@ -93,6 +99,8 @@ def _is_done(file: str, path: str, folder: OutputFolder, options: Options) -> bo
     row = folder.journal[file]
     if row['status'] != 'ok' or any(row[key] != value for key, value in stamp(path).items()):
         return False
+    if folder.journal.file_named(row['ImageId']) != file:
+        return False  # its files are another input's by now
     return outputs.are_written(row, folder, options)
 
 
@@ -105,20 +113,20 @@ def _predict_items(
 ) -> collections.Counter[str]:
     """Predicts what is left and records it; returns the number of rows of each kind."""
     counts: collections.Counter[str] = collections.Counter()
-    first_with: dict[str | None, str] = {}
     finish = functools.partial(finish_image, ensemble=ensemble, folder=folder, options=options)
     bar = tqdm(desc='predict', total=len(done) + len(items), initial=len(done), unit='file')
-    with bar, submission.Results(folder / 'results.csv') as results:
-        for row in folder.journal.rows(done):
-            first_with.setdefault(row['sop'], row['file'])
-            results.add(row)
-            _count(row, counts)
+
+    def rows() -> Iterator[ResultRow]:
+        yield from folder.journal.rows(done)
         for row in predicted_rows(ensemble, items, finish):
-            _note_duplicates(row, first_with)
             folder.journal.add(row)
+            bar.update()
+            yield row
+
+    with bar, submission.Results(folder / 'results.csv') as results:
+        for row in outputs.with_reasons(rows()):
             results.add(row)
             _count(row, counts)
-            bar.update()
     return counts
 
 
@@ -150,15 +158,6 @@ def finish_image(
     image = outputs.PredictedImage(radiograph, probability, mask, row, ensemble)
     outputs.write_image_files(image, folder, options)
     return row
-
-
-def _note_duplicates(row: ResultRow, first_with: dict[str | None, str]) -> None:
-    if row['sop'] is not None:
-        first = first_with.setdefault(row['sop'], row['file'])
-        if first != row['file']:
-            row['notes'].append(f'same SOPInstanceUID as {inputs.printable(first)}')
-    if row['status'] == 'ok':
-        row['reason'] = '; '.join(row['notes'])
 
 
 def _count(row: ResultRow, counts: collections.Counter[str]) -> None:

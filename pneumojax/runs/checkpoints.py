@@ -102,6 +102,26 @@ class Checkpoints:
         written = json.loads(self.statement(step)).get('commit_timestamp_nsecs')
         return {'step': step, 'at': written or 0}
 
+    def weights_digest(self, step: int, *, averaged: bool) -> str:
+        """SHA-256 of what `load_variables` gives, which is not loaded for it.
+
+        A converted checkpoint has no digests of its arrays: then of the statement, which is unique.
+
+        Raises:
+          Damaged: Orbax's file about the checkpoint cannot be read.
+        """
+        try:
+            statement = self.statement(step)
+            digests = (json.loads(statement).get('custom_metadata') or {}).get('sha256', {})
+        except (OSError, ValueError, AttributeError) as error:
+            raise Damaged(
+                f'checkpoint {self.path(step)} cannot be read: {first_line(error)}'
+            ) from None
+        prefix = 'average_' if averaged else ''
+        parts = [digests.get(prefix + name) for name in VARIABLES]
+        text = statement if None in parts else json.dumps(parts)
+        return hashlib.sha256(text.encode()).hexdigest()
+
     # --- reading and writing -------------------------------------------------------------------
 
     def load(self, step: int, shapes: dict[str, Any]) -> dict[str, Any]:

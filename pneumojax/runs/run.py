@@ -111,6 +111,23 @@ class Run:
                 f'cannot write the run directory {self.path}: {error.strerror}'
             ) from None
 
+    def require_config(self, config: ml_collections.ConfigDict) -> None:
+        """Checks that the run, if there is one, was trained with this configuration.
+
+        Raises:
+          UsageError: a key differs, other than `evaluation.*`, `tta.*` and those that say where or
+            how fast.
+        """
+        if not self.exists:
+            return
+        changed = config_lib.differences(self.config(), config, config_lib.FREE_AFTER_TRAINING)
+        if changed:
+            raise UsageError(
+                f'--config: {self.path} was trained with other values (run -> given: '
+                f'{"; ".join(changed[:5])}{"; ..." if len(changed) > 5 else ""}); leave out '
+                "--config, or give the run's values: only evaluation.* and tta.* may differ"
+            )
+
     def _others(self, config: ml_collections.ConfigDict) -> set[str]:
         """What the directory holds beside folds or stages that were trained there on their own."""
         return {p.name for p in self.path.iterdir()} - set(config_lib.folders(config))

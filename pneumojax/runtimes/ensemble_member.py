@@ -106,14 +106,21 @@ def of_run(run: Run) -> Member:
     config_lib.check(config)
     step, weights, flips, size = stated_weights(run)
     latest = _latest(run)
-    if size != config.image_size or not run.checkpoints.path(step).is_dir():
+    if size != config.image_size or step not in run.checkpoints.steps():
         raise UsageError(
             f'{run / "thresholds.json"} was made for step {step} at {size} px, but the run is at '
             f'step {latest} and {config.image_size} px; run --mode=evaluate on it again'
         )
     if latest != step:
         log.warning('%s: using step %d, which was evaluated, not %d', run.path, step, latest)
-    return _member(run, config, step, weights, flips, read_rule(run))
+    member = _member(run, config, step, weights, flips, read_rule(run))
+    evaluated = run.read_json('thresholds.json').get('digest')  # older versions did not state it
+    if evaluated not in (None, member.identity['digest']):
+        raise UsageError(
+            f'{run / "thresholds.json"} was made for other weights than those of step {step} now '
+            '(trained again?); run --mode=evaluate on it again'
+        )
+    return member
 
 
 def _latest(run: Run) -> int:
@@ -146,7 +153,7 @@ def of_export(folder: pathlib.Path) -> Member:
         size, shape, flips = int(stated['image_size']), stated['shape'], stated['identity']['flips']
         fits = isinstance(shape[0], str) and all(isinstance(d, str) or d == size for d in shape[1:])
         member = Member(
-            stated['identity'] | {'run': str(folder.resolve())},
+            {'digest': stated['sha256']} | stated['identity'] | {'run': str(folder.resolve())},
             rule, stated['evaluation'], size, int(stated['batch_size']), tuple(flips),
             folder=folder,
         )  # fmt: skip
@@ -180,6 +187,10 @@ def _member(
         'name': config.name,
         'step': step,
         'weights': weights,
+        # Another training in the same directory may end at the same step.
+        'digest': run.checkpoints.weights_digest(step, averaged=weights == 'average'),
+        'normalization': config.model.normalization,
+        'classification_head': config.model.classification_head,
         'flips': list(flips),
         'image_size': config.image_size,
         'phantoms': bool(config.data.phantoms.num_images),

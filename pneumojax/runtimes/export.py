@@ -58,9 +58,10 @@ def export(
         the run's `image_size`. Not for 'torch'.
 
     Raises:
-      UsageError: the run is not trained, a file exists already, the folder cannot be written, a
-        package is missing, or the exported network differs from JAX.
+      UsageError: the run is not trained, or with another configuration, a file exists already, the
+        folder cannot be written, a package is missing, or the exported network differs from JAX.
     """
+    run.require_config(config)
     config, run = _one_run(config, run)
     config_lib.check(config)
     step = run.checkpoints.latest_step()

@@ -3,19 +3,22 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from pneumojax import config as config_lib
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import folds, pictures, scores, thresholds
+from pneumojax.evaluation import comparison, folds, pictures, scores, thresholds
 from pneumojax.evaluation.counts import PixelCounts
 from pneumojax.experiments import stages
 from pneumojax.flags import expand_fold
 from pneumojax.prediction.ensemble import Ensemble
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
+from pneumojax.runtimes import export
 from pneumojax.training import loop
 from tests.conftest import tiny_config
 
@@ -132,6 +135,33 @@ def test_evaluation_again_predicts_nothing_and_finds_the_same(folded, monkeypatc
     finally:
         config.evaluation.rule = 'single'
         stages.evaluate(config, run.path)
+
+
+def test_an_evaluation_under_another_config_is_refused(folded):
+    """Its figures and thresholds would be of another network."""
+    config, run, _ = folded
+    before = {p: p.read_bytes() for p in run.path.rglob('*.json')}
+    for key, value in (('model.normalization', 'imagenet'), ('seed', 5), ('data.split_seed', 9)):
+        other = config.copy_and_resolve_references()
+        old = config_lib.get(other, key)
+        other.update_from_flattened_dict({key: value})
+        with pytest.raises(UsageError, match=rf'--config: .*{key}: {old!r} -> {value!r}\).*leave'):
+            stages.evaluate(other, run.path)
+        with pytest.raises(UsageError, match=f'--config: .*{key}'):
+            comparison.compare(other, run, str(run / 'fold0' / 'b'))
+        with pytest.raises(UsageError, match=f'--config: .*{key}'):
+            export.export(other, run, str(run / 'exported'))
+    assert {p: p.read_bytes() for p in run.path.rglob('*.json')} == before
+
+
+def test_a_run_that_was_moved_is_still_evaluated_under_its_own_config(folded, tmp_path):
+    """Its later stages name the folder that the earlier ones were in."""
+    _, run, _ = folded
+    moved = tmp_path / 'moved'
+    shutil.copytree(run.path, moved)
+    for stage, part in layout.runs(Run(moved).config(), moved):
+        part.require_config(stage)
+        assert scores.are_kept(scores.load_trained(stage, part))
 
 
 def test_the_directory_predicts_as_one(folded):

@@ -34,7 +34,8 @@ def test_it_agrees_with_shifted_logits(seed, scale, top, gap, area, region):
     probability = 1 / (1 + np.exp(-logit))
     rule = Rule(top / 1000, area, max(1, top - gap) / 1000, 1600, region)
     least, most = (
-        by_shifted_logits(rule, probability, borderline.LOGIT_ERROR + off) for off in (-0.002, 0.002)
+        by_shifted_logits(rule, probability, borderline.LOGIT_ERROR + off)
+        for off in (-0.002, 0.002)
     )
     found = borderline.is_borderline(rule, probability.astype(np.float32))
     if least < borderline.LEAST_DICE:

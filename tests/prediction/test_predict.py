@@ -16,6 +16,7 @@ from pneumojax.data.files import dicom
 from pneumojax.models import build
 from pneumojax.prediction import streaming
 from pneumojax.prediction.ensemble import Ensemble
+from pneumojax.prediction.folder import LOCK
 from pneumojax.prediction.journal import Journal
 from pneumojax.prediction.outputs import FILES
 from pneumojax.runs.run import Run
@@ -25,7 +26,8 @@ from tests.tiny_runs import tiny_config, write_run
 
 
 def test_every_file_is_one_that_the_reference_names(output):
-    assert {p.name + '/' * p.is_dir() for p in output.iterdir()} == set(FILES)
+    found = {p.name + '/' * p.is_dir() for p in output.iterdir()}
+    assert found == set(FILES) - {LOCK}  # nobody predicts now
 
 
 @functools.cache

@@ -28,7 +28,7 @@ def test_a_file_that_was_mended_is_read_again(run, images, tmp_path):
     assert predict([run], source, folder) == 0
     rows = results(folder)
     assert [row['status'] for row in rows] == ['ok', 'ok']
-    assert 'same SOPInstanceUID as b.dcm' in rows[0]['reason']
+    assert 'same SOPInstanceUID as a.dcm' in rows[1]['reason']
 
 
 def test_names_of_patients_stay_out(run, images, tmp_path, capfd):

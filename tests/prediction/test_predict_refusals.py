@@ -6,7 +6,6 @@ import os
 import pytest
 
 from pneumojax.errors import UsageError
-from pneumojax.prediction.folder import OutputFolder
 from pneumojax.prediction.outputs import Options
 from pneumojax.runs.run import Run
 from tests.prediction.predictions import contents, predict, results
@@ -25,21 +24,6 @@ def test_another_prediction_is_refused(run, images, output, tmp_path):
         with pytest.raises(UsageError, match='another prediction'):
             predict(runs, source, output, heatmap=True, **options)
     assert contents(output) == before
-
-
-def test_a_prediction_in_mixed_precision_is_one_in_bfloat16_checked(tmp_path):
-    """The precision's name in earlier versions."""
-    for precision, name in (('mixed', 'bfloat16_checked'), ('bfloat16_checked',) * 2):
-        folder = tmp_path / precision
-        folder.mkdir()
-        stated = {'runtime': {'name': 'openvino', 'precision': precision}, 'seg': 'none'}
-        (folder / 'predict.json').write_text(json.dumps(stated))
-        stated['runtime']['precision'] = name
-        with OutputFolder(folder, stated, ()) as continued:
-            assert list(continued.journal.rows(['x'])) == []
-        stated['runtime']['precision'] = 'bfloat16'
-        with pytest.raises(UsageError, match='another prediction'):
-            OutputFolder(folder, stated, ()).__enter__()
 
 
 def test_outputs_that_cannot_be_used(run, images, tmp_path):
