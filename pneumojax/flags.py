@@ -90,10 +90,7 @@ OVERLAYS = flags.DEFINE_bool(
 )
 REPORT = flags.DEFINE_bool('report', True, 'predict: write report.html.')
 SHOW_NAMES = flags.DEFINE_bool('show_names', False, "predict: show patients' names in the report.")
-PRIVATE = flags.DEFINE_bool(
-    'private', False,
-    'predict: only the owner may enter --output and read what is written there.',
-)  # fmt: skip
+PRIVATE = flags.DEFINE_bool('private', False, 'predict: let only the owner read the output.')
 RUNTIME = flags.DEFINE_enum(
     'runtime', 'auto', ['auto', 'jax', 'openvino', 'onnxruntime'],
     'predict: what runs the network. auto: JAX on a GPU or TPU, else OpenVINO or ONNX Runtime if '

@@ -42,7 +42,7 @@ def test_help_can_be_read(tmp_path):
     result = pneumojax('--help', cwd=tmp_path)
     assert 'configs/demo.py' in result.stdout
     assert '--workdir' in result.stdout
-    assert len(result.stdout.splitlines()) < 80
+    assert len(result.stdout.splitlines()) < 85
 
 
 @pytest.mark.parametrize(

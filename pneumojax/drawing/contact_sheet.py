@@ -99,9 +99,10 @@ class _Writing:
         self._figure = Figure(figsize=size, dpi=_DPI, facecolor='none')
         self._canvas = FigureCanvasAgg(self._figure)
 
-    def text(self, x: float, y: float, content: str, size: float = 11, **style: Any) -> float:
+    def text(self, x: float, y: float, content: str, size: float = 11, **given: Any) -> float:
         """Writes text, `size` pixels high, and returns its width."""
-        style = {'color': INK, 'va': 'center', 'size': size * _POINTS, **style}
+        style: dict[str, Any] = {'color': INK, 'va': 'center', 'size': size * _POINTS, **given}
+        style['parse_math'] = False  # a name may hold dollars
         drawn = self._figure.text(x / self._width, 1 - y / self._height, content, **style)
         return drawn.get_window_extent(self._canvas.get_renderer()).width
 

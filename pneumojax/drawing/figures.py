@@ -25,7 +25,8 @@ def new_figure(size: tuple[float, float], title: str = '') -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
     figure = Figure(figsize=size, dpi=120, layout=layout, facecolor='white')
     if title:
-        figure.suptitle(title, fontsize=13, fontweight='bold')
+        # A name may hold dollars, which are no formula.
+        figure.suptitle(title, fontsize=13, fontweight='bold', parse_math=False)
     return figure
 
 

@@ -20,6 +20,7 @@ from pneumojax.evaluation.per_image import PerImage, read_csv
 from pneumojax.evaluation.wording import METRIC_NAMES
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
+from pneumojax.system import text
 
 
 def difference(
@@ -107,7 +108,7 @@ def compare(config: ml_collections.ConfigDict, run: Run, other: str) -> dict[str
     ours, theirs = _shared_images(ours, theirs, (str(run.path), other))
     if config.data.fold == ALL_FOLDS:  # any of them has all images
         config = layout.fold_config(config, 0)
-    patient_of = {e.image_id: e.patient_id for e in dataset_lib.examples(config)}
+    patient_of = {text.cell(e.image_id): e.patient_id for e in dataset_lib.examples(config)}
     patients = [patient_of.get(image_id, image_id) for image_id in ours.image_ids]
     ours, theirs = (dataclasses.replace(side, patients=patients) for side in (ours, theirs))
     found = difference([ours], [theirs], seed=config.seed, samples=config.evaluation.bootstrap)

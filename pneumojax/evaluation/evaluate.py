@@ -30,6 +30,7 @@ from pneumojax.evaluation.results import Evaluation, Result
 from pneumojax.evaluation.scores import Scores
 from pneumojax.models import build
 from pneumojax.runs.run import Run
+from pneumojax.system import atomic
 
 PARTS = 5  # of the held-out patients, for choosing and scoring the rule
 
@@ -127,6 +128,7 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     Returns:
       The content of evaluation.json.
     """
+    atomic.sweep(run.path)
     config, results = evaluation.config, evaluation.results
     chosen, result = list(results.items())[-1]
     rule, calibrated_dice = thresholds.search(result.scores, config.evaluation.rule)

@@ -3,7 +3,9 @@
 The headings follow Mitchell et al., Model Cards for Model Reporting (2019).
 """
 
+import html
 import pathlib
+import re
 from typing import Any
 
 import ml_collections
@@ -19,6 +21,7 @@ from pneumojax.evaluation.wording import (
 )
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
+from pneumojax.system import text
 
 
 def write(run: Run) -> pathlib.Path:
@@ -35,7 +38,7 @@ def write(run: Run) -> pathlib.Path:
     """
     path = run / 'model_card.md'
     try:
-        path.write_text(make(run), encoding='utf-8')
+        run.write_text(path.name, make(run))
     except OSError as error:
         raise UsageError(f'{path} cannot be written: {error.strerror}') from None
     return path
@@ -49,8 +52,8 @@ def make(run: Run) -> str:
         f'| {label} | {value_and_interval(evaluation.get(name) or {})} |'
         for name, label in METRIC_NAMES.items()
     )
-    missing = [f'**{text}**' for text in missing_positives(evaluation)]
-    return f"""# Model card: {config.name}
+    missing = [f'**{sentence}**' for sentence in missing_positives(evaluation)]
+    return f"""# Model card: {_plain(config.name)}
 
 Written by `pneumojax.evaluation.model_card` from the files of the run, at step {rule['step']}.
 
@@ -93,6 +96,12 @@ Marking nothing at all scores the second line. Compare the first line with it.
 """
 
 
+def _plain(words: str) -> str:
+    """A user's text with its Markdown and HTML escaped (CommonMark 0.31, 2.4 and 2.5)."""
+    escaped = re.sub(r'([\\`*_{}\[\]()#|~!$])', r'\\\1', text.visible(words))
+    return html.escape(escaped, quote=False)
+
+
 def _model(config: ml_collections.ConfigDict, rule: dict[str, Any]) -> str:
     model = config.model
     plain = model.width == 64 and tuple(model.stage_sizes) == (3, 4, 6, 3)
@@ -100,7 +109,7 @@ def _model(config: ml_collections.ConfigDict, rule: dict[str, Any]) -> str:
     if config.init_from:
         start = 'an earlier stage at a lower resolution'
     elif model.pretrained:
-        start = f'pretrained weights ({pathlib.PurePath(model.pretrained).name})'
+        start = f'pretrained weights ({_plain(pathlib.PurePath(model.pretrained).name)})'
     else:
         start = 'random weights'
     flips = ' and '.join(rule['flips'])

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from pneumojax.errors import UsageError
+from pneumojax.system import text
 
 # The columns of the file after ImageId: type and format.
 _COLUMNS = {
@@ -69,17 +70,19 @@ class PerImage:
 
 
 def to_csv(images: PerImage) -> str:
-    """The content of per_image.csv: one row per image."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
+    """The content of per_image.csv: one row per image, ImageIds by `system.text.cell`."""
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator='\n')
     writer.writerow(['ImageId', *_COLUMNS])
     columns = [[format(v, f) for v in getattr(images, name)] for name, (_, f) in _COLUMNS.items()]
-    writer.writerows(zip(images.image_ids, *columns, strict=True))
-    return text.getvalue()
+    writer.writerows(zip(map(text.cell, images.image_ids), *columns, strict=True))
+    return content.getvalue()
 
 
 def read_csv(path: pathlib.Path) -> PerImage:
     """Reads a per_image.csv. It does not know patients: each image counts as one.
+
+    ImageIds come as `system.text.cell` shows them, whoever wrote the file.
 
     Args:
       path: of the file, or of the evaluated run directory that holds it.
@@ -89,8 +92,8 @@ def read_csv(path: pathlib.Path) -> PerImage:
     """
     file = path / 'per_image.csv' if path.is_dir() else path
     try:
-        with file.open(newline='', encoding='utf-8') as text:
-            rows = {row['ImageId']: row for row in csv.DictReader(text)}
+        with file.open(newline='', encoding='utf-8-sig') as lines:
+            rows = {text.cell(row['ImageId']): row for row in csv.DictReader(lines)}
         columns = {
             name: np.array([kind(row[name]) for row in rows.values()])
             for name, (kind, _) in _COLUMNS.items()

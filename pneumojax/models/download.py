@@ -103,6 +103,7 @@ def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pat
             'file'
         ) from None
     try:
+        atomic.sweep(folder, source.name)
         with atomic.replacing(folder / source.name) as unfinished:
             with unfinished.open('wb') as f:
                 _fetch(source, f, timeout)

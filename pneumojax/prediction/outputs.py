@@ -25,6 +25,7 @@ from pneumojax.prediction import report, submission
 from pneumojax.prediction.ensemble import Ensemble
 from pneumojax.prediction.folder import JOURNAL, LOCK, STATEMENT, OutputFolder
 from pneumojax.prediction.journal import ResultRow
+from pneumojax.system import text
 from pneumojax.system.progress import log
 
 
@@ -158,6 +159,7 @@ PER_IMAGE = {
 # All that the folder holds. The documentation's reference is made from this.
 FILES = {
     'results.csv': 'One row per input file: status, reason, probability, area in pixels and mm².',
+    'results.jsonl': 'The same rows for scripts, a JSON object a line, with names as they are.',
     'submission.csv': "Kaggle's format: ImageId and run-length code, `-1` for an empty mask.",
     'report.html': 'All of it on one page, to sort and search (`--noreport` leaves it out).',
     **{f'{name}/': file.description for name, file in PER_IMAGE.items()},
@@ -255,7 +257,7 @@ def warn_of_others(folder: OutputFolder, files: Collection[str]) -> None:
         log.warning(
             '%d files, such as %s, are about no input and are not as this program wrote them, so '
             'they were left; remove them if they are not yours',
-            len(others), min(others),
+            len(others), text.visible(min(others)),
         )  # fmt: skip
 
 
@@ -296,7 +298,7 @@ def write_tables(
     def rows(files: Iterable[str]) -> Iterator[ResultRow]:
         return with_reasons(folder.journal.rows(files))
 
-    submission.write_results(folder / 'results.csv', rows(files))
+    submission.write_results(folder / 'results.csv', folder / 'results.jsonl', rows(files))
     submission.write_submission(folder / 'submission.csv', rows(files))
     if options.report:
         about = report.About(

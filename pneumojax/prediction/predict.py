@@ -123,7 +123,7 @@ def _predict_items(
             bar.update()
             yield row
 
-    with bar, submission.Results(folder / 'results.csv') as results:
+    with bar, submission.Results(folder / 'results.csv', folder / 'results.jsonl') as results:
         for row in outputs.with_reasons(rows()):
             results.add(row)
             _count(row, counts)

@@ -16,12 +16,12 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 
-from pneumojax.data.files.inputs import printable
 from pneumojax.drawing import overlay
 from pneumojax.drawing.report_page import SCRIPT, STYLE
 from pneumojax.evaluation.wording import LIMITS, METRIC_NAMES, rule_sentence, value_and_interval
 from pneumojax.prediction.journal import ResultRow
 from pneumojax.system.atomic import replacing
+from pneumojax.system.text import visible
 
 THUMBNAIL = 96  # pixels of its longer side
 _KINDS = {'all': 'All', 'marked': 'Marked', 'clear': 'Not marked', 'other': 'Not predicted'}
@@ -167,7 +167,7 @@ def _figures(evaluation: Mapping[str, Any] | None) -> str:
 def _row(order: int, row: ResultRow, show_names: bool) -> str:
     ok = row['status'] == 'ok'
     kind = 'other' if not ok else 'marked' if row['area_px'] else 'clear'
-    name, shown = escape(row['ImageId']), printable(row['file'])
+    name, shown, reason = escape(row['ImageId']), visible(row['file']), visible(row['reason'])
     data = {
         'order': order,
         'kind': kind,
@@ -176,7 +176,7 @@ def _row(order: int, row: ResultRow, show_names: bool) -> str:
         'probability': row['probability'],
         'px': row['area_px'],
         'mm2': row['area_mm2'],
-        'status': f'{row["status"]} {row["reason"]}',
+        'status': f'{row["status"]} {reason}',
     }
     attributes = ''.join(
         f' data-{key}="{escape(str(value))}"' for key, value in data.items() if value is not None
@@ -185,7 +185,7 @@ def _row(order: int, row: ResultRow, show_names: bool) -> str:
         _picture(row),
         f'<div class="name">{name}</div>'
         f'<div class="file" title="{escape(shown)}">{escape(shown)}</div>{_links(row)}',
-        *([escape(row.get('patient') or '')] if show_names else []),
+        *([escape(visible(row.get('patient') or ''))] if show_names else []),
     ]
     numbers = [
         _probability(row['probability']),
@@ -195,7 +195,7 @@ def _row(order: int, row: ResultRow, show_names: bool) -> str:
     status = 'predicted' if ok else row['status']
     last = (
         f'<span class="{escape(row["status"])}">{escape(status)}</span>'
-        f'<div class="note">{escape(row["reason"])}</div>'
+        f'<div class="note">{escape(reason)}</div>'
     )
     return (
         f'<tr{attributes}>'

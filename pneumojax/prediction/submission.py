@@ -1,39 +1,56 @@
-"""The two tables of a prediction: results.csv for people and scripts, submission.csv for Kaggle."""
+"""The tables of a prediction: results.csv for people, results.jsonl for scripts, submission.csv.
+
+Both results have the same rows in the same order. A name in results.csv is as `system.text.cell`
+shows it; in results.jsonl it is the file's own, and numbers are not rounded.
+"""
 
 import csv
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
-from pneumojax.data.files.inputs import printable
-from pneumojax.system.atomic import replacing
+from pneumojax.system import text
+from pneumojax.system.atomic import naming, replacing
 
 COLUMNS = ('file', 'ImageId', 'status', 'reason', 'probability', 'area_px', 'area_mm2')
 
 
 class Results:
-    """Writes results.csv row by row; a row is on the disk when `add` returns.
+    """Writes results.csv and results.jsonl row by row; a row can be read when `add` returns.
 
     Args:
-      path: of the file, which is overwritten.
+      table, lines: paths of the two files, which are overwritten.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self._file = open(path, 'w', newline='', encoding='utf-8')  # noqa: SIM115
+    def __init__(self, table: str | os.PathLike, lines: str | os.PathLike):
+        self._paths = table, lines
+        self._table = open(table, 'w', newline='', encoding='utf-8')  # noqa: SIM115
+        self._lines = open(lines, 'w', encoding='ascii')  # noqa: SIM115
         self._writer = csv.DictWriter(
-            self._file, COLUMNS, extrasaction='ignore', lineterminator='\n'
+            self._table, COLUMNS, extrasaction='ignore', lineterminator='\n'
         )
-        self._writer.writeheader()
-        self._file.flush()
+        self._write(self._writer.writeheader, '')
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Writes one row; missing values give empty cells."""
-        self._writer.writerow(_formatted(row))
-        self._file.flush()
+        """Writes one row; missing values give empty cells and null."""
+        line = json.dumps({name: row[name] for name in COLUMNS}, allow_nan=False) + '\n'
+        self._write(lambda: self._writer.writerow(_formatted(row)), line)
+
+    def _write(self, write_table: Callable[[], Any], line: str) -> None:
+        with naming(self._paths[0]):
+            write_table()
+            self._table.flush()
+        with naming(self._paths[1]):
+            self._lines.write(line)
+            self._lines.flush()
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the files."""
+        with naming(self._paths[0]):
+            self._table.close()
+        with naming(self._paths[1]):
+            self._lines.close()
 
     def __enter__(self) -> Self:
         return self
@@ -42,14 +59,16 @@ class Results:
         self.close()
 
 
-def write_results(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes all of results.csv; the old file stays until the new one is complete.
+def write_results(
+    table: str | os.PathLike, lines: str | os.PathLike, rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Writes all of results.csv and results.jsonl; the old ones stay until the new are complete.
 
     Args:
-      path: of the file.
+      table, lines: paths of the two files.
       rows: with the keys of `COLUMNS`; other keys are ignored.
     """
-    with replacing(path) as unfinished, Results(unfinished) as results:
+    with replacing(table) as first, replacing(lines) as second, Results(first, second) as results:
         for row in rows:
             results.add(row)
 
@@ -77,7 +96,9 @@ def write_submission(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]])
 
 
 def _formatted(row: Mapping[str, Any]) -> dict[str, Any]:
-    cells = dict(row, file=printable(row['file']))
+    cells = dict(row)
+    for column in ('file', 'ImageId', 'reason'):
+        cells[column] = text.cell(row[column])
     for column, form in (('probability', '.6f'), ('area_mm2', '.1f')):
         if cells.get(column) is not None:
             cells[column] = format(cells[column], form)

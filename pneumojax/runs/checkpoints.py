@@ -63,8 +63,12 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints, oldest first."""
-        # Orbax itself takes an empty folder for a checkpoint.
-        return sorted(step for step in self._numbered() if (self.path(step) / _METADATA).is_file())
+        # Orbax itself takes an empty folder for a checkpoint, and a link to that of another step.
+        return sorted(
+            step for step in self._numbered()
+            if (self.path(step) / _METADATA).is_file()
+            and self.path(step).resolve().name == str(step)
+        )  # fmt: skip
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
@@ -207,12 +211,14 @@ class Checkpoints:
         return target
 
     def set_incomplete_aside(self) -> None:
-        """Moves checkpoints that lost the file which marks a complete one to `damaged/`."""
+        """Moves what is no checkpoint to `damaged/`: it lost the file that marks a complete one, or
+        it is a link to another step.
+        """
         complete = self.steps()
         for step in self._numbered():
             if step not in complete:
                 log.warning(
-                    'checkpoint %s is not complete: moved to %s',
+                    '%s is no complete checkpoint: moved to %s',
                     self.path(step), self.set_aside(step),
                 )  # fmt: skip
 
@@ -237,7 +243,7 @@ class Checkpoints:
     def _numbered(self) -> list[int]:
         folder = self._folder
         names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        return [int(name) for name in names if name.isdecimal()]
+        return [int(name) for name in names if name.isdecimal() and name == str(int(name))]
 
     def _metadata(self, step: int) -> 'ocp.CheckpointMetadata':
         from orbax.checkpoint import v1 as ocp

@@ -3,11 +3,13 @@
 Its checkpoints are in `checkpoints`; `run_files` checks what its JSON files hold.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -132,9 +134,15 @@ class Run:
         """What the directory holds beside folds or stages that were trained there on their own."""
         return {p.name for p in self.path.iterdir()} - set(config_lib.folders(config))
 
-    def lock(self) -> locks.LockFile:
-        """A context in which no other process may train in this directory."""
-        return locks.LockFile(self / LOCK)
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """A context in which no other process may train in this directory.
+
+        What killed processes left unfinished there is removed first.
+        """
+        with locks.LockFile(self / LOCK):
+            atomic.sweep(self.path)
+            yield
 
     # --- small files ---------------------------------------------------------------------------
 

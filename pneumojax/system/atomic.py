@@ -135,14 +135,15 @@ def new_folder(
     _remove_abandoned(path.parent)
     unfinished = _beside(path)
     try:
-        unfinished.mkdir()
-        with locks.LockFile(unfinished / LOCK, wait=True):
-            yield unfinished
-        try:
-            unfinished.replace(path)
-        except OSError:
-            if is_complete is None or not is_complete(path):
-                raise
+        with naming(path, unfinished):
+            unfinished.mkdir()
+            with locks.LockFile(unfinished / LOCK, wait=True):
+                yield unfinished
+            try:
+                unfinished.replace(path)
+            except OSError:
+                if is_complete is None or not is_complete(path):
+                    raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

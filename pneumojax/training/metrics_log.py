@@ -9,7 +9,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
 from pneumojax.runs.run import Run
-from pneumojax.system import processes
+from pneumojax.system import atomic, processes
 
 
 class MetricsLog:
@@ -24,25 +24,31 @@ class MetricsLog:
 
     def __enter__(self) -> 'MetricsLog':
         if processes.is_main():
-            self._file = (self.run / 'metrics.jsonl').open('a')
+            self._path = self.run / 'metrics.jsonl'
+            self._file = self._path.open('a')
             (self.run / 'tensorboard').mkdir(exist_ok=True)
             self._board = EventsWriter(str(self.run / 'tensorboard' / 'events'))
         return self
 
     def __exit__(self, *error: object) -> None:
         if processes.is_main():
-            self._file.close()
-            self._board.close()
+            with atomic.naming(self._path):
+                self._file.close()
+            with atomic.naming(self.run / 'tensorboard'):
+                self._board.close()
 
     def write(self, *, step: int, split: str, **values: Any) -> None:
         """Writes one line. Values are finite numbers or None."""
         if not processes.is_main():
             return
         row = {'step': step, 'split': split, **values}
-        self._file.write(json.dumps(row, allow_nan=False) + '\n')
-        self._file.flush()
-        for name, value in values.items():
-            if value is not None:
-                summary = scalar(f'{split}/{name}', value)
-                self._board.write_event(Event(wall_time=time.time(), step=step, summary=summary))
-        self._board.flush()
+        with atomic.naming(self._path):
+            self._file.write(json.dumps(row, allow_nan=False) + '\n')
+            self._file.flush()
+        with atomic.naming(self.run / 'tensorboard'):
+            for name, value in values.items():
+                if value is not None:
+                    summary = scalar(f'{split}/{name}', value)
+                    event = Event(wall_time=time.time(), step=step, summary=summary)
+                    self._board.write_event(event)
+            self._board.flush()

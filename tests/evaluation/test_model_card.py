@@ -1,5 +1,7 @@
 """What is written about a run: its card and its page, from its files alone."""
 
+import html
+import json
 import re
 
 import numpy as np
@@ -68,6 +70,20 @@ def test_missing_positives_are_said(run, held_out, trained, expected):
     for which in ('trained on', 'held-out'):
         sentence = f'None of the {"images " * (which == "trained on")}{which}'
         assert [sentence in page for page in pages] == [which in expected] * 2
+
+
+def test_a_name_is_text_in_the_card(run):
+    """As an independent reader of Markdown renders it."""
+    markdown = pytest.importorskip('markdown_it').MarkdownIt('commonmark').enable('table')
+    name = '<img src=x onerror=alert(1)> [a](javascript:b) *c* `d` $e$ &lt; \u202eback \nline'
+    config = json.loads((run / 'config.json').read_text())
+    config['model']['pretrained'] = '/x/_y_<b>.pth'
+    run.write_json('config.json', config | {'name': name})
+    rendered = markdown.render(model_card.write(run).read_text(encoding='utf-8'))
+    shown = name.replace('\u202e', '\\u202e').replace('\n', '\\n')
+    assert f'<h1>Model card: {html.escape(shown, quote=False)}</h1>' in rendered
+    assert '(_y_&lt;b&gt;.pth)' in rendered
+    assert not re.search(r'<img|<a |<em>|<b>', rendered)
 
 
 def test_runs_that_were_not_evaluated(run):

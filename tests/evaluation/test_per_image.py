@@ -1,5 +1,8 @@
 """The table of results per image and its file."""
 
+import csv
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -24,6 +27,20 @@ def test_the_file_holds_the_table_but_patients(tmp_path):
         assert read.patients == read.image_ids == images().image_ids
         for name in ('dice', 'true_px', 'predicted_px', 'probability'):
             np.testing.assert_array_equal(getattr(read, name), getattr(images(), name))
+
+
+def test_names_are_no_formulas_and_still_found(tmp_path):
+    names = ['=1+1', '@a\nb']
+    (tmp_path / 'per_image.csv').write_text(
+        per_image.to_csv(dataclasses.replace(images(), image_ids=names)), encoding='utf-8'
+    )
+    lines = (tmp_path / 'per_image.csv').read_text().splitlines()
+    assert [line.split(',')[0] for line in lines] == ['ImageId', "'=1+1", r"'@a\nb"]
+    raw = tmp_path / 'of another program.csv'
+    with raw.open('w', newline='') as file:
+        rows = [['ImageId', 'dice', 'true_px', 'predicted_px', 'probability']]
+        csv.writer(file).writerows(rows + [[name, 1, 0, 0, 0.5] for name in names])
+    assert per_image.read_csv(raw).image_ids == per_image.read_csv(tmp_path).image_ids
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_single_file(run, images, output, tmp_path):
     assert predict([run], images / 'image3.dcm', tmp_path / 'out') == 0
     whole = contents(output)
     single = contents(tmp_path / 'out')
-    assert len(single) == 7
+    assert len(single) == 8
     for name in ('masks/image3.png', 'overlays/image3.png', 'seg/image3.dcm'):
         assert single[name] == whole[name]
     assert len(results(tmp_path / 'out')) == 1

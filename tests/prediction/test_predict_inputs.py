@@ -1,5 +1,6 @@
 """Prediction of mended, hostile, foreign and nameless files."""
 
+import json
 import os
 import pathlib
 import re
@@ -98,9 +99,12 @@ def test_hostile_names_stay_inside(run, images, tmp_path):
     assert len(rows) == 9
     assert len({row['ImageId'] for row in rows}) == 9
     by_file = {row['file']: row for row in rows}
+    lines = [json.loads(line) for line in (folder / 'results.jsonl').read_text().splitlines()]
+    assert {line['file'] for line in lines} >= {*names, os.fsdecode(b'\xff\xfe.dcm')}
+    assert [line['ImageId'] for line in lines] == [row['ImageId'] for row in rows]
     assert 'SOPInstanceUID is malformed' in by_file['uid.dcm']['reason']
     assert '\\xff\\xfe.dcm' in by_file
-    assert by_file['=1.dcm']['ImageId'] == '_1'  # the name stays that of the file
+    assert by_file["'=1.dcm"]['ImageId'] == '_1'  # the name stays that of the file
     assert sum('same SOPInstanceUID as' in row['reason'] for row in rows) == 7
     for row in rows:
         assert re.fullmatch(r'[\w.-]+', row['ImageId'])

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import os
 
 import pytest
 
@@ -20,19 +22,52 @@ BAD = {
 
 def test_results_hold_a_row_for_every_file(tmp_path):
     path = tmp_path / 'results.csv'
-    submission.write_results(path, [OK, BAD, BAD | {'file': 'c\udcff'}])
+    submission.write_results(path, tmp_path / 'l', [OK, BAD, BAD | {'file': 'c\udcff'}])
     text = path.read_text(encoding='utf-8')
     header, first, second, third = csv.reader(io.StringIO(text, newline=''))
     assert header == ['file', 'ImageId', 'status', 'reason', 'probability', 'area_px', 'area_mm2']
-    assert first == ['a/x.dcm', 'x', 'ok', OK['reason'], '0.250000', '3', '0.1']
+    assert first == ['a/x.dcm', 'x', 'ok', 'odd, "quoted"\\nnote', '0.250000', '3', '0.1']
     assert second == ['b.dcm', 'b', 'error', 'cut short', '', '', '']
     assert third[0] == 'c\\xff'
 
 
 def test_rows_are_on_the_disk_at_once(tmp_path):
-    with submission.Results(tmp_path / 'r.csv') as results:
+    with submission.Results(tmp_path / 'r.csv', tmp_path / 'r.jsonl') as results:
         results.add(OK)
         assert '0.250000' in (tmp_path / 'r.csv').read_text()
+        assert json.loads((tmp_path / 'r.jsonl').read_text())['probability'] == 0.25
+
+
+HOSTILE = [
+    '=1+1', '+1', '-1', '@SUM(A1)', '\t=1', '\r=1', '＝1', 'a\nb,"c', 'x\u202egnp.exe',
+    '\x1b[2J', 'caf\xe9', 'p\u2066q', 'l\u2028m', "'=1", os.fsdecode(b'\xff'), '1,5;=2',
+]  # fmt: skip
+
+
+def test_no_cell_for_people_is_a_formula_or_hides_a_character(tmp_path):
+    """And scripts get the names that the files have, row by row."""
+    rows = [OK | {'file': name, 'reason': name} for name in HOSTILE]
+    submission.write_results(tmp_path / 'r.csv', tmp_path / 'r.jsonl', rows)
+    content = (tmp_path / 'r.csv').read_bytes().decode()
+    assert content.replace('\n', '').isprintable()
+    _, *cells = csv.reader(io.StringIO(content, newline=''))
+    lines = (tmp_path / 'r.jsonl').read_text(encoding='ascii').splitlines()
+    assert len(cells) == len(lines) == len(HOSTILE)
+    for name, row, line in zip(HOSTILE, cells, lines, strict=True):
+        for shown in (row[0], row[3]):
+            assert shown[0] not in '=+-@\t\r＝＋－＠'
+            assert shown == name or not name.isprintable() or shown == "'" + name
+        assert row[4:] == ['0.250000', '3', '0.1']  # numbers stay numbers
+        stated = json.loads(line)
+        assert os.fsencode(stated['file']) == os.fsencode(name)
+        assert (stated['area_px'], stated['area_mm2']) == (3, 0.126)
+    assert cells[8][0] == 'x\\u202egnp.exe'
+    assert cells[14][0] == '\\xff'
+
+
+def test_a_submission_keeps_the_words_of_its_contract(tmp_path):
+    submission.write_submission(tmp_path / 's', [OK | {'rle': '-1'}])
+    assert (tmp_path / 's').read_text() == 'ImageId,EncodedPixels\nx,-1\n'
 
 
 def test_a_submission_claims_nothing_about_unread_images(tmp_path):

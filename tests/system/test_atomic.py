@@ -1,5 +1,7 @@
 """A file or folder is the old one or the new one, whatever happens while it is written."""
 
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -139,3 +141,83 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
         str(tmp_path / '.mine'), str(tmp_path / 'new'), alive
     }  # fmt: skip
     assert dead not in map(str, tmp_path.iterdir())
+
+
+WRITER = """
+import pathlib, sys
+from pneumojax.system import atomic
+with atomic.replacing(sys.argv[1]) as unfinished:
+    unfinished.write_text('a name')
+    print(unfinished, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_writer_left_is_swept_but_never_a_living_one_s(tmp_path):
+    user = tmp_path / '.bashrc'
+    user.touch()
+    dead, alive = (
+        subprocess.Popen(
+            [sys.executable, '-c', WRITER, tmp_path / name], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for name in ('dead', 'alive')
+    )  # fmt: skip
+    try:
+        left, writing = (pathlib.Path(p.stdout.readline().strip()) for p in (dead, alive))
+        dead.kill()
+        dead.wait()
+        atomic.sweep(tmp_path)
+        assert {*tmp_path.iterdir()} == {left, writing, user}  # one of them still writes
+        alive.communicate()
+        atomic.sweep(tmp_path, 'another')
+        assert left.exists()
+        atomic.sweep(tmp_path)
+    finally:
+        for process in (dead, alive):
+            process.kill()
+            process.communicate()
+    assert {*tmp_path.iterdir()} == {tmp_path / 'alive', user}
+    atomic.sweep(tmp_path / 'nowhere')
+
+
+def test_files_and_their_names_are_on_the_disk_before_it_returns(tmp_path, monkeypatch):
+    calls, replace = [], pathlib.Path.replace
+
+    def fsync(descriptor):
+        calls.append(os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}')))
+
+    def renamed(self, target):
+        calls.append('rename')
+        return replace(self, target)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    monkeypatch.setattr(pathlib.Path, 'replace', renamed)
+    atomic.write(tmp_path / 'a', 'x')
+    assert calls[0].endswith('.a')
+    assert calls[1:] == ['rename', tmp_path.name]
+
+
+@pytest.mark.parametrize('wrap', [atomic.replacing, atomic.new_folder, atomic.naming])
+def test_a_full_disk_names_the_file(tmp_path, wrap):
+    def write():
+        with wrap(tmp_path / 'a'), open('/dev/full', 'wb', buffering=0) as file:
+            file.write(b'x')  # an error without a name
+
+    with pytest.raises(OSError, match='No space left on device') as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / 'a')
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_umask_is_respected(tmp_path):
+    before = os.umask(0o077)
+    try:
+        atomic.write(tmp_path / 'a', 'x')
+        with new_folder(tmp_path / 'b') as unfinished:
+            (unfinished / 'c').touch()
+    finally:
+        os.umask(before)
+    assert [p.stat().st_mode & 0o777 for p in map(tmp_path.joinpath, ('a', 'b', 'b/c'))] == [
+        0o600, 0o700, 0o600,
+    ]  # fmt: skip
