@@ -119,7 +119,7 @@ def test_a_prediction_under_another_config_is_refused(config, tmp_path):
         f'--config={REPOSITORY}/configs/stage1.py', f'--workdir={run.path}', '--mode=predict',
         f'--input={tmp_path}', f'--output={tmp_path}/out', cwd=tmp_path,
     )  # fmt: skip
-    refused(result, str(run.path), "name: 'tiny' -> 'stage1'", 'leave out --config')
+    refused(result, str(run.path), 'averaging.start: 1 -> 67', 'leave out --config')
     assert not (tmp_path / 'out').exists()
 
 
