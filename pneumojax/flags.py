@@ -154,6 +154,17 @@ def config_and_workdir() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
     return config, workdir
 
 
+def trained_runs() -> list[Run]:
+    """The run directories that the flags name. UsageError if --config is not that of one of them."""
+    config, runs = CONFIG.value, [Run(path) for path in WORKDIR.value]
+    if FOLD.value is not None or not runs:
+        config, workdir = config_and_workdir()
+        runs = [Run(workdir)]
+    for run in runs if config is not None else ():
+        run.require_config(config)
+    return runs
+
+
 def expand_fold(argv: list[str]) -> list[str]:
     """`--config=NAME:fold3` as `--config=NAME --fold=3`, and `NAME:folds` as `--fold=all`."""
     expanded = []

@@ -77,14 +77,6 @@ def _predict() -> int:
     from pneumojax.prediction.outputs import Options
     from pneumojax.prediction.predict import predict
 
-    config = flags.CONFIG.value
-    if flags.FOLD.value is None and flags.WORKDIR.value:
-        runs = [Run(path) for path in flags.WORKDIR.value]
-    else:
-        config, workdir = flags.config_and_workdir()
-        runs = [Run(workdir)]
-    for run in runs if config is not None else ():
-        run.require_config(config)
     options = Options(
         seg=flags.SEG.value,  # type: ignore[arg-type]  # one of the flag's words
         overlays=flags.OVERLAYS.value,
@@ -95,7 +87,9 @@ def _predict() -> int:
         runtime=flags.RUNTIME.value,
         precision=flags.PRECISION.value,
     )
-    return predict(runs, flags.required(flags.INPUT), flags.required(flags.OUTPUT), options)
+    return predict(
+        flags.trained_runs(), flags.required(flags.INPUT), flags.required(flags.OUTPUT), options
+    )
 
 
 def _export() -> None:
