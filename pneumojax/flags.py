@@ -155,7 +155,7 @@ def config_and_workdir() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
 
 
 def trained_runs() -> list[Run]:
-    """The run directories that the flags name. UsageError if --config is not that of one of them."""
+    """The run directories that the flags name. UsageError if --config is not theirs."""
     config, runs = CONFIG.value, [Run(path) for path in WORKDIR.value]
     if FOLD.value is not None or not runs:
         config, workdir = config_and_workdir()

@@ -87,9 +87,8 @@ def _predict() -> int:
         runtime=flags.RUNTIME.value,
         precision=flags.PRECISION.value,
     )
-    return predict(
-        flags.trained_runs(), flags.required(flags.INPUT), flags.required(flags.OUTPUT), options
-    )
+    source, output = flags.required(flags.INPUT), flags.required(flags.OUTPUT)
+    return predict(flags.trained_runs(), source, output, options)
 
 
 def _export() -> None:
