@@ -38,7 +38,8 @@ MODE = flags.DEFINE_enum(
 )  # fmt: skip
 INPUT = flags.DEFINE_string(
     'input', None,
-    "predict: the file or folder to read. convert: a .safetensors or .pth file, or 'imagenet'.",
+    'predict: the file or folder to read. convert: a .safetensors, .pth or .ckpt file, or '
+    "'imagenet'.",
 )  # fmt: skip
 OUTPUT = flags.DEFINE_string('output', None, 'predict, export, convert: the folder to write.')
 

@@ -29,19 +29,19 @@ class Source(NamedTuple):
     sha256: str
 
 
-# The same weights twice (third_party/torchvision, third_party/timm): the first file is the
-# original, the second needs no PyTorch to be read.
+# The same weights twice (third_party/timm, third_party/torchvision). The second file is the
+# original, which many have already.
 IMAGENET = (
-    Source(
-        'https://download.pytorch.org/models/resnet34-b627a593.pth',
-        'resnet34-b627a593.pth',
-        'b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f',
-    ),
     Source(
         'https://huggingface.co/timm/resnet34.tv_in1k/resolve/'
         'c983eba7f5e69bc3548a626d1b0b0b914e5de3a6/model.safetensors',
         'resnet34.tv_in1k.safetensors',
         '0bb82595a564991a9d424708b33f5d843f5aaed7f6c0886ff10849ff97022235',
+    ),
+    Source(
+        'https://download.pytorch.org/models/resnet34-b627a593.pth',
+        'resnet34-b627a593.pth',
+        'b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f',
     ),
 )
 
@@ -51,8 +51,7 @@ def resolve(name_or_path: str, sources: Sequence[Source] = IMAGENET) -> pathlib.
 
     Args:
       name_or_path: 'imagenet', or a path, which is returned if it exists.
-      sources: the files that 'imagenet' may be, best first; those that cannot be read here
-        (`.pth` without PyTorch) are passed over.
+      sources: the files that 'imagenet' may be; the first is fetched if none is there.
 
     Returns:
       An existing path. For 'imagenet' it has the expected SHA-256.
@@ -71,11 +70,10 @@ def resolve(name_or_path: str, sources: Sequence[Source] = IMAGENET) -> pathlib.
             )
         return path
     folder = compilation.cache_folder()
-    readable = [s for s in sources if _readable(s)]
-    for source in readable:
+    for source in sources:
         if (folder / source.name).exists():
             return _verified(folder / source.name, source)
-    return download(readable[0], folder)
+    return download(sources[0], folder)
 
 
 def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pathlib.Path:
@@ -144,7 +142,3 @@ def _verified(path: pathlib.Path, source: Source) -> pathlib.Path:
             + ('delete the file to have it fetched again' if cached else 'it was not kept')
         )
     return path
-
-
-def _readable(source: Source) -> bool:
-    return source.name.endswith(weight_files.SAFETENSORS) or weight_files.has_torch()

@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 import zipfile
-from typing import Any
+from collections.abc import Iterable
 
 import ml_dtypes  # noqa: F401  (lets numpy hold the bfloat16 of a .safetensors file)
 import numpy as np
@@ -13,10 +13,12 @@ import safetensors
 import safetensors.numpy
 
 from pneumojax.errors import UsageError, first_line
+from pneumojax.models import torch_file
 from pneumojax.system import limits
 
 SAFETENSORS = '.safetensors'
-PICKLED = ('.pth', '.pt', '.bin')
+PICKLED = ('.pth', '.pt', '.bin', '.ckpt')
+_PREFIXES = ('module.', 'model.', 'net.')  # of DataParallel, Lightning and other wrappers
 # torchvision and timm end a file's name with the first digits of its SHA-256.
 _HASH_IN_NAME = re.compile(r'^resnet34[\w.]*-([0-9a-f]{8})\.\w+$')
 
@@ -24,8 +26,10 @@ _HASH_IN_NAME = re.compile(r'^resnet34[\w.]*-([0-9a-f]{8})\.\w+$')
 def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads the tensors of a `.safetensors` file or of a PyTorch state dict.
 
-    A state dict may stand under the key 'state_dict' or 'model_state_dict', as training programs
-    write it, and its names may share a prefix 'module.' or 'model.', which is removed.
+    PyTorch is not needed. A state dict may stand under the key 'state_dict' or 'model_state_dict',
+    as training programs such as Lightning write it, beside anything else, which is not read. Of its
+    names, `torch.compile`'s '_orig_mod.' is removed, and so are the prefixes 'module.', 'model.'
+    and 'net.' that all of them share.
 
     Args:
       path: the file. If it is named like torchvision's own files, `resnet34-<hash>.pth`, its
@@ -52,9 +56,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise UsageError(f'{path}: {error}: no ResNet34 or U-Net of one') from None
     _check_hash_in_name(path)
     tensors = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickled(path)
-    for prefix in ('module.', 'model.'):
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    tensors = _without_prefixes(path, tensors)
     broken = sorted(k for k, v in tensors.items() if v.dtype.kind == 'f' and not _finite(v))
     if broken:
         raise UsageError(f'{path}: values that are not finite in {", ".join(broken)}')
@@ -97,60 +99,55 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_pickled(path: pathlib.Path) -> dict[str, np.ndarray]:
-    if not has_torch():
-        raise UsageError(
-            f'{path}: a {path.suffix} file needs PyTorch to be read, which is not installed; '
-            'pip install torch, or give the same weights as .safetensors'
-        )
-    import torch
-
-    if tuple(int(n) for n in re.findall(r'\d+', torch.__version__)[:2]) < (2, 10):
-        raise UsageError(
-            f'{path}: torch {torch.__version__} can be made to run code by a weights file '
-            '(CVE-2026-24747); install torch 2.10 or later, or give the weights as .safetensors'
-        )
     _check_inflated(path)
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged archive
-        if type(error).__name__ == 'UnpicklingError':
+        file = torch_file.TorchFile(path)
+        content = file.content
+        for key in ('state_dict', 'model_state_dict'):
+            if isinstance(content, dict) and isinstance(content.get(key), dict):
+                content = content[key]
+        named = content if isinstance(content, dict) else {}
+        tensors = {str(k): v for k, v in named.items() if isinstance(v, torch_file.Tensor)}
+        if content != {} and not tensors:
             raise UsageError(
-                f'{path}: not a file of plain tensors, or cut off ({first_line(error)}); it was '
-                'not opened further, because such files can run code; save model.state_dict() '
-                'instead'
-            ) from None
+                f'{path}: expected a state dict (names and tensors), alone or under the key '
+                "'state_dict'; save model.state_dict()"
+            )
+        if others := sorted(str(k) for k in named if str(k) not in tensors):
+            raise UsageError(
+                f'{path}: {", ".join(others)[:200]}: no dense tensors of numbers; what else they '
+                'are was not looked at, because such files can run code; save model.state_dict() '
+                'of an unquantised model'
+            )
+        # A view of one number can claim any shape.
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if size > limits.MAX_WEIGHT_BYTES:
+            raise UsageError(f'{path}: its tensors claim {size} bytes: no ResNet34 or U-Net of one')
+        return {name: _as_float32(file.array(tensor)) for name, tensor in tensors.items()}
+    except torch_file.Malformed as error:
         raise UsageError(
-            f'{path}: not a PyTorch file, or cut off ({first_line(error)}); get it again'
+            f'{path}: not a PyTorch file, or cut off ({error}); get it again'
         ) from None
-    for key in ('state_dict', 'model_state_dict'):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(
-        isinstance(v, torch.Tensor) for v in content.values()
-    ):
-        raise UsageError(
-            f'{path}: expected a state dict (names and tensors), alone or under the key '
-            "'state_dict'; save model.state_dict()"
-        )
-    odd = sorted(str(name) for name, tensor in content.items() if not _is_plain(torch, tensor))
-    if odd:
-        raise UsageError(
-            f'{path}: {", ".join(odd)[:200]}: no dense tensors of numbers on the CPU; '
-            'save model.state_dict() of an unquantised model'
-        )
-    # A view of one number can claim any shape.
-    size = sum(tensor.numel() * max(4, tensor.element_size()) for tensor in content.values())
-    if size > limits.MAX_WEIGHT_BYTES:
-        raise UsageError(f'{path}: its tensors claim {size} bytes: no ResNet34 or U-Net of one')
-    return {
-        str(name): (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
-        for name, tensor in content.items()
+    except OSError as error:
+        raise UsageError(f'{path} cannot be read: {error.strerror}') from None
+
+
+def _without_prefixes(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The names as the network itself has them, whatever it was wrapped in when it was saved."""
+    names = {
+        name: re.sub(r'(^|\.)_orig_mod\.', r'\1', name)
+        for name in tensors
+        if name != 'n_averaged'  # the counter of PyTorch's AveragedModel
     }
+    while names and (shared := [p for p in _PREFIXES if _all_start(names.values(), p)]):
+        names = {name: short.removeprefix(shared[0]) for name, short in names.items()}
+    if len({*names.values()}) < len(names):
+        raise UsageError(f'{path}: holds a network twice, once compiled; save one of them')
+    return {short: tensors[name] for name, short in names.items()}
 
 
-def _is_plain(torch: Any, tensor: Any) -> bool:
-    dense = tensor.layout == torch.strided and tensor.device.type == 'cpu'
-    return dense and not (tensor.is_quantized or tensor.is_complex())
+def _all_start(names: Iterable[str], prefix: str) -> bool:
+    return all(name.startswith(prefix) for name in names)
 
 
 def _check_inflated(path: pathlib.Path) -> None:
@@ -161,7 +158,7 @@ def _check_inflated(path: pathlib.Path) -> None:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        return  # PyTorch will say what is wrong with it
+        return  # the reader will say what is wrong with it
     if size > 4 * path.stat().st_size + (1 << 20):
         raise UsageError(
             f'{path}: inflates to {size} bytes, which no PyTorch archive does; get it again'

@@ -7,7 +7,6 @@ import re
 import sys
 from typing import Any
 
-
 _WRITERS = 'future.py', 'async_checkpointer.py', 'checkpoint_manager.py'  # files of Orbax
 
 

@@ -13,7 +13,7 @@ _DELAY = 2  # calls after which the result of an exchange is read
 
 
 class StopRequest(contextlib.AbstractContextManager):
-    """Holds back SIGINT, SIGTERM and SIGHUP inside its `with` block, and tells whether one has come.
+    """Holds back signals to end inside its `with` block, and tells whether one has come.
 
     Of several processes only one may have received the signal. So every call of `received` starts
     an exchange, a collective of one number per device, and reads the result of the exchange two

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from pneumojax.errors import UsageError
-from pneumojax.models import download, weight_files
+from pneumojax.models import download
 from pneumojax.models.download import Source
 
 CONTENT = bytes(range(256)) * 5000
@@ -118,10 +118,13 @@ def test_a_cache_folder_that_cannot_be_written(tmp_path, monkeypatch):
         download.resolve('imagenet', [source('http://127.0.0.1:9/weights')])
 
 
-def test_without_torch_the_safetensors_file_is_taken(server, cache, monkeypatch):
+def test_either_file_will_do_if_it_is_there(server, cache):
     url, requests = server
-    sources = [source(f'{url}/gone', name='weights.pth'), source(f'{url}/whole')]
-    monkeypatch.setattr(weight_files, 'has_torch', lambda: False)
+    sources = [source(f'{url}/whole'), source(f'{url}/gone', name='weights.pth')]
+    cache.mkdir(parents=True)
+    (cache / 'weights.pth').write_bytes(CONTENT)
+    assert download.resolve('imagenet', sources).suffix == '.pth'
+    (cache / 'weights.pth').unlink()
     assert download.resolve('imagenet', sources).suffix == '.safetensors'
     assert requests == ['/whole']
 
@@ -133,7 +136,7 @@ def test_paths(tmp_path):
 
 
 def test_the_published_files():
-    original, other = download.IMAGENET
+    other, original = download.IMAGENET
     assert original.name.split('-')[1].removesuffix('.pth') == original.sha256[:8]
     assert original.url.startswith('https://download.pytorch.org/models/')
     assert other.name.endswith('.safetensors')

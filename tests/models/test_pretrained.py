@@ -218,13 +218,6 @@ def test_pth_files(tiny, tmp_path):
         pretrained.load_resnet34(tmp_path / 'list.pth')
 
 
-def test_pth_without_torch_says_so(tmp_path, monkeypatch):
-    (tmp_path / 'weights.pth').write_bytes(b'x')
-    monkeypatch.setattr(weight_files, 'has_torch', lambda: False)
-    with pytest.raises(UsageError, match=r'needs PyTorch.*pip install torch.*safetensors'):
-        pretrained.load_resnet34(tmp_path / 'weights.pth')
-
-
 # --- into a network, and into a directory --------------------------------------------------------
 
 

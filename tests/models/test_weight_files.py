@@ -38,7 +38,7 @@ def test_code_in_a_pickle_does_not_run(tmp_path, zipped):
     path, trap = tmp_path / 'w.pth', tmp_path / 'trap'
     content = {'state_dict': {'w': torch.ones(2), 'x': Code(trap)}}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    refused(path, 'not a file of plain tensors')
+    refused(path, 'x: no dense tensors of numbers')
     assert not trap.exists()
     torch.load(path, weights_only=False)
     assert trap.exists()  # it would have
@@ -64,7 +64,7 @@ def complex_numbers():
 @pytest.mark.parametrize('make', [sparse, quantized, without_memory, complex_numbers])
 def test_tensors_that_are_no_arrays(tmp_path, make):
     torch.save({'odd': make()}, tmp_path / 'w.pth')
-    refused(tmp_path / 'w.pth', 'odd: no dense tensors|not a PyTorch file|not a file of plain')
+    refused(tmp_path / 'w.pth', 'expected a state dict')
 
 
 def test_one_number_that_claims_terabytes(tmp_path):
