@@ -56,6 +56,100 @@ def phantoms() -> dict[str, bytes]:
     return made
 
 
+def odd() -> dict[str, bytes]:
+    """What real files do, and few readers expect: bits elsewhere, tables, grey in colour."""
+    grey = phantom.draw(np.random.default_rng(1), 64, True).image[:, :50].copy()
+    deep = grey.astype(np.uint16) * 16 + 3
+    signed = (deep.astype(int) - 2000).astype(np.int16)
+    explicit, implicit = uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian
+    made = {}
+    for high in (15, 13, 11, 10):
+        shift = max(high - 11, 0)
+        for kind, pixels in (('unsigned', deep), ('signed', signed)):
+            for syntax in (explicit, uid.RLELossless):
+                one = dataset(pixels << shift, 12, syntax, HighBit=high)
+                made[f'{kind} high bit {high} {syntax.name}'] = as_bytes(one)
+    for syntax in (uid.JPEGLSLossless, uid.JPEG2000Lossless):  # the stream has more bits
+        one = dataset(deep << 4, 16, syntax)
+        one.BitsStored, one.HighBit = 12, 11
+        made[f'16 bits in 12 {syntax.name}'] = as_bytes(one)
+    tags = {
+        'slope 0': {'RescaleSlope': '0', 'RescaleIntercept': '-1024'},
+        'rescaled': {'RescaleSlope': '-0.5', 'RescaleIntercept': '10'},
+        'window': {'WindowCenter': '100', 'WindowWidth': '200', 'VOILUTFunction': 'LINEAR_EXACT'},
+        'two': {'WindowCenter': '9', 'WindowWidth': '20', 'VOILUTFunction': ['LINEAR'] * 2},
+        'curve': {'WindowCenter': ['50', '9'], 'WindowWidth': '99', 'VOILUTFunction': 'SIGMOID'},
+        'inverse': {'PresentationLUTShape': 'INVERSE'},
+        'negative': {'PresentationLUTShape': 'IDENTITY'},
+        'padding': {'PixelPaddingValue': 0, 'PixelPaddingRangeLimit': 9},
+    }  # fmt: skip
+    for name, values in tags.items():
+        for bits, pixels in ((8, grey), (12, deep)):
+            made[f'{name} {bits}'] = as_bytes(dataset(pixels, bits, explicit, **values))
+            one = dataset(pixels, bits, explicit, PhotometricInterpretation='MONOCHROME1', **values)
+            made[f'{name} {bits} inverted'] = as_bytes(one)
+    one = dataset(grey, 8, explicit, PhotometricInterpretation=' monochrome2')
+    made['case'] = as_bytes(one)
+    made['padding of the other sign'] = as_bytes(
+        dataset(signed, 16, implicit, PixelPaddingValue=-1997)
+    ).replace((-1997).to_bytes(2, 'little', signed=True), (63539).to_bytes(2, 'little'))
+    for name, descriptor, data, vr in (
+        ('first -1024', [256, -1024, 12], list(range(0, 4096, 16)), 'SS'),
+        ('short', [256, 0, 16], list(range(100)), 'US'),
+        ('packed', [256, 0, 8], bytes(range(256)), 'US'),
+        ('full', [0, 0, 16], list(range(1 << 16)), 'US'),
+        ('bits', [256, 0, 255], list(range(256)), 'US'),
+    ):
+        item = pydicom.Dataset()
+        item.add_new('LUTDescriptor', vr, descriptor)
+        item.add_new('LUTData', 'OW' if isinstance(data, bytes) else 'US', data)
+        for keyword in ('VOILUTSequence', 'ModalityLUTSequence'):
+            values = {keyword: [item], 'RescaleIntercept': '-1024', 'RescaleSlope': '1'}
+            for syntax in (explicit, implicit):
+                one = dataset(deep >> 1, 12, syntax, **values)
+                made[f'LUT {name} {keyword} {syntax.name}'] = as_bytes(one)
+    empty = pydicom.Dataset()
+    for keyword in ('VOILUTSequence', 'ModalityLUTSequence'):
+        one = dataset(grey, 8, explicit, **{keyword: [empty]})
+        made[f'LUT empty {keyword}'] = as_bytes(one)
+    return made | in_colour(grey) | bare(grey)
+
+
+def in_colour(grey: np.ndarray) -> dict[str, bytes]:
+    """A grey picture stored as three channels or by a palette."""
+    explicit, made = uid.ExplicitVRLittleEndian, {}
+    three = np.stack([grey] * 3, -1)
+    for name, pixels, planar in (
+        ('RGB', three, 0), ('RGB', np.moveaxis(three, -1, 0), 1),
+        ('YBR_FULL', np.stack([grey, grey * 0 + 128, grey * 0 + 128], -1), 0),
+        ('RGB', three + np.array([0, 0, 40], np.uint8), 0),
+    ):  # fmt: skip
+        one = dataset(grey, 8, explicit, PhotometricInterpretation=name, SamplesPerPixel=3)
+        one.PlanarConfiguration, one.PixelData = planar, pixels.tobytes()
+        made[f'colour {len(made)}'] = as_bytes(one)
+    for red in (range(256), range(255, -1, -1), [0] * 256):
+        one = dataset(grey, 8, explicit, PhotometricInterpretation='PALETTE COLOR')
+        for colour, values in (('Red', red), ('Green', range(256)), ('Blue', range(256))):
+            keyword = f'{colour}PaletteColorLookupTable'
+            one.add_new(f'{keyword}Descriptor', 'US', [256, 0, 16])
+            one.add_new(f'{keyword}Data', 'OW', np.array(values, '<u2').__mul__(257).tobytes())
+        made[f'palette {len(made)}'] = as_bytes(one)
+    return made
+
+
+def bare(grey: np.ndarray) -> dict[str, bytes]:
+    """Data sets without a preamble, and a macOS companion file."""
+    made = {'apple': b'\0\x05\x16\x07\0\x02\0\0Mac OS X        ' + bytes(100)}
+    for syntax in (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian):
+        one = dataset(grey, 8, syntax)
+        del one.file_meta
+        buffer = io.BytesIO()
+        implicit = syntax == uid.ImplicitVRLittleEndian
+        one.save_as(buffer, implicit_vr=implicit, little_endian=True)
+        made[f'bare {syntax.name}'] = buffer.getvalue()
+    return made
+
+
 def bundled() -> dict[str, bytes]:
     """pydicom's files of up to 120 kB that are DICOM files."""
     folder = pathlib.Path(pydicom.data.__file__).parent

@@ -39,6 +39,10 @@ class Picture:
             *(b.getvalue() for b in (rotated, progressive, palette, small, interlaced)),
             png_bomb(), scans_bomb(progressive.getvalue()),
         ]  # fmt: skip
+        self.seeds += [turned(grey, n, kind) for n in range(10) for kind in ('JPEG', 'PNG')]
+        self.seeds += [
+            self.seeds[n] + tail for n in (0, 3) for tail in (bytes(9), b'x', bytes(4096))
+        ]
 
     def make(self, rng: np.random.Generator) -> dict[str, bytes]:
         """One damaged file; half of the PNG files get right checksums again."""
@@ -69,6 +73,14 @@ class Picture:
         if not np.array_equal(image, np.asarray(ImageOps.exif_transpose(reference))):
             raise Wrong('pixels differ from those of Pillow')
         return 'read, pixel for pixel as Pillow'
+
+
+def turned(grey: np.ndarray, orientation: int, kind: str) -> bytes:
+    """A picture that says how to turn it; 0 and 9 are no such numbers."""
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(grey).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
 
 
 def with_checksums(png: bytes) -> bytes:

@@ -104,6 +104,13 @@ class Pickled:
             {'w': torch.empty(1 << 40, device='meta')}, {3: one}, [one], one, {}, {'w': [1]},
             {'w': torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)},
             {'state_dict': {'w': one, 'x': _Code(self.trap)}},
+            # As Lightning and torch.compile write them.
+            {'state_dict': {f'model.module.{k}': v for k, v in plain.items()}, 'epoch': 3,
+             'global_step': 9, 'pytorch-lightning_version': '2.6', 'loops': {}, 'callbacks': {},
+             'optimizer_states': [{'state': {0: {'step': one}}}], 'hyper_parameters': {'lr': 0.1}},
+            {f'_orig_mod.{k}': v for k, v in plain.items()},
+            {'state_dict': plain, 'hyper_parameters': _Code(self.trap)},
+            {'module._orig_mod.a': one, 'b': one}, {'module.a': one, 'a': torch.ones(1)},
         ]  # fmt: skip
         self.seeds = [self._saved(value, new) for value in objects for new in (True, False)]
         self.seeds += [
@@ -135,17 +142,20 @@ class Pickled:
     def make(self, rng: np.random.Generator) -> dict[str, bytes]:
         """A file, damaged or, a fifth of the time, as it is."""
         seed = self.seeds[int(rng.integers(len(self.seeds)))]
+        name = 'weights.ckpt' if rng.integers(4) == 0 else 'weights.pth'
         others = [other for other in self.seeds if len(other) < 10_000]
         if rng.integers(5) == 0 or len(seed) > 100_000:
-            return {'weights.pth': seed}
-        return {'weights.pth': mutate.data(rng, seed, others)}
+            return {name: seed}
+        return {name: mutate.data(rng, seed, others)}
 
     def check(self, case: dict[str, bytes]) -> str:
         """Read it; nothing must have run."""
-        self.path.write_bytes(case['weights.pth'])
+        ((file, content),) = case.items()
+        path = self.path.with_name(file)
+        path.write_bytes(content)
         self.trap.unlink(missing_ok=True)
         try:
-            tensors = weight_files.read_tensors(self.path)
+            tensors = weight_files.read_tensors(path)
         except UsageError as error:
             if self.trap.exists():
                 raise Wrong('code ran') from error
