@@ -55,7 +55,7 @@ class Mode:
     needs: tuple[str, ...] = ()
     makes: tuple[str, ...] = ('run',)
     once: bool = False
-    kills: int = 3
+    kills: int = 6
 
 
 def _export(kind: str) -> Mode:
@@ -72,11 +72,11 @@ MODES = {
         ('run', 'input'), ('out', 'run'),
     ),
     'folds': Mode(
-        (*_SMALL, '--fold=all', '--workdir=folds'), ('images', 'cache'), ('folds',), kills=4
+        (*_SMALL, '--fold=all', '--workdir=folds'), ('images', 'cache'), ('folds',)
     ),
     'ablate': Mode(
         (*_SMALL, '--mode=ablate', '--workdir=ablation', '--config.evaluation.ablation_seeds=1'),
-        ('images', 'cache'), ('ablation',), kills=4,
+        ('images', 'cache'), ('ablation',),
     ),
     'export': _export('torch'),
     'export-onnx': _export('onnx'),

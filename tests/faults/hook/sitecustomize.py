@@ -14,7 +14,8 @@ _CHANGES = ('os.rename', 'os.link', 'os.mkdir', 'os.remove', 'os.rmdir', 'os.tru
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-def _install(number: int, folder: str, listed: str | None) -> None:
+def install(number: int, folder: str, listed: str | None) -> None:
+    """From now on in this process."""
     count, lock = 0, threading.Lock()
 
     def audit(event: str, arguments: tuple) -> None:
@@ -44,4 +45,4 @@ def _install(number: int, folder: str, listed: str | None) -> None:
 # Its own children are not to end as well.
 if at := os.environ.pop('FAULT_AT', None):
     _number, _, _folder = at.partition(' ')
-    _install(int(_number), _folder, os.environ.pop('FAULT_LIST', None))
+    install(int(_number), _folder, os.environ.pop('FAULT_LIST', None))
