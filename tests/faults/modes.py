@@ -6,12 +6,9 @@ under names that stay the same, so that the same command makes the same bytes ag
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 import time
 
 import jax
@@ -23,9 +20,9 @@ from orbax.checkpoint import v1 as ocp
 from pneumojax.models import pretrained
 from pneumojax.models.unet import UNet
 from pneumojax.runs.checkpoints import Checkpoints
+from tests.faults.zygote import REPOSITORY, Child, Zygote
 from tests.models import made_up
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
 IMAGES, HELD = 40, 'config.data.phantoms.num_images'
 _DATA = (
     f'--config={REPOSITORY}/tests/faults/tiny.py', '--config.data.root=images',
@@ -98,6 +95,8 @@ class Place:
     def __init__(self, root: pathlib.Path):
         self.root, self.folder, self.finished = root, root / 'work', root / 'finished'
         self.log = root / 'log.txt'
+        paths = {'PYTHONPATH': str(REPOSITORY), 'PNEUMOJAX_CACHE': str(root / 'kept')}
+        self._zygote = Zygote(paths)
 
     def make_needs(self) -> None:
         """A small run, trained and evaluated; a whole U-Net's weights; images in two encodings."""
@@ -130,16 +129,12 @@ class Place:
             source = self.finished / name
             (shutil.copytree if source.is_dir() else shutil.copy2)(source, self.folder / name)
 
-    def start(self, arguments, **variables) -> subprocess.Popen:
+    def start(self, arguments, **variables) -> Child:
         """The program, in a session of its own."""
-        paths = [str(REPOSITORY), *([str(pathlib.Path(__file__).parent / 'hook')] * any(variables))]
-        mine = {'PYTHONPATH': os.pathsep.join(paths), 'PNEUMOJAX_CACHE': str(self.root / 'kept')}
-        with self.log.open('wb') as log:
-            return subprocess.Popen(
-                [sys.executable, '-m', 'pneumojax.main', *arguments],
-                env=os.environ | mine | variables, cwd=self.folder, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+        return self._zygote.start(
+            arguments=list(arguments), variables=variables, folder=str(self.folder),
+            log=str(self.log),
+        )  # fmt: skip
 
     def run(self, arguments, timeout=1200.0, **variables) -> float:
         """Runs to the end and returns the seconds. RuntimeError with the log if it fails."""

@@ -42,7 +42,11 @@ def install(number: int, folder: str, listed: str | None) -> None:
     sys.addaudithook(audit)
 
 
-# Its own children are not to end as well.
-if at := os.environ.pop('FAULT_AT', None):
-    _number, _, _folder = at.partition(' ')
-    install(int(_number), _folder, os.environ.pop('FAULT_LIST', None))
+def from_environment() -> None:
+    """Installs it if `$FAULT_AT` asks for it; the children of this process do not end as well."""
+    if at := os.environ.pop('FAULT_AT', None):
+        number, _, folder = at.partition(' ')
+        install(int(number), folder, os.environ.pop('FAULT_LIST', None))
+
+
+from_environment()
