@@ -154,7 +154,8 @@ def frames_by_segment(dataset: pydicom.Dataset) -> dict[int, tuple[bool, list[np
     for segment in dataset.SegmentSequence:
         kind = segment.SegmentedPropertyTypeCodeSequence[0]
         code = kind.get('CodeValue'), kind.get('CodingSchemeDesignator')
-        found[int(segment.SegmentNumber)] = code == ('36118008', 'SCT'), []
+        coded = code == ('36118008', 'SCT') or kind.get('CodeMeaning') == 'Pneumothorax'
+        found[int(segment.SegmentNumber)] = coded, []
     shared = dataset.SharedFunctionalGroupsSequence[0]
     for frame, own in zip(pixels, dataset.PerFrameFunctionalGroupsSequence, strict=True):
         groups = pydicom.Dataset()
