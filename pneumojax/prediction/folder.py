@@ -55,7 +55,8 @@ class OutputFolder:
         self._stack.close()
 
     def __truediv__(self, name: str) -> pathlib.Path:
-        return self.path / name
+        # Names are UTF-8 on the disk in every locale, as in the tables and the report.
+        return self.path / os.fsdecode(name.encode())
 
     def _open(self, stack: contextlib.ExitStack) -> None:
         if self._private:
