@@ -32,8 +32,10 @@ def is_data_set(head: bytes) -> bool:
         tag = _number(head, at, 2, order), _number(head, at + 2, 2, order)
         if group == 0x02 and tag[0] != group:
             break  # behind the meta information, another encoding may follow
-        if tag <= last or not 0x02 <= tag[0] <= _IMAGE_GROUP:
+        if tag <= last:
             return False
+        if tag[0] > _IMAGE_GROUP:
+            break
         vr = head[at + 4 : at + 6].decode('latin-1')
         if not explicit:
             start, length = at + 8, _number(head, at + 4, 4, order)

@@ -207,8 +207,11 @@ def _grey(dataset: pydicom.Dataset) -> Decoded:
             raise
         except Exception:  # what cannot be decoded is not known to be grey
             raise Colour(f'is {COLOUR}; {_EXPORT_AGAIN}') from None
-        # Windows and rescaling are for grey images alone (PS3.3 C.11.2).
-        transformation = display_tags.Display(bits, signed=False, inverted=False)
+        # Windows and rescaling are for grey images alone (PS3.3 C.11.2); the channels of colour and
+        # the entries of a palette are display values, from black to white.
+        top = (1 << bits) - 1
+        whole = display_tags.Window(top / 2, top, 'LINEAR_EXACT')
+        transformation = display_tags.Display(bits, signed=False, inverted=False, voi=whole)
         notes = stored.notes
     else:
         stored = pixel_data.decode(dataset)
