@@ -17,7 +17,7 @@ from typing import Any
 from pneumojax.errors import UsageError, first_line
 from pneumojax.runs import run_files
 from pneumojax.system import limits
-from pneumojax.system.atomic import refuse_existing, write_new
+from pneumojax.system.atomic import refuse_existing, sweep, write_new
 
 MODEL, DESCRIPTION = 'unet.onnx', 'unet.onnx.json'
 VERSION = 4  # of the graph; cached copies of another version are replaced
@@ -33,7 +33,12 @@ def is_export(path: pathlib.Path) -> bool:
 
 
 def refuse_complete(*paths: pathlib.Path) -> None:
-    """Raises UsageError if all files of an export exist. One alone may be left by a killed one."""
+    """Raises UsageError if all files of an export exist. One alone may be left by a killed one.
+
+    Removes the unfinished copies of them that killed exports left.
+    """
+    for path in paths:
+        sweep(path.parent, path.name)
     if all(path.exists() for path in paths):
         refuse_existing(*paths)
 

@@ -17,12 +17,15 @@ import pathlib
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 
 from pneumojax.errors import UsageError
 from pneumojax.system import locks
 from pneumojax.system.progress import log
 
+_HIDDEN = r'\.[0-9a-f]{8}\.'
+_INSTANT = 600  # seconds
 LOCK = 'being_written.lock'  # in an unfinished folder, held as long as its process lives
 
 
@@ -79,9 +82,7 @@ def sweep(folder: pathlib.Path, name: str | None = None) -> None:
     named = re.escape(name) if name is not None else '.+'
     with contextlib.suppress(OSError), _writing_in(folder, alone=True) as is_alone:
         for entry in os.scandir(folder) if is_alone else ():
-            if re.fullmatch(rf'\.[0-9a-f]{{8}}\.{named}', entry.name) and entry.is_file(
-                follow_symlinks=False
-            ):
+            if re.fullmatch(_HIDDEN + named, entry.name) and entry.is_file(follow_symlinks=False):
                 log.info('removing %s, left unfinished by a process that was killed', entry.path)
                 os.unlink(entry.path)
 
@@ -187,10 +188,18 @@ def _sync(path: pathlib.Path) -> None:
 
 
 def _remove_abandoned(parent: pathlib.Path) -> None:
-    for lock in parent.glob(f'.*/{LOCK}'):
-        if locks.is_abandoned(lock):
-            log.info('removing %s, left unfinished by a process that was killed', lock.parent)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+    for folder in parent.glob('.*'):
+        with contextlib.suppress(OSError):
+            if re.match(_HIDDEN, folder.name) and folder.is_dir() and _is_abandoned(folder):
+                log.info('removing %s, left unfinished by a process that was killed', folder)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned(folder: pathlib.Path) -> bool:
+    if (folder / LOCK).exists():
+        return locks.is_abandoned(folder / LOCK)
+    # It has no lock for an instant before it is filled, and again before it is renamed.
+    return time.time() - folder.stat().st_mtime > _INSTANT
 
 
 def _rename_new(old: pathlib.Path, new: pathlib.Path) -> None:

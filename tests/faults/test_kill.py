@@ -18,6 +18,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 # Every kill of a child that has imported everything already takes milliseconds.
 PROGRAM = """
 import os, pathlib, signal, sys
+from pneumojax.errors import UsageError
 from pneumojax.runtimes import exported
 from pneumojax.system import atomic
 from tests.faults.hook import sitecustomize
@@ -25,14 +26,23 @@ from tests.faults.hook import sitecustomize
 root = pathlib.Path(sys.argv[2])
 
 def export(folder):
+    exported.refuse_complete(folder / 'a', folder / 'b')
     exported.write({folder / 'a': b'one' * 100, folder / 'b': b'two' * 100})
 
 def convert(folder):
     folder.mkdir(exist_ok=True)
-    if not (folder / 'out').exists():
-        with atomic.new_folder(folder / 'out') as unfinished:
-            (unfinished / 'c').mkdir()
-            (unfinished / 'c' / 'd').write_bytes(b'three')
+    name = 'more' if (folder / 'out').exists() else 'out'
+    with atomic.new_folder(folder / name) as unfinished:
+        (unfinished / 'c').mkdir()
+        (unfinished / 'c' / 'd').write_bytes(b'three')
+    if name == 'more':  # only another folder's making can sweep there
+        (folder / name / 'c' / 'd').unlink()
+
+def again(folder):
+    try:
+        work(folder)
+    except UsageError as error:  # all of it is there, and nothing of it is written anew
+        assert 'exists already' in str(error)
 
 work = {'export': export, 'convert': convert}[sys.argv[1]]
 
@@ -52,8 +62,14 @@ for number in range(1, 100):
     status = os.waitpid(child, 0)[1]
     for name, content in (seen(folder) if folder.exists() else {}).items():
         assert whole[name] == content, f'killed before change {number}: {name} is not whole'
-    work(folder)
+    for hidden in folder.glob('.*.*'):
+        os.utime(hidden, (0, 0))  # as if that had been long ago
+    if seen(folder) != whole:
+        work(folder)
+    else:
+        again(folder)
     assert seen(folder) == whole, f'killed before change {number}: {seen(folder)}'
+    assert not any(folder.glob('.*.*')), f'killed before change {number}: {[*folder.iterdir()]}'
     if not status:
         break
     assert os.WTERMSIG(status) == signal.SIGKILL
