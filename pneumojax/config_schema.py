@@ -33,9 +33,14 @@ def whole(low: int, high: int, note: str = '', **more: Any) -> Key:
 
 
 def number(condition: Callable[[float], bool], expected: str) -> Key:
-    """A number that meets a condition. A condition made of comparisons is false for NaN."""
+    """A finite number that meets a condition. A condition made of comparisons is false for NaN."""
     return Key(
-        lambda v: isinstance(v, int | float) and not isinstance(v, bool) and condition(v),
+        lambda v: (
+            isinstance(v, int | float)
+            and not isinstance(v, bool)
+            and -_HUGE < v < _HUGE
+            and condition(v)
+        ),
         f'a number {expected}',
     )
 
@@ -67,6 +72,7 @@ def tuple_of(each: Key, expected: str, *, length: int | None = None) -> Key:
     )
 
 
+_HUGE = 1e12  # no setting is near it; infinity is not below it
 _FROM_0 = number(lambda v: v >= 0, 'of at least 0')
 _FROM_0_TO_1 = number(lambda v: 0 <= v <= 1, 'from 0 to 1')
 _FROM_0_BELOW_1 = number(lambda v: 0 <= v < 1, 'of at least 0 and below 1')
@@ -132,7 +138,8 @@ KEYS: dict[str, Key] = {
     'augment.brightness': _FROM_0_BELOW_1,
     'augment.warp': _FROM_0_TO_1,
     'augment.elastic_alpha': _FROM_0,
-    'augment.elastic_sigma': _FROM_0,
+    # The smoothing matrix is made of 8 sigma numbers a pixel.
+    'augment.elastic_sigma': number(lambda v: 0 <= v <= 1000, 'from 0 to 1000'),
     'augment.elastic_affine': _FROM_0,
     'augment.grid_steps': whole(1, 4096),
     'augment.grid_distort': _FROM_0_BELOW_1,

@@ -55,7 +55,8 @@ COMPILATION_CACHE = flags.DEFINE_string(
 )  # fmt: skip
 
 PROFILE = flags.DEFINE_integer(
-    'profile', 0, 'train: trace this many steps into RUN/profile.', lower_bound=0
+    'profile', 0, 'train: trace this many steps into RUN/profile.', lower_bound=0,
+    upper_bound=10**9,
 )  # fmt: skip
 
 # --- several processes that train one run -------------------------------------------------------
@@ -65,9 +66,12 @@ COORDINATOR = flags.DEFINE_string(
     'provides them (SLURM, Open MPI, Kubernetes, Cloud TPU). See docs/scaling.md.',
 )  # fmt: skip
 NUM_PROCESSES = flags.DEFINE_integer(
-    'num_processes', None, 'Number of processes that train together.'
+    'num_processes', None, 'Number of processes that train together.',
+    lower_bound=1, upper_bound=1 << 16,
+)  # fmt: skip
+PROCESS_ID = flags.DEFINE_integer(
+    'process_id', None, 'Index of this process, from 0.', lower_bound=0, upper_bound=1 << 16
 )
-PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Index of this process, from 0.')
 
 # --- export ------------------------------------------------------------------------------------
 FORMAT = flags.DEFINE_enum(

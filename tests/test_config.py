@@ -100,6 +100,8 @@ BAD = [
     ('model.normalization', 'none'), ('model.stage_sizes', (3, 4, 6)),
     ('model.stage_sizes', (3, 4, 6, 0)),
     ('optimizer.name', 'lamb'), ('optimizer.learning_rate', 0.0),
+    ('optimizer.learning_rate', float('inf')), ('loss.bce', 1e308),
+    ('augment.elastic_sigma', 1e9),
     ('optimizer.learning_rate', float('nan')), ('optimizer.final_learning_rate', -1e-9),
     ('optimizer.weight_decay', -1.0), ('optimizer.clip_norm', -1.0), ('optimizer.accumulate', 0),
     ('optimizer.momentum', 1.0), ('optimizer.momentum', -0.1),

@@ -11,6 +11,7 @@ import tomllib
 import zipfile
 
 import pytest
+from packaging.requirements import Requirement
 
 import pneumojax
 from tests.waiting import PATIENCE
@@ -51,6 +52,16 @@ def test_no_dependency_of_the_program_is_under_the_gpl():
     gpl = [name for name, needed in extras.items() if any('libjpeg>' in n for n in needed)]
     assert gpl == ['codecs-gpl']
     assert not [d for d in PROJECT['project']['dependencies'] if d.startswith('pylibjpeg-libjpeg')]
+
+
+def test_every_dependency_has_a_lower_and_an_upper_bound():
+    """So that .ci/bounds can test and audit both, and no later version arrives by itself."""
+    needed = [*PROJECT['build-system']['requires'], *PROJECT['project']['dependencies']]
+    for extra in PROJECT['project']['optional-dependencies'].values():
+        needed += extra
+    for requirement in map(Requirement, needed):
+        operators = {specifier.operator for specifier in requirement.specifier}
+        assert requirement.name == 'pneumojax' or operators == {'>=', '<'}, requirement
 
 
 @pytest.fixture(scope='module')

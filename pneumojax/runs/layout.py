@@ -77,7 +77,7 @@ def select_fold(
         with config.unlocked():
             config.data.fold = ALL_FOLDS
         return config, workdir
-    if not fold.isdecimal() or int(fold) >= config.data.num_folds:
+    if not fold.isdecimal() or len(fold) > 9 or int(fold) >= config.data.num_folds:
         raise UsageError(
             f"--fold is {fold!r}: expected 'all' or 0 to {config.data.num_folds - 1}, as "
             f'config.data.num_folds is {config.data.num_folds}'

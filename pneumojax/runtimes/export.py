@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from pneumojax.runtimes import choose, ensemble_member, export_torch, exported
 from pneumojax.runtimes.cpu_runtimes import OnnxRuntime
 from pneumojax.runtimes.ensemble_member import Member
 from pneumojax.runtimes.exported import CannotExport
+from pneumojax.system import limits
 from pneumojax.system.progress import log, waiting
 
 FORMATS = ('torch', 'onnx', 'stablehlo')
@@ -114,7 +116,9 @@ def _one_run(config: ml_collections.ConfigDict, run: Run) -> tuple[ml_collection
 def parse_shape(text: str, image_size: int) -> Shape:
     """(batch, height, width) from the flag, with a name where it says 'any'."""
     parts = text.split(',') if text else [ANY, str(image_size), str(image_size)]
-    ok = len(parts) == 3 and all(p == ANY or (p.isdecimal() and int(p) > 0) for p in parts)
+    ok = len(parts) == 3 and all(
+        p == ANY or (p.isdecimal() and len(p) < 10 and int(p) > 0) for p in parts
+    )
     if not ok:
         raise UsageError(
             f"--shape={text}: expected BATCH,HEIGHT,WIDTH, each a number or '{ANY}', such as "
@@ -122,6 +126,12 @@ def parse_shape(text: str, image_size: int) -> Shape:
         )
     names = ('batch', 'height', 'width')
     batch, height, width = (n if p == ANY else int(p) for n, p in zip(names, parts, strict=True))
+    pixels = math.prod(d if isinstance(d, int) else image_size for d in (height, width))
+    if pixels * (batch if isinstance(batch, int) else 1) > limits.MAX_PIXELS:
+        raise UsageError(
+            f'--shape={text}: more than {limits.MAX_PIXELS} pixels, too many to check the export '
+            f'on; give smaller numbers, or {ANY}'
+        )
     return batch, height, width
 
 

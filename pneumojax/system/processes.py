@@ -58,7 +58,8 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
                 f'--coordinator={coordinator} needs --num_processes=N and --process_id=0 to N-1; '
                 'or --coordinator=auto where the cluster provides them (SLURM, Open MPI, Cloud TPU)'
             )
-        if not coordinator.rpartition(':')[2].isdecimal():
+        port = coordinator.rpartition(':')[2]
+        if not (port.isdecimal() and len(port) < 6 and int(port) < 1 << 16):
             raise UsageError(f'--coordinator={coordinator}: expected HOST:PORT of process 0')
         where = {
             'coordinator_address': coordinator,

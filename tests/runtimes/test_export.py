@@ -114,7 +114,8 @@ def test_stablehlo_is_the_same_function_at_any_size(run, tmp_path):
 def test_shapes():
     assert parse_shape('', 512) == ('batch', 512, 512)
     assert parse_shape('1,any,64', 512) == (1, 'height', 64)
-    for text in ('1,2', '0,32,32', 'any,any,big', '1,2,3,4', '-1,32,32'):
+    absurd = ('1,48,99999999999', '1,20000,20000', '999999,any,any', f'any,any,{"9" * 5000}')
+    for text in ('1,2', '0,32,32', 'any,any,big', '1,2,3,4', '-1,32,32', *absurd):
         with pytest.raises(UsageError, match='--shape'):
             parse_shape(text, 512)
 

@@ -141,6 +141,7 @@ def test_two_processes_train_what_one_does_and_outlive_a_death(tmp_path):
         (('host:1', None, None), 'needs --num_processes'),
         (('host:1', 2, 2), '--process_id=0 to N-1'),
         (('host', 2, 0), 'expected HOST:PORT'),
+        (('host:65536', 2, 0), 'expected HOST:PORT'),
     ],
 )
 def test_flags_that_cannot_work_are_named(arguments, words):
