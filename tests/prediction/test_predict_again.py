@@ -197,6 +197,19 @@ def test_a_second_prediction_into_the_folder_is_refused(run, source, tmp_path):
         predict([run], source, tmp_path / 'new')
 
 
+def test_what_a_killed_prediction_left_unfinished_is_removed(tmp_path):
+    """A SEG names its patient, also one that is half written."""
+    with OutputFolder(tmp_path / 'out', {}, ('seg',)) as folder:
+        (folder / 'seg/a.dcm').touch()
+    left = [tmp_path / 'out' / name for name in ('.0a1b2c3d.results.csv', 'seg/.0a1b2c3d.b.dcm')]
+    kept = [tmp_path / 'out' / name for name in ('seg/a.dcm', 'seg/.notes', 'seg/.0a1b2c3d')]
+    for path in (*left, *kept):
+        path.touch()
+    with OutputFolder(tmp_path / 'out', {}, ('seg',)):
+        pass
+    assert [path.exists() for path in (*left, *kept)] == [False, False, True, True, True]
+
+
 def test_a_journal_that_another_process_wrote_gives_no_other_row(tmp_path):
     with Journal(tmp_path / 'j') as journal, Journal(tmp_path / 'j') as other:
         other.add({'file': 'b', 'ImageId': 'b'})

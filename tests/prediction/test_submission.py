@@ -65,6 +65,14 @@ def test_no_cell_for_people_is_a_formula_or_hides_a_character(tmp_path):
     assert cells[14][0] == '\\xff'
 
 
+@pytest.mark.parametrize('full', ['r.csv', 'r.jsonl'])
+def test_a_full_disk_names_the_table(tmp_path, full):
+    (tmp_path / full).symlink_to('/dev/full')
+    with pytest.raises(OSError, match='No space left') as caught:
+        submission.Results(tmp_path / 'r.csv', tmp_path / 'r.jsonl').add(OK)
+    assert caught.value.filename == str(tmp_path / full)
+
+
 def test_a_submission_keeps_the_words_of_its_contract(tmp_path):
     submission.write_submission(tmp_path / 's', [OK | {'rle': '-1'}])
     assert (tmp_path / 's').read_text() == 'ImageId,EncodedPixels\nx,-1\n'

@@ -28,6 +28,13 @@ def files(folder):
     return {str(p): p.is_file() and p.read_bytes() for p in pathlib.Path(folder).rglob('*')}
 
 
+def test_what_a_killed_process_left_unfinished_is_removed_once_the_run_is_locked(tmp_path):
+    (tmp_path / '.0a1b2c3d.scores.npz').touch()
+    (tmp_path / '.mine').touch()
+    with Run(tmp_path).lock():
+        assert {path.name for path in tmp_path.iterdir()} == {'.lock', '.mine'}
+
+
 # --- configuration -----------------------------------------------------------------------------
 
 
