@@ -22,7 +22,7 @@ from pneumojax.errors import UsageError
 from pneumojax.system import atomic
 from pneumojax.system.progress import log
 
-FORMAT = 1  # raise it when the bytes of a record or the decoding change
+FORMAT = 2  # raise it when the bytes of a record or the decoding change
 _DELETE = 'delete the folder, and the next run makes it again'
 
 
