@@ -171,9 +171,11 @@ def plain_display(whole: pydicom.Dataset, stored: np.ndarray):
     """
     bits, signed = int(whole.BitsStored), bool(whole.PixelRepresentation)
     allocated, high = int(whole.BitsAllocated), whole.get('HighBit')
+    if high is not None and not isinstance(high, int):
+        return None, 0
     syntax = whole.file_meta.TransferSyntaxUID
     native = not syntax.is_compressed or syntax in (uid.RLELossless, _DEFLATED)
-    shift = (bits - 1 if high is None else int(high)) + 1 - bits
+    shift = (bits - 1 if high is None else high) + 1 - bits
     usual = whole.PhotometricInterpretation in ('MONOCHROME1', 'MONOCHROME2')
     if any(keyword in whole for keyword in _TABLES) or not usual or shift + bits > allocated:
         return None, 0
