@@ -1,4 +1,4 @@
-"""One labelled image: what is doubtful about it is a warning that names the file and no one else."""
+"""One labelled image: a doubt about it is a warning that names its file."""
 
 import numpy as np
 
