@@ -106,6 +106,7 @@ def read_segmentation(path: str | os.PathLike, source: str) -> tuple[np.ndarray,
                 raise BadMask(f'claims more than {dicom.MAX_PIXELS} pixels')
             file.seek(0)
             dataset = pydicom.dcmread(file)
+        _check_frames(dataset)
         _drop_pixel_measures(dataset)
         segmentation = highdicom.seg.Segmentation.from_dataset(dataset, copy=False)
         numbers, sure = _segments(segmentation)
@@ -122,6 +123,22 @@ def read_segmentation(path: str | os.PathLike, source: str) -> tuple[np.ndarray,
     except Exception as error:
         raise _damaged(error) from error
     return (pixels[0] >= _HALF).any(axis=-1).astype(np.uint8), sure
+
+
+def _check_frames(dataset: pydicom.Dataset) -> None:
+    """Refuses frames that state no source where others do: they would be taken for missing ones."""
+    frames = dataset.get('PerFrameFunctionalGroupsSequence') or ()
+    if int(dataset.get('NumberOfFrames') or 0) != len(frames):
+        raise BadMask(f'describes {len(frames)} frames, but states another number of them')
+    with_source = sum(
+        any(item.get('SourceImageSequence') for item in frame.get('DerivationImageSequence') or ())
+        for frame in frames
+    )
+    if 0 < with_source < len(frames):
+        raise BadMask(
+            f'{len(frames) - with_source} of its {len(frames)} frames do not state their image; '
+            'export it again'
+        )
 
 
 def _drop_pixel_measures(dataset: pydicom.Dataset) -> None:

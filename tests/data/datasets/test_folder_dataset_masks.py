@@ -122,6 +122,21 @@ def test_a_segmentation_with_spacing_but_without_thickness(films):
     np.testing.assert_array_equal(next(iter(masks_of(root).values())), masks[0][..., 0])
 
 
+@pytest.mark.parametrize('damage', ['no number of frames', 'a frame without its image'])
+def test_frames_that_would_be_lost_are_refused(films, damage):
+    root, true = films
+    _, file = segments_of(next(iter(true.values())), [('1', PNEUMOTHORAX), ('2', PNEUMOTHORAX)])
+    if damage == 'no number of frames':
+        del file.NumberOfFrames
+    else:
+        frame = file.PerFrameFunctionalGroupsSequence[1]
+        del frame.DerivationImageSequence[0].SourceImageSequence
+    (root / 'masks').mkdir()
+    file.save_as(root / 'masks' / 'a.dcm')
+    with pytest.raises(UsageError, match=r'a\.dcm: .*frames'):
+        folder_dataset.find(str(root))
+
+
 # --- PNG ---------------------------------------------------------------------------------------
 
 
