@@ -106,6 +106,9 @@ def _orientation(tiff: bytes) -> int:
     start = number(4, 4)
     for at in range(start + 2, min(start + 2 + 12 * number(start, 2), len(tiff) - 11), 12):
         if number(at, 2) == _TAG:
-            value = number(at + 8, _SIZES.get(number(at + 2, 2), 0))
+            size = _SIZES.get(number(at + 2, 2), 0)
+            if not 0 < size * number(at + 4, 4) <= 4:  # of more bytes, these say where they are
+                return UPRIGHT
+            value = number(at + 8, size)
             return value if 1 <= value <= 8 else UPRIGHT
     return UPRIGHT

@@ -78,3 +78,17 @@ def test_a_long_number_and_metadata_behind_the_pixels(tmp_path):
 )
 def test_any_bytes_have_an_orientation(start, more, rest):
     assert exif.orientation(io.BytesIO(start + more + rest)) in ORIENTATIONS
+
+
+def test_an_orientation_whose_value_is_elsewhere_is_none():
+    """As Pillow has it: the four bytes are then an offset."""
+    buffer, tags = io.BytesIO(), Image.Exif()
+    tags[0x0112] = 6
+    Image.new('L', (8, 4)).save(buffer, 'JPEG', exif=tags)
+    good = buffer.getvalue()
+    assert exif.orientation(io.BytesIO(good)) == 6
+    for count in (0, 3, 0x400001):
+        made = good.replace(b'\x01\x12\0\x03\0\0\0\x01', b'\x01\x12\0\x03' + count.to_bytes(4))
+        assert made != good
+        assert exif.orientation(io.BytesIO(made)) == 1
+        assert ImageOps.exif_transpose(Image.open(io.BytesIO(made))).size == (8, 4)
