@@ -150,6 +150,8 @@ def _decode(data: bytes, max_pixels: int, how: int) -> np.ndarray:
             f'claims {height} x {width} pixels, more than the limit of {max_pixels}; '
             'downsample the image first'
         )
+    if png and not _is_within(data):
+        raise ValueError('the image is damaged; copy the file again')
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error:
@@ -159,6 +161,14 @@ def _decode(data: bytes, max_pixels: int, how: int) -> np.ndarray:
     if not png:
         strict_jpeg.check(data)
     return pixels
+
+
+def _is_within(png: bytes) -> bool:
+    """Whether no chunk states a length beyond the end, as much as OpenCV would allocate."""
+    at = len(PNG)
+    while at + 8 <= len(png) and png[at + 4 : at + 8] != b'IEND':
+        at += 12 + int.from_bytes(png[at : at + 4])
+    return at <= len(png)
 
 
 def _grey(pixels: np.ndarray) -> np.ndarray:

@@ -177,6 +177,19 @@ def test_a_length_beyond_the_end_takes_no_memory(tmp_path, monkeypatch):
         limits.check_file(path, 9)
 
 
+def test_a_png_chunk_beyond_the_end_is_refused_before_it_takes_memory(tmp_path, monkeypatch):
+    """OpenCV allocates what a chunk states: 2 GiB for a file of 300 bytes."""
+    png = cv2.imencode('.png', np.full((8, 8), 9, np.uint8))[1].tobytes()
+    at = png.index(b'IDAT') - 4
+    path = tmp_path / 'x.png'
+    path.write_bytes(png + b'behind the end' + bytes(9))
+    assert inputs.read(path).image.shape == (8, 8)
+    path.write_bytes(png[:at] + (1 << 31).to_bytes(4) + png[at + 4 :])
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('it was decoded'))
+    with pytest.raises(inputs.Unreadable, match='damaged'):
+        inputs.read(path)
+
+
 @pytest.mark.parametrize('suffix', ['.dcm', '.png', '.jpg'])
 def test_large_files_are_one_line(tmp_path, monkeypatch, suffix):
     path = tmp_path / f'x{suffix}'
