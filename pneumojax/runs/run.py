@@ -117,12 +117,14 @@ class Run:
         """Checks that the run, if there is one, was trained with this configuration.
 
         Raises:
-          UsageError: a key differs, other than `evaluation.*`, `tta.*` and those that say where or
-            how fast.
+          UsageError: the run's own configuration is damaged, or a key differs, other than
+            `evaluation.*`, `tta.*` and those that say where or how fast.
         """
         if not self.exists:
             return
-        changed = config_lib.differences(self.config(), config, config_lib.FREE_AFTER_TRAINING)
+        trained = self.config()
+        config_lib.check(trained)  # what is damaged differs too, but for another reason
+        changed = config_lib.differences(trained, config, config_lib.FREE_AFTER_TRAINING)
         if changed:
             raise UsageError(
                 f'--config: {self.path} was trained with other values (run -> given: '

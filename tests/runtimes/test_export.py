@@ -45,7 +45,8 @@ def test_onnx_is_described_and_carries_its_metadata(run, tmp_path):
     stated = json.loads((tmp_path / 'unet.onnx.json').read_text())
     assert stated['identity'] == {
         'name': 'tiny0', 'step': 7, 'weights': 'last', 'flips': ['horizontal'], 'image_size': 32,
-        'phantoms': False,
+        'phantoms': False, 'normalization': 'unit', 'classification_head': 'none',
+        'digest': run.checkpoints.weights_digest(7, averaged=False),
     }  # fmt: skip
     assert stated['rule']['area'] == 300
     assert stated['shape'] == ['batch', 32, 32]

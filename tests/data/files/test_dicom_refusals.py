@@ -20,7 +20,7 @@ from tests.data.files.dicom_writing import RAMP, assert_refused, lookup, picture
         ('rtdose.dcm', '15 frames'),
         ('reportsi.dcm', 'no pixel data'),
         ('rtplan.dcm', 'no pixel data'),
-        ('ExplVR_LitEndNoMeta.dcm', 'not a DICOM file'),
+        ('ExplVR_LitEndNoMeta.dcm', 'no pixel data'),
         ('MR_truncated.dcm', 'cut short: 8130 of 8192 bytes'),
         ('README.txt', 'not a DICOM file'),
     ],
