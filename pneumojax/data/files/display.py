@@ -18,9 +18,8 @@ from pneumojax.data.files.display_tags import Display, Rescale, Table, Window
 
 _TABLE_SPAN = 1 << 17  # with more distinct values, compute per pixel instead
 _SAMPLES = 4096  # pixels that are enough to tell whether an image is nearly uniform
-_NEARLY = (
-    0.1  # of the range; a radiograph has several times that between its 1st and 99th percentile
-)
+# Of the range; a radiograph has several times that between its 1st and 99th percentile.
+_NEARLY = 0.1
 
 
 def grey(pixels: np.ndarray, display: Display) -> np.ndarray:
@@ -76,7 +75,8 @@ def grey(pixels: np.ndarray, display: Display) -> np.ndarray:
 def is_nearly_uniform(image: np.ndarray) -> bool:
     """Whether nearly all pixels of an image [H, W] over the range of its type are about equal."""
     step = max(int((image.size / _SAMPLES) ** 0.5), 1)
-    some = np.sort(image[step // 2 :: step, step // 2 :: step], axis=None)
+    # Of 8 and 16 bits, numpy sorts stably by radix, which is the fastest.
+    some = np.sort(image[step // 2 :: step, step // 2 :: step], axis=None, kind='stable')
     if not some.size:
         return False
     spread = int(some[-1 - len(some) // 100]) - int(some[len(some) // 100])
