@@ -4,7 +4,8 @@ import pytest
 
 from pneumojax.runs.run import Run
 from pneumojax.training import loop
-from tests.training.test_loop import assert_same_bits, final_items
+from tests.same_bits import assert_same_bits
+from tests.training.test_loop import final_items
 
 
 @pytest.mark.slow

@@ -1,66 +1,29 @@
 """The pure functions of training, on a network of width 4 and images of 32 pixels."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import ndimage, signal
-from scipy.special import expit
 
-from configs import base
-from pneumojax.data.sampling import Plan
-from pneumojax.evaluation import metrics
 from pneumojax.models import build
 from pneumojax.training import averaging, steps
 from pneumojax.training.optimizer import make_optimizer
 from pneumojax.training.state import create_state
+from tests.training.small_steps import (
+    BATCH,
+    PLAN,
+    RATE,
+    assert_close,
+    batch,
+    evaluation_batch,
+    initial_variables,
+    make_config,
+    network,
+    numpy_loss,
+)
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
-SIZE, BATCH = 32, 8
-RATE = 0.05
-PLAN = Plan(np.zeros(40 * BATCH, np.int32), np.array([10, 20, 30, 40], np.int32), BATCH)
-# Operations that are quick to compile; test_augment.py has all of them.
-SOME = ('flip', 'affine', 'crop')
-
-
-def make_config(probability=0.0, **changes):
-    config = base.get_config()
-    config.num_epochs, config.batch_size, config.image_size = 4, BATCH, SIZE
-    config.model.width, config.model.stage_sizes, config.model.channels = 4, (1, 1, 1, 1), 1
-    config.optimizer.learning_rate = config.optimizer.final_learning_rate = RATE
-    config.averaging.start, config.averaging.every_steps = 0, 1
-    for name in ('flip', 'vertical_flip', 'intensity', 'warp', 'affine', 'crop'):
-        config.augment[name] = probability if name in SOME else 0.0
-    config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
-    return config
-
-
-@functools.cache
-def initial_variables():
-    return jax.device_get(build.initial_variables(make_config()))
-
-
-def batch(seed=0):
-    """Smooth noise, whose bright parts are the masks."""
-    rng = np.random.default_rng(seed)
-    noise = ndimage.gaussian_filter(rng.normal(size=(BATCH, SIZE, SIZE)), (0, 4, 4))
-    low, high = noise.min(), noise.max()
-    return {
-        'image': ((noise - low) / (high - low) * 255).astype(np.uint8),
-        'mask': (noise > np.quantile(noise, 0.8)).astype(np.uint8),
-        'example': rng.permutation(100)[:BATCH].astype(np.int32),
-    }
-
-
-def evaluation_batch():
-    """With an image without lesion, one that is nothing but lesion, and two rows of padding."""
-    rows = batch(5)
-    rows['mask'][1], rows['mask'][2] = 0, 1
-    rows['valid'] = np.array([True] * 6 + [False] * 2)
-    return rows
 
 
 class Stepper:
@@ -97,44 +60,6 @@ def plain():
 @pytest.fixture(scope='module')
 def augmented():
     return Stepper(make_config(probability=0.5))
-
-
-@pytest.fixture(scope='module')
-def eval_step():
-    return jax.jit(steps.make_eval_step(make_config()))
-
-
-@pytest.fixture(scope='module')
-def batch_stats_step():
-    return jax.jit(steps.make_batch_stats_step(make_config()))
-
-
-@functools.cache
-def network(train):
-    """uint8 images -> logits of the network with its initial weights and given statistics."""
-    model = build.make_model(make_config())
-
-    def apply(batch_stats, images):
-        variables = {'params': initial_variables()['params'], 'batch_stats': batch_stats}
-        inputs = images[..., None].astype(jnp.float32) / 255
-        return model.apply(variables, inputs, train=train, mutable=['batch_stats'])
-
-    return jax.jit(apply)
-
-
-def assert_close(actual, expected, atol=1e-5, rtol=1e-5):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=atol, rtol=rtol), actual, expected
-    )
-
-
-def numpy_loss(logits, masks):
-    """BCE plus soft Dice over all that is given."""
-    x, t = np.asarray(logits, np.float64), np.asarray(masks, np.float64).reshape(logits.shape)
-    p = expit(x)
-    bce = np.mean(np.logaddexp(0, x) - t * x)
-    return bce + 1 - (2 * np.sum(p * t) + 1) / (np.sum(p) + np.sum(t) + 1)
 
 
 @pytest.mark.slow
@@ -282,89 +207,6 @@ def test_the_classification_head_is_trained_and_counts_in_the_prediction():
             assert sums['dice'] == pytest.approx(expected, rel=1e-5)
         else:
             assert sums['dice'] == dice * (masks.sum(1) == 0).sum()
-
-
-@pytest.mark.slow
-def test_evaluation_equals_one_image_at_a_time_in_numpy(eval_step):
-    rows, variables = evaluation_batch(), initial_variables()
-    sums = eval_step(variables, rows)
-    logits, _ = network(train=False)(variables['batch_stats'], rows['image'])
-    expected = dict.fromkeys(('images', 'loss', 'dice', 'positives', 'positive_dice'), 0.0)
-    for i in np.flatnonzero(rows['valid']):
-        mask = rows['mask'][i]
-        dice = metrics.dice(expit(np.asarray(logits[i, ..., 0])) > 0.5, mask)
-        expected['images'] += 1
-        expected['loss'] += numpy_loss(logits[i], mask)
-        expected['dice'] += dice
-        expected['positives'] += mask.any()
-        expected['positive_dice'] += dice * mask.any()
-    assert (expected['images'], expected['positives']) == (6, 5)
-    assert sums.keys() == expected.keys()
-    for name in expected:
-        assert sums[name] == pytest.approx(expected[name], rel=1e-5), name
-
-
-@pytest.mark.slow
-def test_an_empty_prediction_of_an_empty_mask_scores_one(eval_step):
-    rows, variables = evaluation_batch(), jax.tree.map(np.copy, initial_variables())
-    variables['params']['head']['bias'] -= 1e4
-    rows['mask'][:] = 0
-    sums = eval_step(variables, rows)
-    assert (sums['dice'], sums['positive_dice'], sums['positives']) == (6, 0, 0)
-
-
-@pytest.mark.slow
-def test_padding_counts_nowhere_and_images_do_not_see_each_other(eval_step):
-    rows, variables = evaluation_batch(), initial_variables()
-    sums = eval_step(variables, rows)
-    other = evaluation_batch()
-    other['image'][6:], other['mask'][6:] = 255, 1
-    assert_close(eval_step(variables, other), sums, atol=0)
-    alone = [eval_step(variables, rows | {'valid': np.arange(BATCH) == i}) for i in range(6)]
-    assert_close(jax.tree.map(lambda *x: np.sum(x), *alone), sums)
-    nothing = eval_step(variables, rows | {'valid': np.zeros(BATCH, bool)})
-    assert all(value == 0 for value in nothing.values())
-
-
-def numpy_stem_statistics(images):
-    """Mean and variance of the first convolution's output, by SciPy in float64."""
-    kernel = initial_variables()['params']['encoder']['conv1']['kernel'].astype(float)
-    maps = np.stack([
-        [signal.correlate2d(np.pad(x / 255, 3), kernel[:, :, 0, c], 'valid')[::2, ::2]
-         for c in range(kernel.shape[-1])]
-        for x in images.astype(float)
-    ])  # fmt: skip
-    assert maps.shape == (len(images), 4, SIZE // 2, SIZE // 2)
-    return maps.mean(axis=(0, 2, 3)), maps.var(axis=(0, 2, 3))
-
-
-@pytest.mark.slow
-def test_recalibration_takes_exactly_the_statistics_of_the_batch(batch_stats_step):
-    variables = initial_variables()
-    # The statistics of before play no part.
-    before = jax.tree.map(lambda s: s + 5, variables['batch_stats'])
-    stats = [
-        batch_stats_step(variables['params'], before, batch(seed))['encoder']['bn1']
-        for seed in (0, 1)
-    ]
-    expected = [numpy_stem_statistics(batch(seed)['image']) for seed in (0, 1)]
-    for ours, (mean, var) in zip(stats, expected, strict=True):
-        np.testing.assert_allclose(ours['mean'], mean, atol=1e-6)
-        np.testing.assert_allclose(ours['var'], var, rtol=1e-4)
-    both = np.concatenate([batch(0)['image'], batch(1)['image']])
-    average = (stats[0]['mean'] + stats[1]['mean']) / 2
-    np.testing.assert_allclose(average, numpy_stem_statistics(both)[0], atol=1e-6)
-
-
-@pytest.mark.slow
-def test_with_its_own_statistics_a_batch_is_evaluated_as_it_was_trained(batch_stats_step):
-    variables, images = initial_variables(), batch()['image']
-    stats = batch_stats_step(variables['params'], variables['batch_stats'], batch())
-    trained, _ = network(train=True)(variables['batch_stats'], images)
-    evaluated, _ = network(train=False)(stats, images)
-    np.testing.assert_allclose(evaluated, trained, atol=1e-4)
-    before, _ = network(train=False)(variables['batch_stats'], images)
-    assert np.abs(before - trained).max() > 0.1
 
 
 @pytest.mark.parametrize('accumulate', [1, 2])
