@@ -15,7 +15,8 @@ class Jax:
     """Splits every batch over all local devices.
 
     Args:
-      precision: 'float32', 'bfloat16', or 'auto' for each run's `model.dtype`.
+      precision: 'float32' or 'bfloat16'; or 'auto' for each run's `model.dtype`, where a GPU or TPU
+        multiplies float32 as it does by default (see `tta.make_predict`).
     """
 
     name = 'jax'
@@ -50,12 +51,12 @@ class Jax:
         return start
 
     def _compile(self, member: Member) -> Any:
-        config = member.config.copy_and_resolve_references()
+        config, exact = member.config.copy_and_resolve_references(), self._dtype == 'float32'
         if self._dtype:
             config.model.dtype = self._dtype
         key = (config.image_size, member.flips, str(config.model))
         if key not in self._compiled:
-            function = tta.make_predict(config, build.make_model(config), member.flips)
+            function = tta.make_predict(config, build.make_model(config), member.flips, exact)
             name = tta.describe(config, member.flips)
             self._compiled[key] = self._devices.compile(function, name)
         return self._compiled[key]
