@@ -17,11 +17,13 @@ from pneumojax.errors import UsageError
 from pneumojax.system.progress import show_log
 
 BENCHMARKS = {
+    'accelerator': 'all that is measured on a GPU or TPU, within a time limit: every table at once',
     'agreement': 'masks of the exported network beside those of JAX in float32',
     'end_to_end': 'from DICOM files through both stages to a submission, every part',
     'pipeline': 'from DICOM files to records and from records to batches, per core',
     'predict': 'one image, a folder, a first mask: JAX, the exported network, PyTorch',
     'predict_memory': 'does memory grow with the folder that is predicted',
+    'profile_steps': 'where the time of training steps goes, by kind of operation, from a trace',
     'train_step': 'a training step beside the same network in PyTorch: time, TFLOP/s, memory',
     'threshold_search': 'how long the search for the rule takes',
 }
