@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pneumojax.models.resnet import ResNet34, batch_norm
+from pneumojax.models.batch_norm import BatchNorm
+from pneumojax.models.resnet import ResNet34
 
 DimSize = Any  # an int; a symbol while exporting for any size
 
@@ -65,7 +66,7 @@ class DecoderBlock(nn.Module):
             x = jnp.concatenate([x, skip], axis=-1)
         for i in (1, 2):
             x = conv(name=f'conv{i}')(x)
-            x = nn.relu(batch_norm(train, self.axis_name, self.dtype, name=f'bn{i}')(x))
+            x = BatchNorm(train, self.axis_name, self.dtype, relu=True, name=f'bn{i}')(x)
         return x
 
 

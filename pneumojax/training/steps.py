@@ -10,9 +10,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 
 from pneumojax.augment import augment
+from pneumojax.models.batch_norm import MOMENTUM
 from pneumojax.models.build import make_model
 from pneumojax.models.normalize import normalize
-from pneumojax.models.resnet import MOMENTUM
 from pneumojax.models.unet import gate
 from pneumojax.system.memoize import memoize
 from pneumojax.training import losses
