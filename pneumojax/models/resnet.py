@@ -12,9 +12,20 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pneumojax.models import winograd
 from pneumojax.models.batch_norm import BatchNorm
+from pneumojax.models.max_pool import max_pool
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's
+
+
+def convolution(train: bool) -> partial[nn.Conv]:
+    """`nn.Conv` without bias. In training, CPUs compute most 3 x 3 ones as `winograd` does.
+
+    Only there: exported networks and predictions keep the plain convolutions.
+    """
+    own = {'conv_general_dilated': winograd.conv_general_dilated} if train else {}
+    return partial(nn.Conv, use_bias=False, **own)
 
 
 class BasicBlock(nn.Module):
@@ -27,7 +38,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, 'B H W C'], *, train: bool) -> Float[Array, 'B h w F']:
-        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=kaiming_normal)
+        conv = partial(convolution(train), dtype=self.dtype, kernel_init=kaiming_normal)
         norm = partial(BatchNorm, train, self.axis_name, self.dtype)
         strides = (self.stride, self.stride)
 
@@ -79,7 +90,7 @@ class ResNet34(nn.Module):
         )(x)  # fmt: skip
         x = BatchNorm(train, self.axis_name, self.dtype, relu=True, name='bn1')(x)
         features = [x]
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x)
         for stage, blocks in enumerate(self.stage_sizes):
             for block in range(blocks):
                 x = BasicBlock(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pneumojax.models.batch_norm import BatchNorm
-from pneumojax.models.resnet import ResNet34
+from pneumojax.models.resnet import ResNet34, convolution
 
 DimSize = Any  # an int; a symbol while exporting for any size
 
@@ -58,7 +58,7 @@ class DecoderBlock(nn.Module):
         train: bool,
     ) -> Float[Array, 'B H W {self.filters}']:
         conv = partial(
-            nn.Conv, self.filters, (3, 3), padding=1, use_bias=False,
+            convolution(train), self.filters, (3, 3), padding=1,
             dtype=self.dtype, kernel_init=kaiming_uniform,
         )  # fmt: skip
         x = upsample(x, *size)
