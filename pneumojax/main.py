@@ -27,7 +27,7 @@ from pneumojax import flags
 from pneumojax.errors import UsageError
 from pneumojax.launch import launch
 from pneumojax.runs.run import Run
-from pneumojax.system import compilation, processes
+from pneumojax.system import allocator, compilation, processes
 
 absl_flags.adopt_module_key_flags(flags)  # so that --help lists them
 
@@ -53,6 +53,7 @@ def _prepare() -> None:
 
 
 def _train() -> None:
+    _keep_freed_memory()
     from pneumojax.experiments import stages
     from pneumojax.system.devices import local_devices
 
@@ -106,9 +107,17 @@ def _convert() -> None:
 
 
 def _ablate() -> None:
+    _keep_freed_memory()
     from pneumojax.experiments.ablate import ablate
 
     ablate(*flags.config_and_workdir())
+
+
+def _keep_freed_memory() -> None:
+    from pneumojax.runtimes.choose import has_accelerator
+
+    if not has_accelerator():
+        allocator.keep_freed_memory()
 
 
 HANDLERS: dict[str, Callable[[], int | None]] = {
