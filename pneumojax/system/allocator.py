@@ -35,4 +35,4 @@ def keep_freed_memory() -> bool:
         _TRIM_THRESHOLD: -1,  # the heap never shrinks
         _TOP_PAD: 16 << 20,  # and grows by at least so many bytes
     }
-    return all([library.mallopt(name, value) for name, value in parameters.items()])
+    return all(library.mallopt(name, value) for name, value in parameters.items())

@@ -1,5 +1,7 @@
 """Winograd's convolutions beside XLA's own, values and both gradients."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ def plain(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=numbers)
 
 
+@partial(jax.jit, static_argnums=0)
 def both(function, x, kernel, gradient):
     """The value and its gradients by x and the kernel."""
     value, transpose = jax.vjp(function, x, kernel)
@@ -39,7 +42,7 @@ def largest_difference(ours, theirs):
 
 @pytest.mark.parametrize(
     'size',
-    [(1, 1), (1, 5), (2, 2), (3, 4), (4, 4), (5, 5), (6, 4), (7, 9), (8, 8), (13, 2), (16, 9)],
+    [(1, 1), (1, 5), (3, 4), (4, 4), (5, 5), (8, 8), (13, 2)],
 )
 def test_values_and_gradients_are_the_convolutions(size):
     """In float64 to rounding, at sizes that fill the tiles and sizes that do not."""
@@ -106,24 +109,29 @@ def test_only_training_on_a_cpu_uses_it():
         assert lowered(True, platform).count('stablehlo.convolution') == plain_ones
 
 
-def test_the_network_of_training_is_that_of_the_plain_convolutions(monkeypatch):
-    """Of full width, in float64: outputs, batch statistics and gradients."""
+def test_a_block_of_training_is_that_of_the_plain_convolutions(monkeypatch):
+    """In float64: outputs, batch statistics and gradients, and it does go through Winograd's."""
     with jax.enable_x64(True):
-        model = UNet(stage_sizes=(1, 1, 1, 1), dtype=jnp.float64)
-        variables = jax.tree.map(lambda x: x.astype(jnp.float64), made_up.variables(model))
-        x = jnp.asarray(np.random.default_rng(1).random((2, 64, 64, 3)))
+        block = resnet.BasicBlock(64, dtype=jnp.float64)
+        x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6, 6, 64)))
+        variables = block.init(jax.random.key(0), x, train=False)
+        variables = jax.tree.map(lambda a: a.astype(jnp.float64), variables)
+        calls = []
 
-        def outcome():
+        def outcome(convolve):
+            def counted(*arrays):
+                calls.append(convolve)
+                return convolve(*arrays)
+
             def loss(params):
-                logits, updated = model.apply(
-                    {**variables, 'params': params}, x, train=True, mutable=['batch_stats']
-                )
-                return jnp.mean(jnp.square(logits)), (logits, updated)
+                given = {**variables, 'params': params}
+                y, updated = block.apply(given, x, train=True, mutable=['batch_stats'])
+                return jnp.mean(jnp.square(y)), (y, updated)
 
+            monkeypatch.setattr(winograd, 'convolve', counted)
             return jax.value_and_grad(loss, has_aux=True)(variables['params'])
 
-        ours = outcome()
-        monkeypatch.setattr(resnet.winograd, 'convolve', plain)
-        theirs = outcome()
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-9 * max(1.0, np.abs(b).max()))
+        ours, theirs = outcome(winograd.convolve), outcome(plain)
+        assert len(calls) == 4
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-11 * max(1.0, np.abs(b).max()))
