@@ -24,8 +24,8 @@ def convolution(train: bool) -> partial[nn.Conv]:
 
     Only there: exported networks and predictions keep the plain convolutions.
     """
-    own = {'conv_general_dilated': winograd.conv_general_dilated} if train else {}
-    return partial(nn.Conv, use_bias=False, **own)
+    function = winograd.conv_general_dilated if train else None  # None is `lax`'s
+    return partial(nn.Conv, use_bias=False, conv_general_dilated=function)
 
 
 class BasicBlock(nn.Module):

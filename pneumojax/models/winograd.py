@@ -211,12 +211,12 @@ def _output_tiles_transposed(gradient: Array, transforms: _Transforms) -> Array:
 
 def _transformed_kernel(kernel: Array, transforms: _Transforms) -> Array:
     """[3, 3, C, K] -> [t t, C, K]."""
-    both = np.kron(transforms.kernel, transforms.kernel).astype(kernel.dtype)
+    both = jnp.asarray(np.kron(transforms.kernel, transforms.kernel), kernel.dtype)
     return (both @ kernel.reshape(9, -1)).reshape(-1, *kernel.shape[2:])
 
 
 def _kernel_transposed(tiles: Array, transforms: _Transforms) -> Array:
     """The transpose of `_transformed_kernel`: [t t, C, K] -> [3, 3, C, K]."""
-    both = np.kron(transforms.kernel, transforms.kernel).astype(tiles.dtype)
+    both = jnp.asarray(np.kron(transforms.kernel, transforms.kernel), tiles.dtype)
     tiles = lax.optimization_barrier(tiles)
     return (both.T @ tiles.reshape(len(tiles), -1)).reshape(3, 3, *tiles.shape[1:])
