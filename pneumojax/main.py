@@ -40,7 +40,6 @@ def main(argv: list[str]) -> int:
     compilation.keep(flags.COMPILATION_CACHE.value)
     if where := flags.coordinator():
         processes.join(*where)
-    # This also fails early where JAX_PLATFORMS names what is not there.
     if flags.MODE.value in ('train', 'ablate') and not choose.has_accelerator():
         allocator.keep_freed_memory()
     return HANDLERS[flags.MODE.value]() or 0
