@@ -188,4 +188,5 @@ def _page(part: Part, out: pathlib.Path, state: str) -> str:
         + ', '.join(f'{name} {versions[name]}' for name in ('jax', 'torch') if name in versions)
     )
     notes = [note.replace(str(out), 'DIR') for note in content['notes']]
-    return '\n\n'.join([head.rstrip(), table(content['rows']), *notes, where]) + '\n'
+    rows = [table(content['rows'])] if content['rows'] else []
+    return '\n\n'.join([head.rstrip(), *rows, *notes, where]) + '\n'

@@ -13,7 +13,7 @@ import json
 import pathlib
 import re
 import tempfile
-from collections import defaultdict
+from collections import Counter
 from typing import Any
 
 from benchmarks.report import Report
@@ -25,6 +25,7 @@ from pneumojax.training import loop
 
 ROWS = 15  # kinds of operations, the longest first
 OPERATIONS = 'XLA Ops'  # the profiler's name of a device's timeline of operations
+STREAM = 'Stream #'  # and of a GPU's timelines of kernels, used where that one is missing
 
 
 def add_options(parser) -> None:
@@ -77,38 +78,54 @@ def operations(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
       Rows: kind, calls, ms, share of the time from the first operation's start to the last one's
-      end; the last row is the time without any operation. Empty if no device has a timeline.
+      end; the last row is the time without any operation. Operations within operations count in
+      both kinds. Empty if no device has a timeline.
     """
     names: dict[Any, str] = {}
     for event in events:
         if event.get('ph') == 'M' and event['name'] in ('process_name', 'thread_name'):
             thread = event.get('tid') if event['name'] == 'thread_name' else None
             names[event['pid'], thread] = event['args']['name']
-    timeline = [
+    on_devices = [
         event for event in events
-        if event.get('ph') == 'X'
-        and names.get((event['pid'], None), '').startswith('/device:')
-        and names.get((event['pid'], event['tid'])) == OPERATIONS
+        if event.get('ph') == 'X' and names.get((event['pid'], None), '').startswith('/device:')
     ]  # fmt: skip
+
+    def on(name: str) -> list[dict[str, Any]]:
+        return [e for e in on_devices if names.get((e['pid'], e['tid']), '').startswith(name)]
+
+    timeline = on(OPERATIONS) or on(STREAM)
     if not timeline:
         return []
-    calls, spent = defaultdict(int), defaultdict(float)
+    calls: Counter[str] = Counter()
+    spent: Counter[str] = Counter()
     for event in timeline:
-        kind = event.get('args', {}).get('hlo_category') or re.sub(r'[._\d]+$', '', event['name'])
+        details = event.get('args', {})
+        name = re.sub(r'[._\d]+$', '', details.get('hlo_op') or event['name'])
+        kind = details.get('hlo_category') or name
         calls[kind] += 1
         spent[kind] += event['dur'] / 1000
-    # Of several devices, each has a timeline of this length.
-    devices = len({event['pid'] for event in timeline})
-    begin = min(event['ts'] for event in timeline)
-    whole = devices * (max(event['ts'] + event['dur'] for event in timeline) - begin) / 1000
-    longest = sorted(spent, key=spent.get, reverse=True)
+    busy, whole = _busy_and_whole(timeline)
+    longest = [kind for kind, _ in spent.most_common()]
     rows = [_row(kind, calls[kind], spent[kind], whole) for kind in longest[:ROWS]]
     if rest := longest[ROWS:]:
-        rows.append(
-            _row(f'{len(rest)} other kinds', sum(map(calls.get, rest)),
-                 sum(map(spent.get, rest)), whole)
-        )  # fmt: skip
-    return [*rows, _row('no operation', None, whole - sum(spent.values()), whole)]
+        both = (sum(counter[kind] for kind in rest) for counter in (calls, spent))
+        rows.append(_row(f'{len(rest)} other kinds', *both, whole))
+    return [*rows, _row('no operation', None, whole - busy, whole)]
+
+
+def _busy_and_whole(timeline: list[dict[str, Any]]) -> tuple[float, float]:
+    """Milliseconds of all devices with at least one operation, and from the first to the last."""
+    begin = min(event['ts'] for event in timeline)
+    end = max(event['ts'] + event['dur'] for event in timeline)
+    busy, devices = 0.0, {event['pid'] for event in timeline}
+    for device in devices:
+        until = begin
+        for event in sorted((e for e in timeline if e['pid'] == device), key=lambda e: e['ts']):
+            last = event['ts'] + event['dur']
+            busy += max(0, last - max(until, event['ts']))
+            until = max(until, last)
+    return busy / 1000, len(devices) * (end - begin) / 1000
 
 
 def _row(kind: str, calls: int | None, ms: float, whole: float) -> dict[str, Any]:

@@ -192,6 +192,23 @@ def test_a_trace_is_summed_by_kind():
     assert profile_steps.operations(events[3:5]) == []
 
 
+def test_streams_of_a_gpu_stand_in_for_its_operations():
+    """Kernels of two streams that overlap, and one within another: time without any counts once."""
+    events = [
+        {'ph': 'M', 'name': 'process_name', 'pid': 1, 'args': {'name': '/device:GPU:0'}},
+        *({'ph': 'M', 'name': 'thread_name', 'pid': 1, 'tid': tid,
+           'args': {'name': f'Stream #{tid}(Compute)'}} for tid in (1, 2)),
+        *({'ph': 'X', 'name': 'kernel', 'pid': 1, 'tid': tid, 'ts': ts, 'dur': dur,
+           'args': {'hlo_op': op}}
+          for tid, ts, dur, op in (
+              (1, 0, 4000, 'a.1'), (2, 2000, 4000, 'b.2'), (2, 3000, 1000, 'c'),
+              (1, 9000, 1000, 'a'),
+          )),
+    ]  # fmt: skip
+    rows = {row['kind']: (row['calls'], row['ms']) for row in profile_steps.operations(events)}
+    assert rows == {'a': (2, 5), 'b': (1, 4), 'c': (1, 1), 'no operation': (None, 3)}
+
+
 def test_rare_kinds_of_a_trace_are_one_row():
     events = [
         {'ph': 'M', 'name': 'process_name', 'pid': 1, 'args': {'name': '/device:TPU:0'}},
