@@ -1,43 +1,52 @@
-"""Augmentation on the device: pure functions of a key, compiled and vmapped with the training step.
+"""Augmentation on the device: pure functions of a key, compiled with the training step.
 
 The list is that of the authors' later released code (Ayat-Abedalla/Ens4B-UNet, albumentations 0.3),
 in their order: flip, one of three changes of intensity, one of three distortions,
 shift-scale-rotate, sized crop; then, where asked for, a window.
 
-Policy for the whole folder: images are float32 [H, W, C] in [0, 1], masks float32 [H, W, 1] in
+Policy for the whole folder: images are grey, float32 [H, W] in [0, 1], masks float32 [H, W] in
 {0, 1}, and so are all results; changes of intensity are clipped to the range and leave the mask
-alone. Borders and sampling are explained in `warp`. Random operations take their key first and
-their limits by keyword; the defaults are those of configs/base.py, which says where they come from.
+alone. Borders and sampling are explained in `warp`. Operations take what was drawn first and their
+limits by keyword; draws are uniform in [-1, 1), and draws of 0 change nothing. The defaults are
+those of configs/base.py, which says where they come from.
 
-The geometric operations of an example are drawn one by one, but image and mask are sampled only
-once: positions are carried through the operations from the last to the first (see `warp`), which is
-as exact and blurs once instead of four times. Under vmap nothing can be skipped, so everything is
-computed and selected; an operation of probability 0 is left out when the function is traced.
+Image and mask are sampled only once: positions are carried through the geometric operations from
+the last to the first (see `warp`), which is as exact and blurs once instead of three times. Nothing
+is sampled where none was drawn, and an operation of probability 0 is left out when the function is
+traced.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from pneumojax.augment import geometric, intensity, warp
+from pneumojax.augment.warp import Points
 from pneumojax.augment.window import random_window
 
-# A random operation: (key, value) -> value of the same shapes; an image, or `warp.Points`.
-Change = Callable[[Any, Any], Any]
+CHANCES = ('flip', 'vertical_flip', 'intensity', 'warp', 'affine', 'crop')
+
+
+class Move(NamedTuple):
+    """A geometric operation on positions, and whether it was drawn: if not, it moves nothing."""
+
+    drawn: Bool[Array, '']
+    operation: Callable[[Points], Points]
 
 
 def augment_batch(
     key: Key[Array, ''],
     examples: Int[Array, ' B'],
-    images: Float[Array, 'B H W C'],
+    images: Float[Array, 'B H W 1'],
     masks: Float[Array, 'B H W 1'],
     config: ml_collections.ConfigDict,
-) -> tuple[Float[Array, 'B h w C'], Float[Array, 'B h w 1']]:
+) -> tuple[Float[Array, 'B h w 1'], Float[Array, 'B h w 1']]:
     """Augments a batch, one key per example.
 
     An example's key follows from `key` and its own index, not from its place in the batch or the
@@ -55,19 +64,28 @@ def augment_batch(
     """
 
     def augment_one(
-        example: Int[Array, ''], image: Float[Array, 'H W C'], mask: Float[Array, 'H W 1']
+        example: Int[Array, ''], image: Float[Array, 'H W'], mask: Float[Array, 'H W']
     ) -> tuple[Array, Array]:
         return augment(jax.random.fold_in(key, example), image, mask, config)
 
-    return jax.vmap(augment_one)(examples, images, masks)
+    def one_by_one(*batch: Array) -> tuple[Array, Array]:
+        return jax.lax.map(lambda example: augment_one(*example), batch)
+
+    # One by one, an example skips what it did not draw. A GPU would wait for the host at each of
+    # these decisions, and for each small kernel: there all is computed at once, then selected.
+    at_once = jax.vmap(augment_one)
+    images, masks = jax.lax.platform_dependent(
+        examples, images[..., 0], masks[..., 0], cuda=at_once, rocm=at_once, default=one_by_one
+    )
+    return images[..., None], masks[..., None]
 
 
 def augment(
     key: Key[Array, ''],
-    image: Float[Array, 'H W C'],
-    mask: Float[Array, 'H W 1'],
+    image: Float[Array, 'H W'],
+    mask: Float[Array, 'H W'],
     config: ml_collections.ConfigDict,
-) -> tuple[Float[Array, 'h w C'], Float[Array, 'h w 1']]:
+) -> tuple[Float[Array, 'h w'], Float[Array, 'h w']]:
     """Augments one example.
 
     Args:
@@ -81,52 +99,66 @@ def augment(
       (image, mask), same ranges, of the window's size where there is one. Where nothing is drawn,
       bit for bit (a window of) the input.
     """
-    keys = jax.random.split(key, 6)
-    changes = one_of(*_intensity_changes(config))
-    image = random_apply(keys[0], config.intensity, changes, image)
-    pixels = points = warp.pixels(*image.shape[:2])
-    for operation_key, (probability, operation) in zip(keys[1:], _geometric(config), strict=True):
-        points = random_apply(operation_key, probability, operation, points)
-    if points is not pixels:
-        image, mask = warp.sample(image, mask, points)
+    numbers_key, noise_key, window_key = jax.random.split(key, 3)
+    chances, draws = _draw(numbers_key, config)
+    for name, axis in (('flip', 1), ('vertical_flip', 0)):
+        if config[name]:
+            flips = chances[name] < config[name]
+            image, mask = (jnp.where(flips, jnp.flip(x, axis), x) for x in (image, mask))
+    if config.intensity:
+        changes = _intensity_changes(config)
+        which = choose(chances['intensity'], config.intensity, len(changes))
+        image = jax.lax.switch(which, [*changes, lambda _, same: same], draws['intensity'], image)
+    moves = _moves(chances, draws, noise_key, config)
+    if moves:
+
+        def move(image: Float[Array, 'H W'], mask: Float[Array, 'H W']) -> tuple[Array, Array]:
+            points = warp.pixels(*image.shape)
+            for _, operation in moves:
+                points = operation(points)
+            return warp.sample(image, mask, points)
+
+        drawn = jnp.stack([move.drawn for move in moves]).any()
+        image, mask = jax.lax.cond(drawn, move, lambda *same: same, image, mask)
     if config.window:
-        key, on_lesion = jax.random.fold_in(key, len(keys)), config.window_on_lesion
-        image, mask = random_window(key, image, mask, size=config.window, on_lesion=on_lesion)
+        size, on_lesion = config.window, config.window_on_lesion
+        image, mask = random_window(window_key, image, mask, size=size, on_lesion=on_lesion)
     return image, mask
 
 
-def random_apply(key: Key[Array, ''], probability: float, change: Change, value: Any) -> Any:
-    """`change(key, value)` with `probability`, else `value`: both are computed, one is selected.
+def choose(chance: Float[Array, ''], probability: float, count: int) -> Int[Array, '']:
+    """One of `count` choices, each as likely, with `probability`; else `count`.
 
     Args:
-      key: PRNG key.
-      probability: 0 to 1, known when the function is traced; for 0 nothing is computed.
-      change: what to apply.
-      value: any tree of arrays.
-
-    Returns:
-      A tree like `value`.
+      chance: uniform in [0, 1).
+      probability: above 0, to 1.
+      count: number of choices.
     """
-    if not probability:
-        return value
-    draw_key, key = jax.random.split(key)
-    applies = jax.random.uniform(draw_key) < probability
-    return jax.tree.map(partial(jnp.where, applies), change(key, value), value)
+    return jnp.minimum(jnp.floor(chance / probability * count), count).astype(jnp.int32)
 
 
-def one_of(*changes: Change) -> Change:
-    """A change that is one of several, each as likely: all are computed, one is selected."""
+def _draw(
+    key: Key[Array, ''], config: ml_collections.ConfigDict
+) -> tuple[dict[str, Float[Array, '']], dict[str, Float[Array, '...']]]:
+    """All numbers of an example: chances in [0, 1), whether to apply what; draws, how much of it.
 
-    def change(key: Key[Array, ''], value: Any) -> Any:
-        draw_key, key = jax.random.split(key)
-        results = [change(key, value) for change in changes]
-        which = jax.random.randint(draw_key, (), 0, len(changes))
-        return jax.tree.map(partial(jax.lax.select_n, which), *results)
+    They come from one call, because each call is a page of code to compile.
+    """
+    shapes = {
+        'intensity': (), 'elastic': (3, 2), 'grid': (2, config.grid_steps), 'optical': (3,),
+        'affine': (4,), 'crop': (3,),
+    }  # fmt: skip
+    sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    numbers = jax.random.uniform(key, (len(CHANCES) + sum(sizes),))
+    chances, *rest = jnp.split(numbers, np.cumsum([len(CHANCES), *sizes[:-1]]))
+    draws = {
+        name: 2 * part.reshape(shape) - 1
+        for (name, shape), part in zip(shapes.items(), rest, strict=True)
+    }
+    return dict(zip(CHANCES, chances, strict=True)), draws
 
-    return change
 
-
-def _intensity_changes(config: ml_collections.ConfigDict) -> tuple[Change, ...]:
+def _intensity_changes(config: ml_collections.ConfigDict) -> tuple[Callable[..., Array], ...]:
     return (
         partial(intensity.random_contrast, limit=config.contrast),
         partial(intensity.random_gamma, limit=config.gamma),
@@ -134,24 +166,44 @@ def _intensity_changes(config: ml_collections.ConfigDict) -> tuple[Change, ...]:
     )
 
 
-def _geometric(config: ml_collections.ConfigDict) -> tuple[tuple[float, Change], ...]:
-    """Probability and operation on positions, from the last to the first."""
-    affine = {name: config[name] for name in ('shift', 'scale', 'rotate', 'border')}
-    return (
-        (config.crop, partial(geometric.random_sized_crop, share=config.crop_min)),
-        (config.affine, partial(geometric.shift_scale_rotate, **affine)),
-        (config.warp, one_of(*_distortions(config))),
-        (config.vertical_flip, lambda _, points: warp.flip_points(points, axis=0)),
-        (config.flip, lambda _, points: warp.flip_points(points, axis=1)),
-    )
+def _moves(
+    chances: dict[str, Array],
+    draws: dict[str, Array],
+    noise_key: Key[Array, ''],
+    config: ml_collections.ConfigDict,
+) -> list[Move]:
+    """The geometric operations from the last to the first."""
+    moves = []
+    if config.crop:
+        drawn = chances['crop'] < config.crop
+        amount = jnp.where(drawn, draws['crop'], 0.0)
+        crop = partial(geometric.random_sized_crop, amount, share=config.crop_min)
+        moves.append(Move(drawn, crop))
+    if config.affine:
+        drawn = chances['affine'] < config.affine
+        amount = jnp.where(drawn, draws['affine'], 0.0)
+        limits = {name: config[name] for name in ('shift', 'scale', 'rotate', 'border')}
+        moves.append(Move(drawn, partial(geometric.shift_scale_rotate, amount, **limits)))
+    if config.warp:
+        distortions = _distortions(draws, noise_key, config)
+        which = choose(chances['warp'], config.warp, len(distortions))
+        branches = [*distortions, lambda same: same]
+        moves.append(Move(which < len(distortions), partial(jax.lax.switch, which, branches)))
+    return moves
 
 
-def _distortions(config: ml_collections.ConfigDict) -> tuple[Change, ...]:
-    alpha, sigma, affine = config.elastic_alpha, config.elastic_sigma, config.elastic_affine
-    grid = {'steps': config.grid_steps, 'distort': config.grid_distort}
+def _distortions(
+    draws: dict[str, Array], noise_key: Key[Array, ''], config: ml_collections.ConfigDict
+) -> tuple[Callable[[Points], Points], ...]:
+    def elastic(points: Points) -> Points:
+        return geometric.elastic_transform(
+            draws['elastic'], points, noise_key=noise_key,
+            alpha=config.elastic_alpha, sigma=config.elastic_sigma, affine=config.elastic_affine,
+        )  # fmt: skip
+
     lens = {'distort': config.optical_distort, 'shift': config.optical_shift}
     return (
-        partial(geometric.elastic_transform, alpha=alpha, sigma=sigma, affine=affine),
-        partial(geometric.grid_distortion, **grid),
-        partial(geometric.optical_distortion, **lens),
+        elastic,
+        partial(geometric.grid_distortion, draws['grid'], distort=config.grid_distort),
+        partial(geometric.optical_distortion, draws['optical'], **lens),
     )

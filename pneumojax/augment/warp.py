@@ -21,9 +21,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 Scalar = float | Float[Array, '']
+SIGN = np.uint32(1 << 31)  # of a float32
 
 
 class Points(NamedTuple):
@@ -42,8 +43,8 @@ def pixels(height: int, width: int) -> Points:
 
 
 def sample(
-    image: Float[Array, 'H W C'], mask: Float[Array, 'H W 1'], points: Points
-) -> tuple[Float[Array, 'h w C'], Float[Array, 'h w 1']]:
+    image: Float[Array, 'H W'], mask: Float[Array, 'H W'], points: Points
+) -> tuple[Float[Array, 'h w'], Float[Array, 'h w']]:
     """Reads image and mask at `points`.
 
     Args:
@@ -54,29 +55,17 @@ def sample(
     Returns:
       (image, mask), same ranges. At whole positions the pixels come back bit for bit.
     """
-    height, width, _ = image.shape
+    height, width = image.shape
     y, x = reflect(points.y, height), reflect(points.x, width)
-    weight = points.weight[..., None]
+    # The mask travels as the sign bit, which the image does not need.
+    words = jax.lax.bitcast_convert_type(image, jnp.uint32) | jnp.where(mask > 0.5, SIGN, 0)
+    corners, down, right = _corners(words[None], y, x)
+    values = jax.lax.bitcast_convert_type(corners & ~SIGN, jnp.float32)
     # Rounding in the blend may leave [0, 1] by one unit in the last place.
-    value = jnp.clip(_bilinear(image, y, x) * weight, 0.0, 1.0)
-    nearest = _read(mask, jnp.floor(y + 0.5), jnp.floor(x + 0.5))
-    return value, jnp.where(weight > 0.5, nearest, 0.0)
-
-
-def flip_points(points: Points, *, axis: int) -> Points:
-    """Mirrors left and right (axis 1) or top and bottom (axis 0).
-
-    Args:
-      points: positions in the flipped image.
-      axis: 0 or 1.
-
-    Returns:
-      Positions in the image before it.
-    """
-    height, width = points.y.shape
-    if axis == 0:
-        return points._replace(y=height - 1 - points.y)
-    return points._replace(x=width - 1 - points.x)
+    value = jnp.clip(_blend(values, down, right) * points.weight, 0.0, 1.0)
+    upper, lower = (jnp.where(right < 0.5, corners[..., i], corners[..., i + 1]) for i in (0, 2))
+    nearest = jnp.where(down < 0.5, upper, lower) >= SIGN
+    return value, jnp.where(nearest & (points.weight > 0.5), 1.0, 0.0)
 
 
 def affine_points(points: Points, matrix: Float[Array, '2 3'], *, border: str) -> Points:
@@ -193,7 +182,7 @@ def optical_points(points: Points, k: Scalar, dx: Scalar, dy: Scalar) -> Points:
     )
 
 
-def elastic_points(points: Points, field: Float[Array, 'H W 2']) -> Points:
+def elastic_points(points: Points, field: Float[Array, '2 H W']) -> Points:
     """Moves every position by a displacement field.
 
     Args:
@@ -204,51 +193,73 @@ def elastic_points(points: Points, field: Float[Array, 'H W 2']) -> Points:
       Positions in the image before it.
     """
     height, width = points.y.shape
-    moved = _bilinear(field, points.y, points.x)
-    return points._replace(
-        y=reflect(points.y + moved[..., 0], height), x=reflect(points.x + moved[..., 1], width)
-    )
+    corners, *place = _corners(field, points.y, points.x)
+    y, x = points.y + _blend(corners[..., :4], *place), points.x + _blend(corners[..., 4:], *place)
+    return points._replace(y=reflect(y, height), x=reflect(x, width))
 
 
 def elastic_field(
-    noise: Float[Array, 'H W 2'], alpha: float, sigma: float
-) -> Float[Array, 'H W 2']:
+    noise: Float[Array, '2 h w'], height: int, width: int, alpha: float, sigma: float
+) -> Float[Array, '2 H W']:
     """Smooth displacements from noise (Simard, Steinkraus and Platt 2003).
 
     Args:
-      noise: float32 in [-1, 1].
+      noise: float32 in [-1, 1], a number for each of `noise_size` places along each axis.
+      height: the image's, in pixels.
+      width: the image's, in pixels.
       alpha: factor of the smoothed noise, in pixels.
       sigma: standard deviation of the Gaussian, in pixels, known when the function is traced.
 
     Returns:
-      In pixels: alpha * scipy.ndimage.gaussian_filter(noise, sigma) of each component.
+      In pixels: alpha * scipy.ndimage.gaussian_filter(noise, sigma) of each component; from less
+      noise than a number a pixel, a field with the covariance of that.
     """
-    # A banded matrix for each axis: two multiplications, which accelerators do best.
-    rows, columns = (smoothing_matrix(n, sigma) for n in noise.shape[:2])
-    return alpha * jnp.einsum('ih,hwc,jw->ijc', rows, noise, columns, precision='highest')
+    # A matrix for each axis: two multiplications, which accelerators do best.
+    rows = smoothing_matrix(height, noise.shape[1], sigma)
+    columns = smoothing_matrix(width, noise.shape[2], sigma)
+    return alpha * jnp.einsum('ih,chw,jw->cij', rows, noise, columns, precision='highest')
 
 
-def smoothing_matrix(size: int, sigma: float) -> np.ndarray:
-    """The matrix that smooths a line of `size` pixels with a Gaussian.
+def noise_size(size: int, sigma: float) -> int:
+    """How many numbers along an axis are enough for noise smoothed with `sigma`.
+
+    Smoothed noise holds no detail: numbers up to sigma / 1.5 pixels apart give the same covariance
+    as one number a pixel, to 2e-4 of the variance, for a small part of the work.
 
     Args:
       size: number of pixels.
-      sigma: standard deviation in pixels, 0 for the identity.
+      sigma: standard deviation in pixels.
 
     Returns:
-      float32 [size, size], rows sum to 1. The kernel ends at 4 sigma and the line continues
-      mirrored (dcba|abcd|dcba): both are scipy.ndimage.gaussian_filter's defaults.
+      A divisor of `size`.
     """
-    radius = int(4 * sigma + 0.5)
-    offsets = np.arange(-radius, radius + 1)
-    kernel = np.exp(-0.5 * np.square(offsets / max(sigma, 1e-6)))
-    kernel /= kernel.sum()
-    rows = np.arange(size)[:, None]
-    columns = (rows + offsets) % (2 * size)
-    columns = np.minimum(columns, 2 * size - 1 - columns)
-    matrix = np.zeros((size, size))
-    np.add.at(matrix, (rows, columns), kernel)
-    return matrix.astype(np.float32)
+    return next(n for n in range(1, size + 1) if size % n == 0 and size / n <= max(sigma / 1.5, 1))
+
+
+def smoothing_matrix(size: int, count: int, sigma: float) -> np.ndarray:
+    """The matrix that takes `count` numbers, evenly spaced, to a smooth line of `size` pixels.
+
+    Args:
+      size: number of pixels.
+      count: a divisor of it.
+      sigma: standard deviation of the Gaussian in pixels, 0 for the identity.
+
+    Returns:
+      float32 [size, count]. With a number a pixel it smooths as scipy.ndimage.gaussian_filter does
+      by default: the kernel ends at 4 sigma and the line continues mirrored (dcba|abcd|dcba). Fewer
+      independent numbers weigh more, each the root of their spacing, which keeps the covariance.
+    """
+    spacing, radius = size // count, int(4 * sigma + 0.5)
+    # Each number stands in the middle of its pixels, and those beyond the ends are mirrored.
+    beyond = radius // spacing + 1
+    index = np.arange(-beyond, count + beyond)
+    distance = np.arange(size)[:, None] - ((index + 0.5) * spacing - 0.5)
+    scale = 2 * max(sigma, 1e-6) ** 2
+    kernel = np.exp(-np.square(distance) / scale) * (np.abs(distance) <= radius)
+    kernel /= np.exp(-np.square(np.arange(-radius, radius + 1)) / scale).sum()
+    matrix, mirrored = np.zeros((size, count)), index % (2 * count)
+    np.add.at(matrix.T, np.minimum(mirrored, 2 * count - 1 - mirrored), kernel.T)
+    return (np.sqrt(spacing) * matrix).astype(np.float32)
 
 
 def reflect(position: Float[Array, '*shape'], size: int) -> Float[Array, '*shape']:
@@ -274,28 +285,28 @@ def _stretch(
     return result
 
 
-def _bilinear(
-    array: Float[Array, 'H W C'], y: Float[Array, 'h w'], x: Float[Array, 'h w']
-) -> Float[Array, 'h w C']:
-    """Reads at positions inside the array."""
-    height, width, _ = array.shape
+def _corners(
+    planes: Num[Array, 'N H W'], y: Float[Array, 'h w'], x: Float[Array, 'h w']
+) -> tuple[Num[Array, 'h w M'], Float[Array, 'h w'], Float[Array, 'h w']]:
+    """The pixels around positions inside the planes, and how far down and right these are.
+
+    There are M = 4 N pixels: upper left, upper right, lower left and lower right of each plane.
+    """
+    _, height, width = planes.shape
     y0 = jnp.clip(jnp.floor(y), 0, height - 2)
     x0 = jnp.clip(jnp.floor(x), 0, width - 2)
-
-    # A loop, although short: unrolled, XLA computes the positions anew for each of the corners.
-    def add_corner(corner: Array, total: Array) -> Array:
-        down, right = corner // 2, corner % 2
-        share_y = jnp.where(down == 1, y - y0, 1 - (y - y0))
-        share_x = jnp.where(right == 1, x - x0, 1 - (x - x0))
-        return total + _read(array, y0 + down, x0 + right) * (share_y * share_x)[..., None]
-
-    return jax.lax.fori_loop(0, 4, add_corner, jnp.zeros((*y.shape, array.shape[-1])))
+    # A TPU takes as long for a row of numbers as for one number, so all that is read at one place
+    # stands in a row of a table. The padding, and what follows the last pixel of a line, is unread.
+    flat = [jnp.pad(plane.reshape(-1), (0, width + 1)) for plane in planes]
+    table = [p[k : k + height * width] for p in flat for k in (0, 1, width, width + 1)]
+    index = y0.astype(jnp.int32) * width + x0.astype(jnp.int32)
+    rows = jnp.stack(table, axis=1).at[index].get(mode='promise_in_bounds')
+    return rows, y - y0, x - x0
 
 
-def _read(
-    array: Float[Array, 'H W C'], row: Float[Array, 'h w'], column: Float[Array, 'h w']
-) -> Float[Array, 'h w C']:
-    # One index into the flattened pixels: XLA gathers along one axis faster than along two.
-    _height, width, channels = array.shape
-    index = row.astype(jnp.int32) * width + column.astype(jnp.int32)
-    return array.reshape(-1, channels).at[index].get(mode='clip')
+def _blend(
+    corners: Float[Array, 'h w 4'], down: Float[Array, 'h w'], right: Float[Array, 'h w']
+) -> Float[Array, 'h w']:
+    upper = corners[..., 0] * (1 - right) + corners[..., 1] * right
+    lower = corners[..., 2] * (1 - right) + corners[..., 3] * right
+    return upper * (1 - down) + lower * down

@@ -7,12 +7,12 @@ from jaxtyping import Array, Float, Key
 
 def random_window(
     key: Key[Array, ''],
-    image: Float[Array, 'H W C'],
-    mask: Float[Array, 'H W 1'],
+    image: Float[Array, 'H W'],
+    mask: Float[Array, 'H W'],
     *,
     size: int,
     on_lesion: float = 0.0,
-) -> tuple[Float[Array, '{size} {size} C'], Float[Array, '{size} {size} 1']]:
+) -> tuple[Float[Array, '{size} {size}'], Float[Array, '{size} {size}']]:
     """Cuts out a window, anywhere in the image or over a pixel of the mask.
 
     Windows drawn anywhere see the middle of an image more often than its borders, so few of them
@@ -30,7 +30,7 @@ def random_window(
       (image, mask), the pixels as they were.
     """
     place_key, pixel_key, kind_key = jax.random.split(key, 3)
-    height, width, _ = mask.shape
+    height, width = mask.shape
     room = jnp.array([height - size, width - size])
     low, high = jnp.zeros_like(room), room
     if on_lesion:
@@ -44,6 +44,6 @@ def random_window(
     corner = jax.random.randint(place_key, (2,), low, high + 1)
 
     def cut(x: Array) -> Array:
-        return jax.lax.dynamic_slice(x, (*corner, 0), (size, size, x.shape[-1]))
+        return jax.lax.dynamic_slice(x, corner, (size, size))
 
     return cut(image), cut(mask)

@@ -8,7 +8,7 @@ import pytest
 from pneumojax.augment.window import random_window
 
 HEIGHT, WIDTH, SIZE = 12, 10, 4
-NUMBERED = jnp.arange(HEIGHT * WIDTH, dtype=jnp.float32).reshape(HEIGHT, WIDTH, 1)
+NUMBERED = jnp.arange(HEIGHT * WIDTH, dtype=jnp.float32).reshape(HEIGHT, WIDTH)
 
 
 def draw(mask, count=3000, **options):
@@ -16,8 +16,8 @@ def draw(mask, count=3000, **options):
     keys = jax.random.split(jax.random.key(0), count)
     cut = jax.jit(jax.vmap(lambda k: random_window(k, NUMBERED, mask, size=SIZE, **options)))
     images, masks = jax.device_get(cut(keys))
-    assert images.shape == masks.shape == (count, SIZE, SIZE, 1)
-    corners = np.stack(np.divmod(images[:, 0, 0, 0].astype(int), WIDTH), axis=1)
+    assert images.shape == masks.shape == (count, SIZE, SIZE)
+    corners = np.stack(np.divmod(images[:, 0, 0].astype(int), WIDTH), axis=1)
     for (y, x), image, part in zip(corners[:50], images, masks, strict=False):
         np.testing.assert_array_equal(image, NUMBERED[y : y + SIZE, x : x + SIZE])
         np.testing.assert_array_equal(part, mask[y : y + SIZE, x : x + SIZE])
@@ -25,7 +25,7 @@ def draw(mask, count=3000, **options):
 
 
 def lesion(*pixels):
-    mask = np.zeros((HEIGHT, WIDTH, 1), np.float32)
+    mask = np.zeros((HEIGHT, WIDTH), np.float32)
     for y, x in pixels:
         mask[y, x] = 1
     return jnp.asarray(mask)
