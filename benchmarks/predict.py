@@ -5,6 +5,9 @@
 Every way predicts the same squares with the same weights and flips, in turns, for several rounds;
 the median round counts. Then each predicts a folder of DICOM files, from file to mask, with the
 same threads. Last, a new process predicts one file and writes all default outputs.
+
+On a GPU or TPU there are three rows of JAX: 'float32' is exact, 'auto' multiplies float32 as the
+device does by default, and so does PyTorch's float32 on a GPU. PyTorch is compiled there.
 """
 
 import functools
@@ -37,9 +40,9 @@ from pneumojax.runtimes.ensemble_member import Member
 from pneumojax.system.parallel import cores
 
 WAYS = (
-    ('jax', 'float32'), ('openvino', 'float32'), ('openvino', 'bfloat16'),
-    ('openvino', 'bfloat16_checked'), ('onnxruntime', 'float32'), ('torch', 'float32'),
-    ('torch', 'bfloat16'),
+    ('jax', 'float32'), ('jax', 'auto'), ('jax', 'bfloat16'), ('openvino', 'float32'),
+    ('openvino', 'bfloat16'), ('openvino', 'bfloat16_checked'), ('onnxruntime', 'float32'),
+    ('torch', 'float32'), ('torch', 'bfloat16'),
 )  # fmt: skip
 
 
@@ -110,7 +113,7 @@ def ways(run: Run, options) -> list[Way]:
         )
         if torch:
             one._networks = many._networks = [torch_network(many.members[0], precision)]
-            name = 'PyTorch, eager'
+            name = f'PyTorch, {"compiled" if _has_cuda() else "eager"}'
         found.append(Way(name, precision, one, many))
     return found
 
@@ -130,6 +133,8 @@ def available(ways: Iterable[tuple[str, str]], only: str) -> list[tuple[str, str
         wanted = not asked or name in asked or f'{name}:{precision}' in asked
         if not wanted or not choose.is_installed(name):
             continue
+        if name == 'jax' and not choose.has_accelerator():
+            continue  # float32 is all there is on a CPU; bfloat16 is slower
         if name == 'openvino':
             try:
                 cpu_runtimes.OpenVINO(precision)
@@ -154,24 +159,38 @@ def torch_network(member: Member, precision: str) -> choose.Network:
     network = torch_unet.make_unet(width, channels, stages)
     state = {k: torch.from_numpy(v.copy()) for k, v in pretrained.to_torch(variables).items()}
     network.load_state_dict(state)
-    network = network.eval().to(memory_format=torch.channels_last)
+    device = torch.device('cuda' if _has_cuda() else 'cpu')
+    torch.backends.cudnn.allow_tf32 = True
+    network = network.eval().to(device, memory_format=torch.channels_last)
+    if device.type == 'cuda':
+        network = torch.compile(network, dynamic=False)
     axes = [{'horizontal': 3, 'vertical': 2}[flip] for flip in member.flips]
     kind = member.config.model.normalization
 
     def start(images):
         x = np.asarray(normalize.normalize(images[..., None], kind, channels)).transpose(0, 3, 1, 2)
-        x = torch.from_numpy(np.array(x, order='C')).contiguous(memory_format=torch.channels_last)
+        x = torch.from_numpy(np.array(x, order='C')).to(device)
+        x = x.contiguous(memory_format=torch.channels_last)
         with (
             torch.inference_mode(),
-            torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bfloat16'),
+            torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bfloat16'),
         ):
             views = torch.cat([x, *(x.flip(axis) for axis in axes)])
             first, *others = torch.sigmoid(network(views).float()).split(len(x))
             views = [first, *(o.flip(axis) for o, axis in zip(others, axes, strict=True))]
-            result = torch.stack(views).mean(0)[:, 0].numpy()
+            result = torch.stack(views).mean(0)[:, 0].cpu().numpy()
         return lambda: result
 
     return start
+
+
+def _has_cuda() -> bool:
+    """Whether PyTorch is installed and has a GPU."""
+    if not choose.is_installed('torch'):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _rates(found, rows, options) -> None:
@@ -199,10 +218,10 @@ def _rates(found, rows, options) -> None:
         row['slowest-fastest'] = (
             f'{options.batch / max(batch):.3g}-{options.batch / min(batch):.3g}'
         )
-    of = {(row['by'], row['precision']): row['images/s'] for row in rows}
+    of = {(row['by'].partition(',')[0], row['precision']): row['images/s'] for row in rows}
     for row in rows:
         row['x JAX'] = row['images/s'] / of['jax', 'float32']
-        if peer := of.get(('PyTorch, eager', 'bfloat16')):
+        if peer := of.get(('PyTorch', 'bfloat16')):
             row['x PyTorch bf16'] = row['images/s'] / peer
 
 

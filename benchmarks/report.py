@@ -26,6 +26,7 @@ class Report(NamedTuple):
 
     rows: list[dict[str, Any]]  # of the table: numbers, texts or None, JSON's types
     notes: Sequence[str] = ()  # sentences below it
+    more: Mapping[str, list[dict[str, Any]]] = {}  # further tables, by what they show
 
 
 class Timing(NamedTuple):

@@ -17,11 +17,14 @@ from pneumojax.errors import UsageError
 from pneumojax.system.progress import show_log
 
 BENCHMARKS = {
+    'accelerator': 'all that is measured on a GPU or TPU, within a time limit: every table at once',
     'agreement': 'masks of the exported network beside those of JAX in float32',
+    'compile': 'every program for a chip that need not be here: memory, work, roofline',
     'end_to_end': 'from DICOM files through both stages to a submission, every part',
     'pipeline': 'from DICOM files to records and from records to batches, per core',
     'predict': 'one image, a folder, a first mask: JAX, the exported network, PyTorch',
     'predict_memory': 'does memory grow with the folder that is predicted',
+    'profile_steps': 'where the time of training steps goes, by kind of operation, from a trace',
     'train_step': 'a training step beside the same network in PyTorch: time, TFLOP/s, memory',
     'threshold_search': 'how long the search for the rule takes',
 }
@@ -49,6 +52,8 @@ def main(arguments: list[str]) -> int:
     report = module.measure(options)
     print(f'\npython -m benchmarks.run {" ".join(arguments)}\n')
     print(table(report.rows))
+    for title, rows in report.more.items():
+        print(f'\n{title}\n\n{table(rows)}')
     for note in report.notes:
         print(f'\n{note}')
     options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +64,7 @@ def main(arguments: list[str]) -> int:
         'machine': describe_machine(),
         'versions': versions(),
         'rows': report.rows,
+        **({'more': dict(report.more)} if report.more else {}),
         'notes': report.notes,
     }
     options.json.write_text(json.dumps(content, indent=2) + '\n')

@@ -105,6 +105,7 @@ _PRECISIONS = ['auto', 'bfloat16_checked', 'float32', 'bfloat16']
 PRECISION = flags.DEFINE_enum(
     'precision', 'auto', _PRECISIONS,
     'predict: bfloat16_checked is bfloat16, then float32 for masks that are sensitive to rounding. '
+    'float32 is not rounded to bfloat16 or TF32 on a TPU or GPU either. '
     'auto: as trained with JAX; bfloat16_checked with OpenVINO where the processor has bfloat16 '
     'instructions; else float32.',
 )  # fmt: skip

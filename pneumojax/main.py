@@ -27,7 +27,8 @@ from pneumojax import flags
 from pneumojax.errors import UsageError
 from pneumojax.launch import launch
 from pneumojax.runs.run import Run
-from pneumojax.system import compilation, processes
+from pneumojax.runtimes import choose
+from pneumojax.system import allocator, compilation, processes
 
 absl_flags.adopt_module_key_flags(flags)  # so that --help lists them
 
@@ -39,6 +40,8 @@ def main(argv: list[str]) -> int:
     compilation.keep(flags.COMPILATION_CACHE.value)
     if where := flags.coordinator():
         processes.join(*where)
+    if flags.MODE.value in ('train', 'ablate') and not choose.has_accelerator():
+        allocator.keep_freed_memory()
     return HANDLERS[flags.MODE.value]() or 0
 
 
@@ -54,10 +57,8 @@ def _prepare() -> None:
 
 def _train() -> None:
     from pneumojax.experiments import stages
-    from pneumojax.system.devices import local_devices
 
     config, workdir = flags.config_and_workdir()
-    local_devices()  # fail early
     stages.train(config, workdir, flags.PROFILE.value)  # in all processes
 
 
@@ -87,15 +88,14 @@ def _predict() -> int:
         runtime=flags.RUNTIME.value,
         precision=flags.PRECISION.value,
     )
-    source, output = flags.required(flags.INPUT), flags.required(flags.OUTPUT)
-    return predict(flags.trained_runs(), source, output, options)
+    folders = flags.required(flags.INPUT), flags.required(flags.OUTPUT)
+    return predict(flags.trained_runs(), *folders, options)
 
 
 def _export() -> None:
     from pneumojax.runtimes.export import export
 
-    config, workdir = flags.config_and_workdir()
-    output = flags.required(flags.OUTPUT)
+    (config, workdir), output = flags.config_and_workdir(), flags.required(flags.OUTPUT)
     export(config, Run(workdir), output, flags.FORMAT.value, flags.SHAPE.value)
 
 

@@ -19,6 +19,7 @@ from pneumojax.errors import UsageError
 from pneumojax.evaluation import counts, metrics, rules
 from pneumojax.models import build, tta
 from pneumojax.runs.run import Run
+from pneumojax.system.device_memory import InFittingBatches
 from pneumojax.system.devices import Devices
 from pneumojax.system.progress import log
 
@@ -117,19 +118,18 @@ class Predictor:
 
     def __init__(self, config: ml_collections.ConfigDict, flips: Sequence[str]):
         self.devices = Devices()
-        self.batch_size = config.evaluation.batch_size
+        self.batch_size = self.devices.padded(config.evaluation.batch_size)
         function = tta.make_predict(config, build.make_model(config), flips)
-        self.predict = self.devices.compile(function, tta.describe(config, flips))
+        compiled = self.devices.compile(function, tta.describe(config, flips))
+        self.predict = InFittingBatches(self.devices, compiled, self.batch_size)
 
     def __call__(
         self, variables: dict[str, Any], dataset: Dataset, indices: Sequence[int] | np.ndarray
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (index, probabilities float32 [H, W] at the original size) for each index."""
         variables = self.devices.replicate(variables)
-        size = self.devices.padded(self.batch_size)
-        for batch in pipeline.evaluation_batches(dataset.records, indices, size):
-            squares = self.predict(variables, self.devices.shard(batch['image']))
-            squares = self.devices.gather(squares)
+        for batch in pipeline.evaluation_batches(dataset.records, indices, self.batch_size):
+            squares = self.predict.start(variables, batch['image'])()
             for index, square, valid in zip(batch['example'], squares, batch['valid'], strict=True):
                 if valid:
                     yield int(index), geometry.unfit(square, dataset.records.shapes[index])

@@ -12,28 +12,20 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-MOMENTUM = 0.9  # of the old value in BatchNorm's running statistics
+from pneumojax.models import winograd
+from pneumojax.models.batch_norm import BatchNorm
+from pneumojax.models.max_pool import max_pool
+
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's
 
 
-def batch_norm(train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.BatchNorm:
-    """BatchNorm with torchvision's constants; statistics are always kept in float32.
+def convolution(train: bool) -> partial[nn.Conv]:
+    """`nn.Conv` without bias. In training, CPUs compute most 3 x 3 ones as `winograd` does.
 
-    PyTorch's momentum 0.1 weighs the new value, Flax's 0.9 the old one: they are the same. PyTorch
-    keeps n / (n - 1) times the variance it normalises by, Flax that variance: no step is affected.
-    Flax's fast variance, E[x^2] - E[x]^2, cancels in float32 where the mean is large: in one step
-    of random weights (tests/models/test_against_torch.py) the gradient was 9.3e-3 from the float64
-    one with it, 2.7e-3 without, and PyTorch's 0.9e-3.
+    Only there: exported networks and predictions keep the plain convolutions.
     """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=MOMENTUM,
-        epsilon=1e-5,
-        dtype=dtype,
-        axis_name=axis_name if train else None,
-        use_fast_variance=False,
-        name=name,
-    )
+    function = winograd.conv_general_dilated if train else None  # None is `lax`'s
+    return partial(nn.Conv, use_bias=False, conv_general_dilated=function)
 
 
 class BasicBlock(nn.Module):
@@ -46,12 +38,12 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, 'B H W C'], *, train: bool) -> Float[Array, 'B h w F']:
-        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=kaiming_normal)
-        norm = partial(batch_norm, train, self.axis_name, self.dtype)
+        conv = partial(convolution(train), dtype=self.dtype, kernel_init=kaiming_normal)
+        norm = partial(BatchNorm, train, self.axis_name, self.dtype)
         strides = (self.stride, self.stride)
 
         y = conv(self.filters, (3, 3), strides=strides, padding=1, name='conv1')(x)
-        y = nn.relu(norm(name='bn1')(y))
+        y = norm(relu=True, name='bn1')(y)
         y = conv(self.filters, (3, 3), padding=1, name='conv2')(y)
         y = norm(name='bn2')(y)
         if self.stride != 1 or x.shape[-1] != self.filters:
@@ -96,9 +88,9 @@ class ResNet34(nn.Module):
             self.width, (7, 7), strides=(2, 2), padding=3, use_bias=False,
             dtype=self.dtype, kernel_init=kaiming_normal, name='conv1',
         )(x)  # fmt: skip
-        x = nn.relu(batch_norm(train, self.axis_name, self.dtype, name='bn1')(x))
+        x = BatchNorm(train, self.axis_name, self.dtype, relu=True, name='bn1')(x)
         features = [x]
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x)
         for stage, blocks in enumerate(self.stage_sizes):
             for block in range(blocks):
                 x = BasicBlock(

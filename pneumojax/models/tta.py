@@ -1,5 +1,6 @@
 """Probabilities from a network, averaged over flips of the image."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,14 +54,18 @@ def describe(config: ml_collections.ConfigDict, flips: Sequence[str]) -> str:
 
 @memoize('model')
 def make_predict(
-    config: ml_collections.ConfigDict, model: nn.Module, flips: Sequence[str]
+    config: ml_collections.ConfigDict, model: nn.Module, flips: Sequence[str], exact: bool = False
 ) -> Callable[[Any, Any], Any]:
     """Builds `predict(variables, images) -> probabilities`, a pure function.
+
+    Unless asked, accelerators do not multiply float32 as float32: a TPU rounds both factors to
+    bfloat16, and an NVIDIA GPU since Ampere to TF32 (10 bits of mantissa).
 
     Args:
       config: `model.normalization` and `model.channels` are read.
       model: the network, a Flax module.
       flips: as in `flip_axes`.
+      exact: multiply float32 as float32 on every device.
 
     Returns:
       From variables and uint8 [B, S, S] to float32 [B, S, S].
@@ -70,6 +75,7 @@ def make_predict(
     def predict_uint8(variables: Any, images: UInt8[Array, 'B H W']) -> Float[Array, 'B H W']:
         inputs = images[..., None].astype(jnp.float32) / 255.0
         inputs = normalize(inputs, normalization, channels)
-        return predict(lambda x: model.apply(variables, x, train=False), inputs, flips)[..., 0]
+        with jax.default_matmul_precision('highest') if exact else contextlib.nullcontext():
+            return predict(lambda x: model.apply(variables, x, train=False), inputs, flips)[..., 0]
 
     return predict_uint8

@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pneumojax.models.resnet import ResNet34, batch_norm
+from pneumojax.models.batch_norm import BatchNorm
+from pneumojax.models.resnet import ResNet34, convolution
 
 DimSize = Any  # an int; a symbol while exporting for any size
 
@@ -57,7 +58,7 @@ class DecoderBlock(nn.Module):
         train: bool,
     ) -> Float[Array, 'B H W {self.filters}']:
         conv = partial(
-            nn.Conv, self.filters, (3, 3), padding=1, use_bias=False,
+            convolution(train), self.filters, (3, 3), padding=1,
             dtype=self.dtype, kernel_init=kaiming_uniform,
         )  # fmt: skip
         x = upsample(x, *size)
@@ -65,7 +66,7 @@ class DecoderBlock(nn.Module):
             x = jnp.concatenate([x, skip], axis=-1)
         for i in (1, 2):
             x = conv(name=f'conv{i}')(x)
-            x = nn.relu(batch_norm(train, self.axis_name, self.dtype, name=f'bn{i}')(x))
+            x = BatchNorm(train, self.axis_name, self.dtype, relu=True, name=f'bn{i}')(x)
         return x
 
 

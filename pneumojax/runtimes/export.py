@@ -230,10 +230,10 @@ def _describe(member: Member, shape: Shape) -> dict[str, Any]:
 
 
 def _reference(member: Member) -> Callable[[Any, Any], Any]:
-    """JAX's own prediction, in float32."""
+    """JAX's own prediction, in float32 on every device."""
     config = member.config.copy_and_resolve_references()
     config.model.dtype = 'float32'
-    return tta.make_predict(config, build.make_model(config), member.flips)
+    return tta.make_predict(config, build.make_model(config), member.flips, True)
 
 
 def _check(

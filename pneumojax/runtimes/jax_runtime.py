@@ -1,13 +1,12 @@
 """JAX as a runtime: members that need the same compiled function share it."""
 
-from collections.abc import Callable
+import functools
 from typing import Any
-
-import numpy as np
 
 from pneumojax.models import build, tta
 from pneumojax.runtimes.choose import Network
 from pneumojax.runtimes.ensemble_member import Member
+from pneumojax.system.device_memory import InFittingBatches
 from pneumojax.system.devices import Devices
 
 
@@ -15,7 +14,8 @@ class Jax:
     """Splits every batch over all local devices.
 
     Args:
-      precision: 'float32', 'bfloat16', or 'auto' for each run's `model.dtype`.
+      precision: 'float32' or 'bfloat16'; or 'auto' for each run's `model.dtype`, where a GPU or TPU
+        multiplies float32 as it does by default (see `tta.make_predict`).
     """
 
     name = 'jax'
@@ -25,7 +25,7 @@ class Jax:
         self._dtype = None if precision == 'auto' else precision
         self._devices = Devices()
         self._batch_size = self._devices.count
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: dict[Any, InFittingBatches] = {}
 
     def batch_size(self, wanted: int) -> int:
         """Rounds a batch size up to a multiple of the devices; every batch is padded to it."""
@@ -39,23 +39,17 @@ class Jax:
           UsageError: the member is an exported network.
         """
         variables = self._devices.replicate(member.variables())
-        function = self._compile(member)
+        return functools.partial(self._compile(member).start, variables)
 
-        def start(images: np.ndarray) -> Callable[[], np.ndarray]:
-            padded = np.zeros((self._batch_size, *images.shape[1:]), np.uint8)
-            padded[: len(images)] = images
-            result = function(variables, self._devices.shard(padded))
-            return lambda: self._devices.gather(result)[: len(images)]
-
-        return start
-
-    def _compile(self, member: Member) -> Any:
-        config = member.config.copy_and_resolve_references()
+    def _compile(self, member: Member) -> InFittingBatches:
+        config, exact = member.config.copy_and_resolve_references(), self._dtype == 'float32'
         if self._dtype:
             config.model.dtype = self._dtype
         key = (config.image_size, member.flips, str(config.model))
         if key not in self._compiled:
-            function = tta.make_predict(config, build.make_model(config), member.flips)
+            function = tta.make_predict(config, build.make_model(config), member.flips, exact)
             name = tta.describe(config, member.flips)
-            self._compiled[key] = self._devices.compile(function, name)
+            self._compiled[key] = InFittingBatches(
+                self._devices, self._devices.compile(function, name), self._batch_size
+            )
         return self._compiled[key]

@@ -10,9 +10,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 
 from pneumojax.augment import augment
+from pneumojax.models.batch_norm import MOMENTUM
 from pneumojax.models.build import make_model
 from pneumojax.models.normalize import normalize
-from pneumojax.models.resnet import MOMENTUM
 from pneumojax.models.unet import gate
 from pneumojax.system.memoize import memoize
 from pneumojax.training import losses
@@ -60,7 +60,10 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         images, masks = to_float(batch['image'], batch['mask'])
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        images, masks = augment.augment_batch(key, batch['example'], images, masks, augment_config)
+        with jax.named_scope('augment'):
+            images, masks = augment.augment_batch(
+                key, batch['example'], images, masks, augment_config
+            )
         inputs = normalize(images, normalization, channels)
 
         def loss_function(params: Any) -> tuple[Float[Array, ''], Any]:

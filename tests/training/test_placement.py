@@ -49,3 +49,12 @@ def test_images_that_do_not_fit_are_refused(config, monkeypatch):
         placement.OnDevice(Devices(), records)
     monkeypatch.setattr(Devices, 'memory', lambda self: 2 * records.num_bytes)
     placement.OnDevice(Devices(), records)
+
+
+def test_the_look_up_gathers_nothing():
+    """XLA on a TPU copies all of a gather's operand, here the whole data set, to a new layout."""
+    stored = jax.ShapeDtypeStruct((40, 32 * 32 + 128), np.uint8)
+    batch = {'example': jax.ShapeDtypeStruct((8,), np.int32)}
+    text = str(jax.make_jaxpr(placement.make_look_up(32))(stored, batch))
+    assert 'dynamic_slice' in text
+    assert 'gather' not in text
