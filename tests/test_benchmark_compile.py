@@ -295,6 +295,7 @@ def test_a_tiny_network_compiles_for(name):
         np.prod(leaf.shape) for leaf in jax.tree.leaves(programs.make_program('predict', config)[1])
     )
     assert result['peak bytes'] > weights
-    assert 0.8 < result['FLOP'] / result['analytic FLOP'] < 1.05
+    # Libtpu cuts the images of a small batch in strips, which overlap.
+    assert 0.8 < result['FLOP'] / result['analytic FLOP'] < 1.3
     assert result['bytes'] > weights
     assert (result['cycles'] > 0) == (chip.platform == 'tpu')
