@@ -8,9 +8,9 @@ step begins with a new uint8 batch in host memory. ResNet34-UNet, BCE + soft Dic
 SGD with momentum; no augmentation, but in the row that says so: PyTorch's users augment on the CPU,
 see the benchmark `pipeline`. PyTorch: channels_last, autocast for bfloat16, `torch.compile` of
 network and loss, and eager. TFLOP are those of the convolutions: 2 for each multiplication and
-addition of the forward pass, times 3 for the two gradients. The peak they are a share of is
-measured too: a large matrix product in JAX, in the row's type (float32 as the library multiplies
-it by default, with TF32 on both sides where the device has it).
+addition of the forward pass, and as many for each gradient: two, but one for the first. The peak
+they are a share of is measured too: a large matrix product in JAX, in the row's type (float32 as
+the library multiplies it by default, with TF32 on both sides where the device has it).
 """
 
 import json

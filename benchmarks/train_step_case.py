@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.programs import product_flops
 from benchmarks.report import peak_resident_gib, seconds, watch
 from configs import base
 from pneumojax.data.sampling import Plan
@@ -41,32 +42,6 @@ def make_batch(case) -> dict[str, np.ndarray]:
     masks = np.zeros_like(images)
     masks[::2, size // 4 : size // 2, size // 4 : size // 2] = 1
     return {'image': images, 'mask': masks, 'example': np.arange(case['batch'], dtype=np.int32)}
-
-
-def convolution_flops(config) -> float:
-    """Of the network's forward pass of one image: 2 x output values x what each sums over."""
-    model, size = build.make_model(config), config.image_size
-    images = jax.ShapeDtypeStruct((1, size, size, config.model.channels), jnp.float32)
-    variables = build.variable_shapes(config)
-    jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, images)
-    return sum(_flops(equation) for equation in _equations(jaxpr.jaxpr))
-
-
-def _equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in equation.params.values():
-            inner = getattr(value, 'jaxpr', value)
-            if hasattr(inner, 'eqns'):
-                yield from _equations(inner)
-
-
-def _flops(equation) -> float:
-    if equation.primitive.name != 'conv_general_dilated':
-        return 0.0
-    kernel, out = equation.invars[1].aval, equation.outvars[0].aval
-    features = kernel.shape[equation.params['dimension_numbers'].rhs_spec[0]]
-    return 2.0 * out.size * kernel.size / features
 
 
 def peak(case) -> dict:
@@ -163,7 +138,8 @@ def _timed(case, run, note: str, memory) -> dict:
     run(1)
     usage = watch(lambda: run(case['steps']), case['repeats'])
     rate = case['steps'] * case['batch'] / usage.seconds
-    flops = 3 * convolution_flops(make_config(case, augmented=False))
+    config = make_config(case, augmented=False)
+    flops = product_flops('network', config) / config.batch_size
     return {
         'images/s': rate, 'TFLOP/s': rate * flops / 1e12, 'peak memory GiB': memory(),
         'CPU s/image': usage.own_cores / rate,
