@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from pneumojax.models.phases import on_tpu
+
 MOMENTUM = 0.9  # of the old value in the running statistics
 EPSILON = 1e-5
 OVER = (0, 1, 2)  # the axes that statistics run over: images, rows, columns
@@ -31,25 +33,34 @@ class BatchNorm(nn.Module):
       axis_name: of the `pmap` over which the batch's statistics are those of all devices, or None.
       dtype: of the result.
       relu: a ReLU follows; here its gradient needs no pass of its own.
+      phases: of `space_to_depth` in the channels, 4, or 1.
+      narrow: there are few channels, at an even size: a TPU computes on phases.
     """
 
     train: bool
     axis_name: str | None
     dtype: Any
     relu: bool = False
+    phases: int = 1
+    narrow: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B H W C']:
-        features = x.shape[-1:]
+        features = (x.shape[-1] // self.phases,)
         mean = self.variable('batch_stats', 'mean', jnp.zeros, features, jnp.float32)
         var = self.variable('batch_stats', 'var', jnp.ones, features, jnp.float32)
         scale = self.param('scale', nn.initializers.ones, features)
         bias = self.param('bias', nn.initializers.zeros, features)
-        if not self.train:
-            return _affine(x, mean.value, var.value, scale, bias, self.relu).astype(self.dtype)
         axis_name = None if self.is_initializing() else self.axis_name
-        y, *batch = normalize(x, scale, bias, axis_name, self.relu)
-        if not self.is_initializing():
+
+        def compute(x: Any, scale: Any, bias: Any, mean: Any, var: Any) -> tuple:
+            if self.train:
+                return normalize(x, scale, bias, axis_name, self.relu)
+            return (_affine(x, mean, var, scale, bias, self.relu),)
+
+        compute = on_tpu(compute) if self.narrow else compute
+        y, *batch = compute(x, scale, bias, mean.value, var.value)
+        if self.train and not self.is_initializing():
             for running, new in zip((mean, var), batch, strict=True):
                 running.value = MOMENTUM * running.value + (1 - MOMENTUM) * new
         return y.astype(self.dtype)

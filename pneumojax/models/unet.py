@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pneumojax.models import phases
 from pneumojax.models.batch_norm import BatchNorm
 from pneumojax.models.resnet import ResNet34, convolution
 
@@ -61,13 +62,17 @@ class DecoderBlock(nn.Module):
             convolution(train), self.filters, (3, 3), padding=1,
             dtype=self.dtype, kernel_init=kaiming_uniform,
         )  # fmt: skip
+        norm = partial(BatchNorm, train, self.axis_name, self.dtype, relu=True)
+        if skip is None and phases.are_even(size):  # the last block: full size, few channels
+            x = conv(name='conv1', conv_general_dilated=phases.upsampled_convolution)(x)
+            x = phases.depth_to_space(norm(phases=4, name='bn1')(x))
+            x = conv(name='conv2', conv_general_dilated=phases.convolution)(x)
+            return norm(narrow=True, name='bn2')(x)
         x = upsample(x, *size)
         if skip is not None:
             x = jnp.concatenate([x, skip], axis=-1)
-        for i in (1, 2):
-            x = conv(name=f'conv{i}')(x)
-            x = BatchNorm(train, self.axis_name, self.dtype, relu=True, name=f'bn{i}')(x)
-        return x
+        x = norm(name='bn1')(conv(name='conv1')(x))
+        return norm(name='bn2')(conv(name='conv2')(x))
 
 
 class Decoder(nn.Module):
@@ -149,8 +154,9 @@ class UNet(nn.Module):
         )
         logits_dtype = jnp.promote_types(self.dtype, jnp.float32)
         logits = nn.Conv(
-            1, (3, 3), padding=1, dtype=logits_dtype, kernel_init=xavier_uniform, name='head'
-        )(x.astype(logits_dtype))
+            1, (3, 3), padding=1, dtype=logits_dtype, kernel_init=xavier_uniform, name='head',
+            conv_general_dilated=phases.convolution,
+        )(x.astype(logits_dtype))  # fmt: skip
         if not self.classification_head:
             return (logits, None) if parts else logits
         mean = jnp.mean(features[-1].astype(logits_dtype), axis=(1, 2))
