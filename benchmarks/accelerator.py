@@ -44,6 +44,10 @@ def add_options(parser) -> None:
     parser.add_argument('--out', type=pathlib.Path, required=True, help='the folder to fill')
     parser.add_argument('--minutes', type=float, default=40, help='for all parts (40)')
     parser.add_argument('--sizes', type=int, nargs='+', default=[256, 512, 1024], help='pixels')
+    parser.add_argument(
+        '--dtypes', nargs='+', default=['bfloat16', 'float32'],
+        help='of the training steps; the first one comes before all else',
+    )  # fmt: skip
     parser.add_argument('--batch-size', type=int, default=16, help='default: %(default)s')
     parser.add_argument('--width', type=int, default=64, help='64 is ResNet34')
     parser.add_argument('--steps', type=int, default=20, help='timed together')
@@ -87,7 +91,8 @@ def parts(options, out: pathlib.Path) -> Iterator[Part]:
             ['--sizes', str(size), '--dtypes', dtype, *step, '--kinds', *KINDS],
         )  # fmt: skip
 
-    yield train_step(middle, 'bfloat16')
+    first = options.dtypes[0]
+    yield train_step(middle, first)
     for size in dict.fromkeys((middle, sizes[-1])):
         yield Part(
             f'predict_{size}', f'Prediction, {size} px, flipped too', 'predict',
@@ -107,9 +112,9 @@ def parts(options, out: pathlib.Path) -> Iterator[Part]:
          '--size', str(middle), '--batch-size', str(options.batch_size),
          '--work', str(out / 'work')],
     )  # fmt: skip
-    for dtype in ('bfloat16', 'float32'):
+    for dtype in options.dtypes:
         for size in ordered:
-            if (size, dtype) != (middle, 'bfloat16'):
+            if (size, dtype) != (middle, first):
                 yield train_step(size, dtype)
 
 
