@@ -128,11 +128,14 @@ def test_parts_that_the_time_is_too_short_for_say_so(measure):
     assert page.count('skipped: 0 s left') == 2 * len(ALL)
 
 
-def test_sizes_and_dtypes_may_be_few(measure):
+def test_the_second_size_and_the_first_dtype_come_first(measure):
     _, called, _ = measure('--sizes', '8', '16', '--dtypes', 'float32')
     assert called == [
         'train_step_16_float32', 'predict_16', 'end_to_end', 'profile', 'train_step_8_float32'
     ]  # fmt: skip
+
+
+def test_a_single_size_is_enough(measure):
     _, called, _ = measure('--sizes', '32')
     assert called == [
         'train_step_32_bfloat16', 'predict_32', 'end_to_end', 'profile', 'train_step_32_float32'
