@@ -293,6 +293,8 @@ def _corners(
     There are M = 4 N pixels: upper left, upper right, lower left and lower right of each plane.
     """
     _, height, width = planes.shape
+    # Computed once on TPU and GPU: if to read and to blend anew, it could round to another pixel.
+    y, x = jax.lax.optimization_barrier((y, x))
     y0 = jnp.clip(jnp.floor(y), 0, height - 2)
     x0 = jnp.clip(jnp.floor(x), 0, width - 2)
     # A TPU takes as long for a row of numbers as for one number, so all that is read at one place
