@@ -10,7 +10,8 @@ see the benchmark `pipeline`. PyTorch: channels_last, autocast for bfloat16, `to
 network and loss, and eager. TFLOP are those of the convolutions: 2 for each multiplication and
 addition of the forward pass, and as many for each gradient: two, but one for the first. The peak
 they are a share of is measured too: a large matrix product in JAX, in the row's type (float32 as
-the library multiplies it by default, with TF32 on both sides where the device has it).
+the library multiplies it by default, with TF32 on both sides where the device has it). On a CPU
+both libraries keep the memory that they free, as training does (`pneumojax.system.allocator`).
 """
 
 import json

@@ -17,6 +17,8 @@ from benchmarks.report import peak_resident_gib, seconds, watch
 from configs import base
 from pneumojax.data.sampling import Plan
 from pneumojax.models import build
+from pneumojax.runtimes.choose import has_accelerator
+from pneumojax.system import allocator
 from pneumojax.system.devices import Devices
 from pneumojax.training import optimizer, state, steps
 
@@ -157,4 +159,6 @@ CASES = {
 
 if __name__ == '__main__':
     settings = json.loads(sys.argv[1])
+    if not has_accelerator():
+        allocator.keep_freed_memory()  # as training does; PyTorch gains from it too
     print(json.dumps(CASES[settings['kind']](settings)))
