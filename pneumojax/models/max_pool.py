@@ -7,6 +7,7 @@ value came from by comparisons alone.
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -25,9 +26,17 @@ def max_pool(x: Float[Array, 'B H W C']) -> Float[Array, 'B h w C']:
     Returns:
       Half the height and width, rounded up.
     """
+
     # Columns first: the gradient then reaches the first row of the largest values, and its first
     # column, as it does where XLA goes through a window row by row.
-    return _pool(_pool(x, 2), 1)
+    def separable(x: Array) -> Array:
+        return _pool(_pool(x, 2), 1)
+
+    def windows(x: Array) -> Array:
+        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+    # A TPU scatters faster than it interleaves rows and columns.
+    return lax.platform_dependent(x, tpu=windows, default=separable)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
