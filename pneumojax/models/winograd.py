@@ -22,6 +22,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 MIN_CHANNELS = 64  # with fewer, the transforms cost more than they save
+# Of the plain convolution. With fewer, hundreds of steps save less time than compiling costs.
+MIN_PRODUCTS = 100_000_000
 _SMALL_MAP = 4  # pixels a side; up to here a tile of 4 x 4 outputs would be mostly padding
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -59,8 +61,9 @@ def conv_general_dilated(
     """`lax.conv_general_dilated` for `flax.linen.Conv`, by Winograd where that is faster.
 
     That is on CPUs, for 3 x 3 kernels of stride 1 and padding 1 between at least `MIN_CHANNELS`
-    channels. Float32 results differ by rounding (1e-5 of the largest value), and bfloat16 is
-    computed in float32, as XLA does on CPUs.
+    channels, with at least `MIN_PRODUCTS` or on maps smaller than the kernel, where XLA's own takes
+    many times as long. Float32 results differ by rounding (1e-5 of the largest value), and bfloat16
+    is computed in float32, as XLA does on CPUs.
 
     Args:
       lhs: [B, H, W, C].
@@ -76,6 +79,7 @@ def conv_general_dilated(
         and all(set(dilation) == {1} for dilation in dilations)
         and options.get('feature_group_count', 1) == 1
         and min(rhs.shape[2:]) >= MIN_CHANNELS
+        and (lhs.size * 9 * rhs.shape[3] >= MIN_PRODUCTS or max(lhs.shape[1:3]) < 3)
     ):
         return convolve(lhs, rhs)
     return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)

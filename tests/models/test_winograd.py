@@ -81,6 +81,7 @@ def test_it_takes_the_convolutions_it_is_made_for(
     kernel, strides, padding, channels, dilation, used, monkeypatch
 ):
     """Flax's layer gives the same with it, and only such layers go through it."""
+    monkeypatch.setattr(winograd, 'MIN_PRODUCTS', 0)
     calls = []
     own = winograd.convolve
     monkeypatch.setattr(winograd, 'convolve', lambda *a: calls.append(a) or own(*a))
@@ -90,6 +91,23 @@ def test_it_takes_the_convolutions_it_is_made_for(
     variables = layer.init(jax.random.key(0), x)
     ours = nn.Conv(64, kernel, conv_general_dilated=winograd.conv_general_dilated, **options)
     np.testing.assert_allclose(ours.apply(variables, x), layer.apply(variables, x), atol=2e-5)
+    assert bool(calls) == used
+
+
+@pytest.mark.parametrize(
+    ('size', 'batch', 'used'), [(16, 10, False), (16, 11, True), (3, 1, False), (2, 1, True)]
+)
+def test_little_work_is_left_to_xla_unless_the_map_is_tiny(size, batch, used, monkeypatch):
+    """11 images of 16 x 16 pixels take 104 million products of 64 x 64 channels."""
+    calls = []
+    own = winograd.convolve
+    monkeypatch.setattr(winograd, 'convolve', lambda *a: calls.append(a) or own(*a))
+    shapes = (batch, size, size, 64), (3, 3, 64, 64)
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    numbers = ('NHWC', 'HWIO', 'NHWC')
+    options = {'padding': ((1, 1), (1, 1)), 'dimension_numbers': numbers}
+    convolution = partial(winograd.conv_general_dilated, window_strides=(1, 1), **options)
+    assert jax.eval_shape(convolution, *arrays).shape == shapes[0]
     assert bool(calls) == used
 
 
@@ -111,6 +129,7 @@ def test_only_training_on_a_cpu_uses_it():
 
 def test_a_block_of_training_is_that_of_the_plain_convolutions(monkeypatch):
     """In float64: outputs, batch statistics and gradients, and it does go through Winograd's."""
+    monkeypatch.setattr(winograd, 'MIN_PRODUCTS', 0)
     with jax.enable_x64(True):
         block = resnet.BasicBlock(64, dtype=jnp.float64)
         x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6, 6, 64)))
