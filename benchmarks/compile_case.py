@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks import chips, compile_costs, programs
+from benchmarks import chips, compile_costs, hlo, programs
 from pneumojax.runs import layout
 from pneumojax.system.devices import AXIS
 
@@ -107,7 +107,7 @@ def costs(chip: chips.Chip, text: str, dtype: str) -> dict:
     The roofline's time of an instruction is the longer of two: its products at the chip's peak, its
     bytes at the chip's bandwidth. A program is one instruction after another.
     """
-    found = compile_costs.costs(compile_costs.parse(text))
+    found = compile_costs.costs(hlo.parse(text))
     peak, bandwidth = chip.peak(dtype), chip.bandwidth
 
     def seconds(cost) -> float:

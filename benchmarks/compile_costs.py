@@ -13,17 +13,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from benchmarks.hlo import FREE, Array, Instruction, Module, callees
+
 PARTS = ('convolutions', 'norms', 'augmentation', 'copies', 'collectives', 'other')
 
-_BYTES = {'pred': 1, 'bf16': 2, 'f16': 2, 'c64': 8, 'c128': 16, 'token': 0}
 _COLLECTIVES = (
     'all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute',
     'collective-broadcast',
 )  # fmt: skip
-_FREE = {  # they name memory, or start what another instruction finishes
-    'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'iota',
-    'partition-id', 'replica-id', 'opt-barrier', 'domain',
-}  # fmt: skip
 _COPIES = {
     'copy', 'copy-start', 'slice', 'slice-start', 'transpose', 'reshape', 'concatenate', 'pad',
     'gather', 'scatter', 'dynamic-slice', 'dynamic-update-slice', 'broadcast', 'reverse', 'convert',
@@ -32,35 +29,6 @@ _COPIES = {
 }  # fmt: skip
 _FREE_CALLS = ('"AllocateBuffer"', '"ConcatBitcast"')
 _TAKES = {'slice', 'dynamic-slice', 'gather'}  # of their first operand no more than their result
-
-_INSTRUCTION = re.compile(r'\s+(ROOT )?%?([\w.\-]+) = (.*)')
-_ARRAY = re.compile(r'\b([a-z]\w*)\[([^\]]*)\](\{[^}]*\})?')
-
-
-class Array(NamedTuple):
-    """An array in memory."""
-
-    shape: tuple[int, ...]
-    itemsize: float
-    bytes: float  # in memory outside of the chip, with padding; 0 for an array on the chip
-
-
-class Instruction(NamedTuple):
-    """One line of a computation."""
-
-    name: str
-    opcode: str
-    results: tuple[Array, ...]
-    operands: tuple[str, ...]
-    attributes: str  # everything after the operands
-    root: bool
-
-    @property
-    def op_name(self) -> str:
-        """Where it comes from: JAX's name stack."""
-        found = re.search(r'op_name="([^"]*)"', self.attributes)
-        return found[1] if found else ''
-
 
 Names = Mapping[str, Instruction]  # of one computation
 Shape = tuple[int, ...]
@@ -76,30 +44,6 @@ class Cost(NamedTuple):
     gathered: float  # values, or rows of values, read one by one
     times: int  # how often it runs
     instruction: Instruction
-
-
-class Module(NamedTuple):
-    """A program: computations by name, each a list of instructions in order."""
-
-    computations: Mapping[str, list[Instruction]]
-    entry: str
-
-
-def parse(text: str) -> Module:
-    """Reads the text of a compiled program."""
-    computations: dict[str, list[Instruction]] = {}
-    entry, current = '', None
-    for line in text.splitlines():
-        if line.endswith('{') and not line.startswith(' ') and '->' in line:
-            name = line.removeprefix('ENTRY ').lstrip('%').split(' ', 1)[0].split('(', 1)[0]
-            current = computations[name] = []
-            if line.startswith('ENTRY '):
-                entry = name
-        elif line.startswith('}'):
-            current = None
-        elif current is not None and (found := _INSTRUCTION.match(line)):
-            current.append(_instruction(found[2], found[3], bool(found[1])))
-    return Module(computations, entry)
 
 
 def costs(module: Module) -> list[Cost]:
@@ -134,63 +78,6 @@ def collectives(found: list[Cost]) -> dict[str, int]:
     return dict(counts)
 
 
-def _instruction(name: str, rest: str, root: bool) -> Instruction:
-    result, rest = _split_type(rest)
-    opcode, _, rest = rest.partition('(')
-    inside, attributes = _split_parentheses(rest)
-    operands = tuple(re.findall(r'%([\w.\-]+)', inside)) if opcode not in _FREE else ()
-    if opcode in ('get-tuple-element', 'bitcast', 'opt-barrier'):
-        operands = tuple(re.findall(r'%([\w.\-]+)', inside))
-    elif opcode in ('parameter', 'constant'):
-        attributes = f'({inside}){attributes}'
-    return Instruction(name, opcode.strip(), _arrays(result), operands, attributes, root)
-
-
-def _split_type(text: str) -> tuple[str, str]:
-    """Splits 'f32[2]{0} add(...)' or '(f32[2], u8[0]) fusion(...)' after the type."""
-    if text.startswith('('):
-        inside, rest = _split_parentheses(text[1:])
-        return inside, rest.lstrip()
-    result, _, rest = text.partition(' ')
-    return result, rest
-
-
-def _split_parentheses(text: str) -> tuple[str, str]:
-    """Splits at the parenthesis that closes the one before the text."""
-    depth = 1
-    for found in re.finditer(r'[()]', text):
-        depth += 1 if found[0] == '(' else -1
-        if not depth:
-            return text[: found.start()], text[found.end() :]
-    return text, ''
-
-
-def _arrays(text: str) -> tuple[Array, ...]:
-    return tuple(_array(*found.groups()) for found in _ARRAY.finditer(text))
-
-
-def _array(dtype: str, dimensions: str, layout: str | None) -> Array:
-    shape = tuple(int(d.strip('<= ')) for d in dimensions.split(',') if d.strip())
-    itemsize = _BYTES.get(dtype)
-    if itemsize is None:  # f32, s8, u4, f8e4m3fn
-        itemsize = int(re.match(r'[a-z]+(\d+)', dtype)[1]) / 8
-    if 'S(' in (layout or '') and not re.search(r'S\(0\)', layout):
-        return Array(shape, itemsize, 0.0)
-    return Array(shape, itemsize, itemsize * _padded_size(shape, layout or ''))
-
-
-def _padded_size(shape: tuple[int, ...], layout: str) -> int:
-    """Elements that an array takes: a TPU's tiles are 8 x 128 values, mostly."""
-    order = re.match(r'\{([\d,]*)', layout)
-    minor_to_major = [int(d) for d in order[1].split(',') if d] if order else []
-    tile = re.search(r'T\(([\d,]+)\)', layout)
-    sides = [shape[d] for d in minor_to_major] or list(shape[::-1])
-    for i, length in enumerate(reversed(tile[1].split(',')) if tile else ()):
-        if i < len(sides):
-            sides[i] = -(-sides[i] // int(length)) * int(length)
-    return math.prod(sides)
-
-
 def _costs_of(module: Module, name: str, times: int) -> Iterator[Cost]:
     computation = module.computations.get(name, [])
     known = {instruction.name: instruction for instruction in computation}
@@ -198,13 +85,13 @@ def _costs_of(module: Module, name: str, times: int) -> Iterator[Cost]:
         opcode = instruction.opcode
         if opcode == 'while':
             trips = _trips(module, instruction)
-            yield from _costs_of(module, _called(instruction, 'body')[0], times * trips)
+            yield from _costs_of(module, callees(instruction, 'body')[0], times * trips)
         elif opcode == 'conditional':
             branches = [list(_costs_of(module, b, times)) for b in _branches(instruction)]
             yield from max(branches, key=lambda b: total(b, lambda c: c.bytes), default=[])
         elif opcode == 'call':
-            yield from _costs_of(module, _called(instruction, 'to_apply')[0], times)
-        elif opcode not in _FREE and not opcode.endswith(('-done', '-update')):
+            yield from _costs_of(module, callees(instruction, 'to_apply')[0], times)
+        elif opcode not in FREE and not opcode.endswith(('-done', '-update')):
             yield _cost(module, instruction, known, times)
 
 
@@ -227,16 +114,12 @@ def _inner(
     module: Module, instruction: Instruction, known: Names
 ) -> list[tuple[Instruction, Names]]:
     """The instructions that one stands for: those of a fusion, nested ones too; else itself."""
-    called = _called(instruction, 'calls')
+    called = callees(instruction, 'calls')
     if instruction.opcode != 'fusion' or not called:
         return [(instruction, known)]
     computation = module.computations[called[0]]
     names = {i.name: i for i in computation}
     return [pair for i in computation for pair in _inner(module, i, names)]
-
-
-def _called(instruction: Instruction, kind: str) -> list[str]:
-    return re.findall(rf'\b{kind}=%?([\w.\-]+)', instruction.attributes)
 
 
 def _branches(instruction: Instruction) -> list[str]:
@@ -251,7 +134,7 @@ def _trips(module: Module, loop: Instruction) -> int:
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if known:
         return int(known[1])
-    condition = module.computations.get(_called(loop, 'condition')[0], [])
+    condition = module.computations.get(callees(loop, 'condition')[0], [])
     limits = [
         int(found[1])
         for instruction in condition
@@ -264,10 +147,7 @@ def _trips(module: Module, loop: Instruction) -> int:
 
 def _sources(name: str, known: Names) -> tuple[Array, ...]:
     """The arrays that an operand names."""
-    instruction = known.get(name)
-    if instruction is None:
-        return ()
-    return instruction.results
+    return known[name].results if name in known else ()
 
 
 def _plain_bytes(instruction: Instruction, known: Names) -> float:
@@ -291,7 +171,7 @@ def _plain_bytes(instruction: Instruction, known: Names) -> float:
 
 
 def _fusion_bytes(module: Module, instruction: Instruction, known: Names) -> float:
-    computation = module.computations[_called(instruction, 'calls')[0]]
+    computation = module.computations[callees(instruction, 'calls')[0]]
     parameters = {
         int(found[1]): i
         for i in computation

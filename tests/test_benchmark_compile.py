@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from benchmarks import chips, compile, compile_case, compile_costs, programs, run
+from benchmarks import chips, compile, compile_case, compile_costs, hlo, programs, run
 from configs import base
 from pneumojax.errors import UsageError
 from pneumojax.models import build
@@ -80,7 +80,7 @@ backend_config={"window_config":{"estimated_cycles":"1500"}}
 
 @pytest.fixture(scope='module')
 def found():
-    return compile_costs.costs(compile_costs.parse(TEXT))
+    return compile_costs.costs(hlo.parse(TEXT))
 
 
 def of(found, name):
@@ -134,7 +134,7 @@ def test_parts(found):
     ],
 )
 def test_size_of_an_array_with_its_padding(dtype, shape, layout, size):
-    assert compile_costs._array(dtype, shape, layout).bytes == size
+    assert hlo._array(dtype, shape, layout).bytes == size
 
 
 @pytest.mark.parametrize('stride', [1, 2])
@@ -154,9 +154,7 @@ def test_products_of_a_convolution_and_its_gradients(stride):
     x, kernel = jnp.ones((2, size, size, 8)), jnp.ones((3, 3, 8, 4))
     gradient = jnp.ones((2, size // stride, size // stride, 4))
     text = jax.jit(all_three).lower(x, kernel, gradient).compile().as_text()
-    flops = compile_costs.total(
-        compile_costs.costs(compile_costs.parse(text)), lambda cost: cost.flops
-    )
+    flops = compile_costs.total(compile_costs.costs(hlo.parse(text)), lambda cost: cost.flops)
     assert flops == pytest.approx(3 * 2 * gradient.size * 9 * 8, rel=1e-6)
 
 
@@ -179,7 +177,7 @@ window={{size=3x3 pad=1_0x1_0 stride=2x2}}, dim_labels=b01f_o01i->b01f, \
 custom_call_target="__cudnn$conv{target}"
 }}
 """
-    found = compile_costs.costs(compile_costs.parse(text))
+    found = compile_costs.costs(hlo.parse(text))
     assert [cost.flops for cost in found] == [2 * 2 * 8 * 8 * 4 * 9 * 8]
     assert found[0].part == 'convolutions'
 
