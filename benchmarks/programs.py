@@ -7,7 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from pneumojax.augment.augment import augment_batch
+from pneumojax.augment.augment import CHANCES, augment_batch
 from pneumojax.data.sampling import Plan
 from pneumojax.models import build, tta
 from pneumojax.training import optimizer, placement, state, steps
@@ -23,7 +23,6 @@ PROGRAMS = {
 }
 
 NUM_STORED = 12_047  # SIIM's images
-_AUGMENTATIONS = ('flip', 'vertical_flip', 'intensity', 'warp', 'affine', 'crop')
 
 
 class Program(NamedTuple):
@@ -53,7 +52,7 @@ def make_program(
     if name in ('train', 'network'):
         config = config.copy_and_resolve_references()
         if name == 'network':
-            config.augment.update(dict.fromkeys(_AUGMENTATIONS, 0.0))
+            config.augment.update(dict.fromkeys(CHANCES, 0.0))
         tx = optimizer.make_optimizer(config, _plan(config))
         train_state = jax.eval_shape(lambda v: state.create_state(v, tx), variables)
         return Program(steps.make_train_step(config, tx, axis_name), (train_state,), batch, (0,))

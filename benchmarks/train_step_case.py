@@ -15,14 +15,13 @@ import numpy as np
 from benchmarks.programs import product_flops
 from benchmarks.report import peak_resident_gib, seconds, watch
 from configs import base
+from pneumojax.augment.augment import CHANCES
 from pneumojax.data.sampling import Plan
 from pneumojax.models import build
 from pneumojax.runtimes.choose import has_accelerator
 from pneumojax.system import allocator
 from pneumojax.system.devices import Devices
 from pneumojax.training import optimizer, state, steps
-
-GEOMETRIC = ('flip', 'intensity', 'warp', 'affine', 'crop')
 
 
 def make_config(case, *, augmented: bool):
@@ -32,8 +31,7 @@ def make_config(case, *, augmented: bool):
     config.model.width, config.model.dtype = case['width'], case['dtype']
     config.averaging.kind = 'none'
     if not augmented:
-        for name in GEOMETRIC:
-            config.augment[name] = 0.0
+        config.augment.update(dict.fromkeys(CHANCES, 0.0))
     return config
 
 

@@ -30,6 +30,7 @@ from pneumojax.augment import geometric, intensity, warp
 from pneumojax.augment.warp import Points
 from pneumojax.augment.window import random_window
 
+# Probabilities of `config.augment`: of what may happen to an example.
 CHANCES = ('flip', 'vertical_flip', 'intensity', 'warp', 'affine', 'crop')
 
 

@@ -57,8 +57,9 @@ def sample(
     """
     height, width = image.shape
     y, x = reflect(points.y, height), reflect(points.x, width)
-    # The mask travels as the sign bit, which the image does not need.
-    words = jax.lax.bitcast_convert_type(image, jnp.uint32) | jnp.where(mask > 0.5, SIGN, 0)
+    # The mask travels as the sign bit, which the image does not need. (Black may be -0.)
+    bits = jax.lax.bitcast_convert_type(image, jnp.uint32) & ~SIGN
+    words = bits | jnp.where(mask > 0.5, SIGN, 0)
     corners, down, right = _corners(words[None], y, x)
     values = jax.lax.bitcast_convert_type(corners & ~SIGN, jnp.float32)
     # Rounding in the blend may leave [0, 1] by one unit in the last place.

@@ -76,6 +76,14 @@ def statistics(
     it, 2.7e-3 with two passes. About the mean of one image of B, a share 1 / B of the data, the
     squared mean is at most B - 1 times the variance, so that little cancels. Parts (devices,
     phases) are joined by their means and variances (Chan et al. 1979), which cancels nothing.
+
+    Args:
+      x: of any float type; float16 and bfloat16 are summed in float32.
+      features: F, of which C is a multiple: channels c, c + F, ... are parts of feature c.
+      axis_name: of a `pmap` whose devices hold equal parts of the batch, or None.
+
+    Returns:
+      (mean, variance), the variance divided by n, in float32 (float64 where x is).
     """
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     shift = jnp.mean(x[:1], OVER)
@@ -96,7 +104,16 @@ def normalize(
     axis_name: str | None,
     relu: bool,
 ) -> tuple[Float[Array, 'B H W C'], Float[Array, ' F'], Float[Array, ' F']]:
-    """Normalises by the batch's own statistics, and gives these, which pass no gradient on."""
+    """Normalises by the batch's own statistics, and gives these, which pass no gradient on.
+
+    Args:
+      x, axis_name: as in `statistics`; F is the size of scale.
+      scale, bias: of each feature.
+      relu: apply a ReLU to the result.
+
+    Returns:
+      (y, mean, variance), y of x's shape and type.
+    """
     return _forward(x, scale, bias, axis_name, relu)[0]
 
 

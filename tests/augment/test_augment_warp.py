@@ -81,6 +81,14 @@ def test_a_black_pixel_keeps_its_mask_and_a_full_mask_its_image():
         np.testing.assert_array_equal(sampled[1], 1)
 
 
+def test_a_negative_zero_is_black_without_a_mask():
+    """As -0 * factor is: its sign bit is not that of the mask."""
+    zeros = jnp.zeros((4, 5))
+    image, mask = warp.sample(-zeros, zeros, warp.pixels(4, 5))
+    np.testing.assert_array_equal(image, zeros)
+    np.testing.assert_array_equal(mask, zeros)
+
+
 def test_rotation_matrix_equals_opencv():
     ours = warp.rotation_matrix((32.0, 24.0), 17.0, 1.15)
     np.testing.assert_allclose(ours, cv2.getRotationMatrix2D((32, 24), 17, 1.15), atol=1e-5)
