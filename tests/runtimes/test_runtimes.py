@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import cv2
 import numpy as np
@@ -77,14 +78,37 @@ def test_bfloat16_is_near_and_can_be_refused(runs):
                 Ensemble(runs[:1], 'openvino', precision)
         assert Ensemble(runs[:1], 'openvino').runtime['precision'] == 'float32'
     else:
-        ensemble = Ensemble(runs[:1], 'openvino')
-        assert ensemble.runtime['precision'] == 'bfloat16_checked'
+        ensemble = Ensemble(runs[:1], 'openvino', 'bfloat16_checked')
         full = Ensemble(runs[:1], 'openvino', 'float32').predict(batch)[32]
         np.testing.assert_allclose(ensemble.predict(batch)[32], full, atol=0.1)
     half = Ensemble(runs[:1], 'jax', 'bfloat16')
     expected = Ensemble(runs[:1], 'jax', 'float32').predict(batch)[32]
     difference = np.abs(half.predict(batch)[32] - expected)
     assert 0 < difference.max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ('processor', 'flags', 'precision'),
+    [
+        ('AMD EPYC', {'avx512_bf16'}, 'bfloat16_checked'),
+        ('Intel(R) Xeon(R) Processor', {'avx512_bf16', 'amx_bf16'}, 'bfloat16_checked'),
+        ('Intel(R) Xeon(R) Processor', {'avx512_bf16'}, 'float32'),
+        ('Intel(R) Xeon(R) Processor', set(), 'bfloat16_checked'),  # not known: as before
+        ('AMD EPYC', {'avx2'}, 'float32'),
+    ],
+)
+def test_bfloat16_is_chosen_where_it_is_faster(processor, flags, precision, monkeypatch):
+    capabilities = ['FP32', 'BF16'] if 'avx2' not in flags else ['FP32']
+    properties = {'OPTIMIZATION_CAPABILITIES': capabilities, 'FULL_DEVICE_NAME': processor}
+
+    class Core:
+        def get_property(self, device, name):
+            return properties[name]
+
+    openvino = types.SimpleNamespace(Core=Core)
+    monkeypatch.setattr(cpu_runtimes, 'import_openvino', lambda: openvino)
+    monkeypatch.setattr(cpu_runtimes, '_processor_flags', lambda: flags)
+    assert cpu_runtimes.OpenVINO().precision == precision
 
 
 def test_mixed_precision_is_float32_where_the_mask_is_borderline(runs, monkeypatch):
