@@ -106,8 +106,8 @@ PRECISION = flags.DEFINE_enum(
     'precision', 'auto', _PRECISIONS,
     'predict: bfloat16_checked is bfloat16, then float32 for masks that are sensitive to rounding. '
     'float32 is not rounded to bfloat16 or TF32 on a TPU or GPU either. '
-    'auto: as trained with JAX; bfloat16_checked with OpenVINO where that is faster (AVX512-BF16 of '
-    'AMD, AMX of Intel); else float32.',
+    'auto: as trained with JAX; bfloat16_checked with OpenVINO where that is faster (AVX512-BF16 '
+    'of AMD, AMX of Intel); else float32.',
 )  # fmt: skip
 
 OLD_VALUES = {'mixed': 'bfloat16_checked'}  # values of --precision that were renamed

@@ -44,8 +44,9 @@ def choose(runtime: str = 'auto', precision: str = 'auto') -> Choice:
         has no accelerator; else JAX.
       precision: one of `PRECISIONS`. 'bfloat16_checked' predicts in bfloat16, then again in float32
         where the mask is sensitive to rounding (see `prediction.borderline`); only OpenVINO has it.
-        'auto' is 'bfloat16_checked' if OpenVINO is faster so on this processor, else 'float32'; with JAX it is the run's `model.dtype`, multiplied as the device does by
-        default, whereas 'float32' multiplies float32 as float32 on every device.
+        'auto' is 'bfloat16_checked' where that makes OpenVINO faster, else 'float32'; with JAX it
+        is the run's `model.dtype`, multiplied as the device does by default, whereas 'float32'
+        multiplies float32 as float32 on every device.
 
     Raises:
       UsageError: an unknown runtime or precision, a runtime that is not installed, or a precision
