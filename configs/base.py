@@ -97,6 +97,9 @@ def get_config() -> ml_collections.ConfigDict:
     loss.focal_gamma = 2.0  # W: how much less a pixel counts that is already right
     # Weight of the classification head's cross-entropy; needs model.classification_head.
     loss.classification = 0.0
+    # Above 0, and the others 0: learning without labels. Weight of the mean absolute difference
+    # between the network's output and the intensities of hidden pixels, see augment.hide.
+    loss.restoration = 0.0
 
     # Computed on the device, with one draw per image and step.
     config.augment = augment = ml_collections.ConfigDict()
@@ -126,6 +129,9 @@ def get_config() -> ml_collections.ConfigDict:
     augment.window = 0
     # I: share of windows that are placed over a pixel of the lesion, if there is one.
     augment.window_on_lesion = 0.0
+    # Share of the image that is hidden and to be restored (loss.restoration); 0: none.
+    augment.hide = 0.0
+    augment.hide_blocks = 8  # I: blocks per side of the grid of which some are hidden
 
     config.sampling = sampling = ml_collections.ConfigDict()
     # Share of positive images, one value per equal part of the epochs, such as (0.8, 0.6, 0.4):

@@ -126,6 +126,21 @@ def check(config: ml_collections.ConfigDict) -> None:
                 )
 
 
+def require_segmentation(config: ml_collections.ConfigDict, run: Any) -> None:
+    """UsageError where a run learns without labels: it cannot find a pneumothorax.
+
+    Args:
+      config: of one run.
+      run: its directory, for the message.
+    """
+    if config.loss.restoration:
+        raise UsageError(
+            f'{run} learns without labels (loss.restoration), so it cannot find a pneumothorax; '
+            'train on labelled images from its weights: --config=NAME --config.data.root=DIR '
+            f'--config.init_from={run}'
+        )
+
+
 def _require(key: str, value: Any, ok: bool, expected: str) -> None:
     if not ok:
         shown = ' '.join(repr(value).split())  # a ConfigDict's has several lines

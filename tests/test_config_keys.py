@@ -89,7 +89,7 @@ def tiny(tmp_path):
 
 @pytest.mark.slow
 def test_every_key_is_read_by_training_and_evaluation(tmp_path, monkeypatch):
-    """Two runs that between them take all branches. Checking a key does not count as reading it."""
+    """Three runs that between them take all branches. Checking a key does not count as reading it."""
     monkeypatch.setattr(Devices, 'compile', traced_only)
     monkeypatch.setattr(config_lib, 'check', lambda config: None)
     monkeypatch.setattr(phantom, 'check', lambda *args: None)
@@ -110,6 +110,9 @@ def test_every_key_is_read_by_training_and_evaluation(tmp_path, monkeypatch):
         run, recorder = Run(tmp_path / name), Recorder(config, reads)
         assert next(run for _, run in layout.runs(recorder, run.path)).path == run.path
         loop.train(recorder, run)
+    unlabelled = first.copy_and_resolve_references()
+    unlabelled.loss.restoration = 1.0
+    loop.train(Recorder(unlabelled, reads), Run(tmp_path / 'unlabelled'))
     evaluate.evaluate(Recorder(first, reads), Run(tmp_path / 'first'))
     assert len(ablate.seeds(Recorder(first, reads))) == first.evaluation.ablation_seeds
 

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from pneumojax.data.cache import records
-from pneumojax.data.datasets import folder_dataset, siim, splits
+from pneumojax.data.datasets import folder_dataset, folder_unlabelled, siim, splits
 from pneumojax.data.datasets.example import Example
 from pneumojax.data.files.silence import silence_libraries
 from pneumojax.data.phantoms import phantom
@@ -53,7 +53,7 @@ def examples(config: ConfigDict) -> tuple[Example, ...]:
             seed=data.phantoms.seed,
             positive_share=data.phantoms.positive_share,
         )
-    found = find(data)
+    found = find(data, unlabelled=config.loss.restoration > 0)
     return _subset(found, data.num_examples, data.split_seed) if data.num_examples else found
 
 
@@ -62,7 +62,7 @@ def load(config: ConfigDict, also: Sequence[int] = ()) -> Dataset:
     """Finds the images that `config.data` names, decodes them unless cached, and splits them.
 
     Args:
-      config: `data` and `image_size` are read.
+      config: `data` and `image_size` are read, and `loss` for whether labels are needed.
       also: more sizes to decode the images to in the same pass.
 
     Raises:
@@ -73,18 +73,23 @@ def load(config: ConfigDict, also: Sequence[int] = ()) -> Dataset:
         found, fold=data.fold, num_folds=data.num_folds, seed=data.split_seed
     )
     positive = np.array([e.positive for e in found])
+    unlabelled = config.loss.restoration > 0
     held_out = 'by the table' if found[0].side else f'fold {data.fold} of {data.num_folds}'
-    log.info(
-        '%d images, %d with a pneumothorax; held out (%s): %d images, %d positive',
-        len(found), positive.sum(), held_out, len(validation), positive[validation].sum(),
-    )  # fmt: skip
+    if unlabelled:
+        log.info('%d images; held out (%s): %d', len(found), held_out, len(validation))
+    else:
+        log.info(
+            '%d images, %d with a pneumothorax; held out (%s): %d images, %d positive',
+            len(found), positive.sum(), held_out, len(validation), positive[validation].sum(),
+        )  # fmt: skip
     if not len(train) or not len(validation):
         raise UsageError(
             f'config.data.num_folds is {data.num_folds}: {len(found)} images leave '
             f'{len(train)} to train on and {len(validation)} to validate on; use fewer folds'
         )
-    for warning in _without_positives(positive, train, validation):
-        log.warning('%s', warning)
+    if not unlabelled:
+        for warning in _without_positives(positive, train, validation):
+            log.warning('%s', warning)
     return Dataset(
         found, records.prepare(data.cache, found, config.image_size, also), train, validation
     )
@@ -116,13 +121,18 @@ def _without_positives(
         )
 
 
-def find(data: ConfigDict) -> tuple[Example, ...]:
+def find(data: ConfigDict, *, unlabelled: bool = False) -> tuple[Example, ...]:
     """Lists the images that `config.data` names, in Kaggle's layout or a folder of your own.
 
-    Kaggle's layout is recognised by its CSV, unless `data.masks` or `data.table` is set.
+    Kaggle's layout is recognised by its CSV, unless `data.masks` or `data.table` is set. With
+    `unlabelled`, every image of either is listed, and no mask is read.
     """
     default = pathlib.Path(data.root) / 'patients.csv'
     patients = data.patients or (str(default) if default.is_file() else '')
+    if unlabelled:
+        return folder_unlabelled.find(
+            data.root, data.masks, data.table, patients, fold=data.fold, num_folds=data.num_folds
+        )
     there = bool(data.root) and pathlib.Path(data.root).is_dir()
     if data.masks or data.table or (there and siim.find_annotations(data.root) is None):
         return folder_dataset.find(

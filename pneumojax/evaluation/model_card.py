@@ -107,7 +107,7 @@ def _model(config: ml_collections.ConfigDict, rule: dict[str, Any]) -> str:
     plain = model.width == 64 and tuple(model.stage_sizes) == (3, 4, 6, 3)
     narrowed = f', narrowed: width {model.width}, blocks {tuple(model.stage_sizes)}'
     if config.init_from:
-        start = 'an earlier stage at a lower resolution'
+        start = 'the weights of an earlier run'
     elif model.pretrained:
         start = f'pretrained weights ({_plain(pathlib.PurePath(model.pretrained).name)})'
     else:

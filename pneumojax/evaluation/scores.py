@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 from tqdm import tqdm
 
+from pneumojax import config as config_lib
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.data import geometry, pipeline, rle
 from pneumojax.data.dataset import Dataset
@@ -40,9 +41,10 @@ def load_trained(config: ml_collections.ConfigDict, run: Run) -> TrainedRun:
 
     Raises:
       UsageError: nothing is trained yet, or it was trained with another configuration, or on
-        another data set.
+        another data set, or without labels.
     """
     run.require_config(config)
+    config_lib.require_segmentation(config, run.path)
     step = run.checkpoints.latest_step()
     if step is None:
         raise UsageError(

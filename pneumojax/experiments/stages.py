@@ -46,7 +46,10 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, profile: int
     parts = list(layout.children(config, workdir))
     if not parts:
         loop.train(config, Run(workdir), profile=profile)
-        log.info('trained; to evaluate it: --mode=evaluate --workdir=%s', workdir)
+        if config.loss.restoration:
+            log.info('trained; to start from it: --config.init_from=%s', workdir)
+        else:
+            log.info('trained; to evaluate it: --mode=evaluate --workdir=%s', workdir)
         return
     if config.data.fold == ALL_FOLDS:
         folds.check(config)

@@ -34,6 +34,11 @@ def children(
             stage.init_from = before
             stage.update_from_flattened_dict(config_lib.flatten(changes))
         config_lib.check(stage)
+        if stage.loss.restoration:
+            raise UsageError(
+                f'config.stages.{name}: learning without labels (loss.restoration) is a run of its '
+                'own; train it first, then these stages with --config.init_from'
+            )
         yield stage, workdir / name
         before = str(workdir / name)
 
@@ -111,7 +116,7 @@ def predicting_runs(run: Run) -> tuple[Run, list[Run]]:
         with folds (itself, and the last stage of every fold).
 
     Raises:
-      UsageError: not a run directory.
+      UsageError: not a run directory, or one that learned without labels.
     """
     config = run.config()
     if config.data.fold == ALL_FOLDS:
@@ -120,4 +125,5 @@ def predicting_runs(run: Run) -> tuple[Run, list[Run]]:
     if config.stages:
         *_, (_, folder) = children(config, run.path)
         return Run(folder), [Run(folder)]
+    config_lib.require_segmentation(config, run.path)
     return run, [run]

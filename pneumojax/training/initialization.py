@@ -14,8 +14,10 @@ import ml_collections
 import numpy as np
 import optax
 
+from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.models import build, pretrained
+from pneumojax.models.unet import CLASSIFICATION_HEAD
 from pneumojax.runs.checkpoints import Damaged
 from pneumojax.runs.run import Run
 from pneumojax.system.progress import log
@@ -79,7 +81,10 @@ def initial_variables(config: ml_collections.ConfigDict, held_out: list[str]) ->
         return _from_run(config, Run(config.init_from), held_out)
     random = jax.device_get(build.initial_variables(config))
     if config.model.pretrained:
-        require_unseen('model.pretrained', Run(config.model.pretrained), held_out)
+        earlier = Run(config.model.pretrained)
+        if (earlier / 'split.json').exists():  # a run that was trained here
+            config_lib.require_segmentation(earlier.config(), earlier.path)
+        require_unseen('model.pretrained', earlier, held_out)
         return pretrained.initialize(random, config.model.pretrained)
     return random
 
@@ -104,10 +109,14 @@ def require_unseen(key: str, run: Run, held_out: list[str]) -> None:
         return
     leaked = set(run.read_json('split.json')['train']) & set(held_out)
     if leaked:
+        advice = (
+            'train it on a folder without these'
+            if run.config().loss.restoration
+            else 'use the same data.fold, data.num_folds and data.split_seed in both'
+        )
         raise UsageError(
             f'config.{key}: {run.path} was trained on {len(leaked)} of the images that this run '
-            f'holds out ({min(leaked)}, ...); use the same data.fold, data.num_folds and '
-            'data.split_seed in both'
+            f'holds out ({min(leaked)}, ...); {advice}'
         )
 
 
@@ -116,7 +125,9 @@ def _from_run(config: ml_collections.ConfigDict, run: Run, held_out: list[str]) 
     step = require_checkpoint(run)
     require_unseen('init_from', run, held_out)
     shapes = build.variable_shapes(config)
-    _require_same_heads(run, config.model.classification_head != 'none')
+    fresh = _fresh_heads(run, config)
+    if not fresh:
+        _require_same_heads(run, config.model.classification_head != 'none')
     done, planned = run.checkpoints.epochs_done(step) or (0, 0)
     if done < planned:
         log.warning('%s is not finished: it stopped after epoch %d of %d', run.path, done, planned)
@@ -125,7 +136,19 @@ def _from_run(config: ml_collections.ConfigDict, run: Run, held_out: list[str]) 
         log.warning(
             '%s has no averaged weights at step %d: starting from its last ones', run.path, step
         )
-    return run.checkpoints.load_variables(step, shapes, averaged=averaged)
+    if fresh:
+        shapes['params'].pop(CLASSIFICATION_HEAD, None)  # a run without labels has none
+    loaded = run.checkpoints.load_variables(step, shapes, averaged=averaged)
+    return loaded | {'params': loaded['params'] | fresh}
+
+
+def _fresh_heads(run: Run, config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Random heads where the earlier run's learned to restore images, not to find lesions."""
+    if config.loss.restoration or not run.config().loss.restoration:
+        return {}
+    params = jax.device_get(build.initial_variables(config))['params']
+    log.info('%s learned without labels: all but the heads is taken from it', run.path)
+    return {name: params[name] for name in params if name not in ('encoder', 'decoder')}
 
 
 def _require_same_heads(run: Run, ours: bool) -> None:

@@ -287,9 +287,10 @@ class Trainer:
             raise self._not_finite(step, f'validation loss {values["loss"]:g} after it')
         epoch = self.plan.epoch(step)
         self.log.write(step=step, epoch=epoch - 1, split='validation', **values)
+        shown = {'val_loss': values['loss'], 'positive_dice': values.get('positive_dice')}
         self.progress.set_postfix(
-            epoch=epoch, val_loss=f'{values["loss"]:.3f}', refresh=False,
-            positive_dice=f'{values["positive_dice"] or 0:.3f}',
+            epoch=epoch, refresh=False,
+            **{name: f'{value:.3f}' for name, value in shown.items() if value is not None},
         )  # fmt: skip
 
     def _averaged(self, state: TrainState, stop_if_asked: Callable[[], None]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 Pixels = Float[Array | np.ndarray, 'B H W 1']
 Images = Float[Array | np.ndarray, ' B']
@@ -86,6 +86,30 @@ def classification_bce(image_logits: Images, masks: Pixels, axis_name: str | Non
     """
     positive = jnp.max(masks, axis=(1, 2, 3))
     return _mean(optax.sigmoid_binary_cross_entropy(image_logits, positive), axis_name)
+
+
+def restoration(
+    predicted: Pixels,
+    images: Pixels,
+    hidden: Bool[Array | np.ndarray, 'B H W 1'],
+    axis_name: str | None = None,
+) -> Scalar:
+    """Mean absolute difference at the hidden pixels of an image, mean over the images.
+
+    What is asked for are intensities in units of the image's own standard deviation, from its own
+    mean (both of the whole image), so that exposure and contrast do not count.
+
+    Args:
+      predicted: [B, H, W, 1], float32, of any value.
+      images: the same shape, before anything was hidden.
+      hidden: the same shape, at least one pixel of each image.
+      axis_name: as in `bce`.
+    """
+    axes = (1, 2, 3)
+    mean, std = (f(images, axis=axes, keepdims=True) for f in (jnp.mean, jnp.std))
+    errors = jnp.abs(predicted - (images - mean) / (std + 1e-3))
+    of_image = jnp.sum(jnp.where(hidden, errors, 0.0), axis=axes) / jnp.sum(hidden, axis=axes)
+    return _mean(of_image, axis_name)
 
 
 def combined(

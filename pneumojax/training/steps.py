@@ -9,7 +9,7 @@ import ml_collections
 import optax
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 
-from pneumojax.augment import augment
+from pneumojax.augment import augment, hide
 from pneumojax.models.batch_norm import MOMENTUM
 from pneumojax.models.build import make_model
 from pneumojax.models.normalize import normalize
@@ -55,7 +55,7 @@ def make_train_step(
     model, model_config = make_model(config, axis_name), config.model
     augment_config, loss_config = config.augment, config.loss
     normalization, channels = model_config.normalization, model_config.channels
-    frozen = model_config.frozen_batch_norm
+    frozen, restores = model_config.frozen_batch_norm, loss_config.restoration > 0
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         images, masks = to_float(batch['image'], batch['mask'])
@@ -64,14 +64,21 @@ def make_train_step(
             images, masks = augment.augment_batch(
                 key, batch['example'], images, masks, augment_config
             )
-        inputs = normalize(images, normalization, channels)
+        shown, hidden = images, None
+        if restores:
+            shown, hidden = hide.hide_batch(key, batch['example'], images, augment_config)
+        inputs = normalize(shown, normalization, channels)
 
         def loss_function(params: Any) -> tuple[Float[Array, ''], Any]:
             (logits, image_logits), updated = model.apply(
                 {'params': params, 'batch_stats': state.batch_stats},
                 inputs, train=not frozen, parts=True, mutable=['batch_stats'],
             )  # fmt: skip
-            loss, parts = losses.combined(logits, masks, loss_config, axis_name, image_logits)
+            if restores:
+                value = losses.restoration(logits, images, hidden, axis_name)
+                loss, parts = loss_config.restoration * value, {'restoration': value}
+            else:
+                loss, parts = losses.combined(logits, masks, loss_config, axis_name, image_logits)
             return loss, (parts, updated['batch_stats'])
 
         grad = jax.value_and_grad(loss_function, has_aux=True)
@@ -97,12 +104,12 @@ def make_train_step(
     return train_step
 
 
-@memoize('model', 'loss')
+@memoize('model', 'augment', 'loss')
 def make_eval_step(config: ml_collections.ConfigDict, axis_name: str | None = None) -> EvalStep:
     """Builds `eval_step(variables, batch) -> sums`, for validation while training.
 
     Args:
-      config: the whole configuration; model and loss are read.
+      config: the whole configuration; model and loss are read, and augment for what is hidden.
       axis_name: as in `make_train_step`.
 
     Returns:
@@ -111,6 +118,8 @@ def make_eval_step(config: ml_collections.ConfigDict, axis_name: str | None = No
       alone, with its own soft Dice), dice (hard, at 0.5, at `image_size`), positives, and
       positive_dice.
     """
+    if config.loss.restoration:
+        return _make_restoration_eval_step(config, axis_name)
     model = make_model(config)
     loss_config, channels = config.loss, config.model.channels
     normalization = config.model.normalization
@@ -137,6 +146,34 @@ def make_eval_step(config: ml_collections.ConfigDict, axis_name: str | None = No
             'positives': valid & positive,
             'positive_dice': jnp.where(valid & positive, dice, 0.0),
         }
+        sums = jax.tree.map(lambda x: jnp.sum(x.astype(jnp.float32)), values)
+        return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+    return eval_step
+
+
+def _make_restoration_eval_step(
+    config: ml_collections.ConfigDict, axis_name: str | None
+) -> EvalStep:
+    """`make_eval_step` for learning without labels. Sums: images and loss, and no Dice.
+
+    Of each image the same blocks are hidden whenever it is validated, whatever the run's seed.
+    """
+    model, hide_config, weight = make_model(config), config.augment, config.loss.restoration
+    normalization, channels = config.model.normalization, config.model.channels
+
+    def eval_step(variables: Any, batch: Batch) -> Sums:
+        images, _ = to_float(batch['image'], batch['mask'])
+        shown, hidden = hide.hide_batch(jax.random.key(0), batch['example'], images, hide_config)
+        predicted: Any = model.apply(
+            variables, normalize(shown, normalization, channels), train=False
+        )
+
+        def loss_of_one(*rows: Any) -> Float[Array, '']:
+            return weight * losses.restoration(*(row[None] for row in rows))
+
+        loss = jax.vmap(loss_of_one)(predicted, images, hidden)
+        values = {'images': batch['valid'], 'loss': jnp.where(batch['valid'], loss, 0.0)}
         sums = jax.tree.map(lambda x: jnp.sum(x.astype(jnp.float32)), values)
         return sums if axis_name is None else jax.lax.psum(sums, axis_name)
 

@@ -28,7 +28,10 @@ def validate(
         new = eval_step(variables, batch)
         sums = new if sums is None else jax.tree.map(lambda a, b: a + b, sums, new)
     totals = {name: float(value) for name, value in devices.unreplicate(sums).items()}
-    images, positives = totals['images'], totals['positives']
+    images = totals['images']
+    if 'dice' not in totals:
+        return {'loss': totals['loss'] / images}
+    positives = totals['positives']
     return {
         'loss': totals['loss'] / images,
         'dice': totals['dice'] / images,

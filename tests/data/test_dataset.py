@@ -151,7 +151,7 @@ def test_a_side_without_a_positive_image_is_said(config, monkeypatch, caplog, wh
         dataclasses.replace(e, side=side)
         for e, side in zip(with_positives(dataset.examples(config), chosen), sides, strict=True)
     )
-    monkeypatch.setattr(dataset, 'find', lambda _: examples)
+    monkeypatch.setattr(dataset, 'find', lambda data, *, unlabelled: examples)
     dataset.load(config)
     expected = {
         'nowhere': 'none of the 24 images has a pneumothorax',

@@ -51,6 +51,44 @@ def test_losses_equal_their_definitions_in_numpy(seed, smooth):
     assert losses.soft_dice(logits, masks, smooth) == pytest.approx(expected, rel=1e-6)
 
 
+def restoring(seed=0):
+    rng = np.random.default_rng(seed)
+    images, predicted = rng.random(SHAPE), rng.normal(0, 2, SHAPE)
+    hidden = rng.random(SHAPE) < 0.4
+    return predicted.astype(np.float32), images.astype(np.float32), hidden
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_restoration_equals_its_definition_in_numpy(seed):
+    predicted, images, hidden = restoring(seed)
+    each = []
+    for one, image, where in zip(
+        predicted.astype(float), images.astype(float), hidden, strict=True
+    ):
+        wanted = (image - image.mean()) / (image.std() + 1e-3)
+        each.append(np.abs(one - wanted)[where].mean())
+    assert losses.restoration(predicted, images, hidden) == pytest.approx(np.mean(each), rel=1e-5)
+
+
+def test_restoration_asks_for_standardized_intensities_of_hidden_pixels_only():
+    predicted, images, hidden = restoring()
+    # What is predicted of visible pixels has no influence, not even by its gradient.
+    gradient = np.asarray(jax.grad(losses.restoration)(predicted, images, hidden))
+    assert (gradient[~hidden] == 0).all()
+    assert (np.abs(gradient[hidden]) > 0).all()
+    # An image of black and white halves: -1 and 1, whatever its exposure, but for the 1e-3.
+    halves = np.zeros((1, 4, 4, 1), np.float32)
+    halves[:, 2:] = 0.8
+    everywhere = np.ones(halves.shape, bool)
+    assert losses.restoration(np.sign(halves - 0.4), halves, everywhere) < 0.003
+    assert losses.restoration(np.sign(0.4 - halves), halves, everywhere) > 1.99
+
+
+def test_restoration_of_one_grey_is_finite():
+    grey, hidden = np.full((1, 4, 4, 1), 0.3, np.float32), np.ones((1, 4, 4, 1), bool)
+    assert losses.restoration(np.zeros_like(grey), grey, hidden) == pytest.approx(0, abs=1e-3)
+
+
 @pytest.mark.parametrize('smooth', [0.5, 1.0])
 def test_soft_dice_equals_that_of_optax(smooth):
     logits, masks = batch()
@@ -182,6 +220,12 @@ def test_over_several_devices_the_losses_are_those_of_the_whole_batch(reduction)
     together = losses.combined(*batch(), weights, image_logits=scores[:, 0])
     spread = parts(logits, masks, scores)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, [b] * 3, rtol=1e-6), spread, together)
+
+
+def test_over_several_devices_restoration_is_that_of_the_whole_batch():
+    spread = jax.vmap(lambda *rows: losses.restoration(*rows, 'batch'), axis_name='batch')
+    parts = spread(*(x.reshape(3, 1, *SHAPE[1:]) for x in restoring()))
+    np.testing.assert_allclose(parts, [losses.restoration(*restoring())] * 3, rtol=1e-6)
 
 
 def test_gradients_equal_finite_differences():

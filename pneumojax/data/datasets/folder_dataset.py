@@ -80,7 +80,7 @@ def find(
       UsageError: nothing is usable, or two statements contradict each other.
     """
     rows = folder_table.read(root, table, fold, num_folds)
-    files = _list(root, masks)
+    files = list_files(root, masks)
     if not files.images:
         raise UsageError(
             f'config.data.root: no DICOM, PNG or JPEG image below {root!r}; {EXPECTED}'
@@ -117,7 +117,8 @@ def find(
 # --- files -------------------------------------------------------------------------------------
 
 
-def _list(root: str, masks: str) -> Files:
+def list_files(root: str, masks: str = '') -> Files:
+    """Finds the files below a folder, arguments as for `find`. UsageError if there is none."""
     if not os.path.isdir(root):
         raise UsageError(f'config.data.root: there is no folder {root!r}; {EXPECTED}')
     folder = masks or os.path.join(root, MASKS)
