@@ -89,7 +89,7 @@ def tiny(tmp_path):
 
 @pytest.mark.slow
 def test_every_key_is_read_by_training_and_evaluation(tmp_path, monkeypatch):
-    """Three runs that between them take all branches. Checking a key does not count as reading it."""
+    """Three runs that together take all branches. Checking a key does not count as reading it."""
     monkeypatch.setattr(Devices, 'compile', traced_only)
     monkeypatch.setattr(config_lib, 'check', lambda config: None)
     monkeypatch.setattr(phantom, 'check', lambda *args: None)

@@ -32,11 +32,11 @@ def hide_batch(
       (images, hidden): the images, with each hidden pixel as bright as its image is on average, and
       which pixels these are.
     """
-    shape = images.shape[1:3]
+    _, height, width, _ = images.shape
 
     def blocks_of(example: Int[Array, '']) -> Bool[Array, 'H W']:
         own = jax.random.fold_in(jax.random.fold_in(key, example), _KEY)
-        return random_blocks(own, shape, share=config.hide, blocks=config.hide_blocks)
+        return random_blocks(own, (height, width), share=config.hide, blocks=config.hide_blocks)
 
     hidden = jax.vmap(blocks_of)(examples)[..., None]
     mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)

@@ -64,7 +64,8 @@ def make_train_step(
             images, masks = augment.augment_batch(
                 key, batch['example'], images, masks, augment_config
             )
-        shown, hidden = images, None
+        shown: Array = images
+        hidden: Any = None
         if restores:
             shown, hidden = hide.hide_batch(key, batch['example'], images, augment_config)
         inputs = normalize(shown, normalization, channels)
