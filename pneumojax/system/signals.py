@@ -7,11 +7,13 @@ unless `nohup` told the program to ignore it. The exit status is the shell's: 13
 import contextlib
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN = 0.05  # seconds until a signal is sent again that was lost
 
 
 class Interrupted(KeyboardInterrupt):
@@ -28,14 +30,35 @@ class Interrupted(KeyboardInterrupt):
 
 def end_on_terminate() -> None:
     """Makes SIGTERM and SIGHUP end the program as Ctrl-C does, by an exception."""
-
-    def end(signum: int, frame: FrameType | None) -> None:
-        if signum == signal.SIGHUP:
-            signal.signal(signum, signal.SIG_IGN)  # see `Held._note`
-        raise Interrupted(signum)
-
     for signum in _heeded(signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, end)
+        signal.signal(signum, _end)
+    sys.unraisablehook = _send_again
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    if signum == signal.SIGHUP:
+        signal.signal(signum, signal.SIG_IGN)  # see `Held._note`
+    raise Interrupted(signum)
+
+
+def _send_again(unraisable: Any) -> None:
+    """Sends a signal again whose exception Python would only print.
+
+    That happens where no exception can pass: in a finalizer, or in what JAX does after every
+    garbage collection. The signal would be lost, and the program would go on.
+    """
+    error = unraisable.exc_value
+    if not isinstance(error, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    signum: int = signal.SIGINT
+    if isinstance(error, Interrupted):
+        signum = error.status - 128
+        signal.signal(signum, _end)  # a SIGHUP is being ignored by now
+    # A little later, as it would be lost again in here.
+    timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), signum))
+    timer.daemon = True
+    timer.start()
 
 
 def _heeded(*signums: signal.Signals) -> list[signal.Signals]:
