@@ -123,6 +123,18 @@ def test_a_prediction_under_another_config_is_refused(config, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.parametrize('mode', ['evaluate', 'predict', 'export'])
+def test_a_run_that_learned_without_labels_is_only_a_start(mode, config, tmp_path):
+    config.loss.bce = config.loss.dice = 0.0
+    config.loss.restoration, config.augment.hide = 1.0, 0.5
+    run = Run(tmp_path / 'run')
+    run.start(config)
+    places = [] if mode == 'evaluate' else [f'--input={tmp_path}', f'--output={tmp_path}/out']
+    result = pneumojax(f'--mode={mode}', f'--workdir={run.path}', *places, cwd=tmp_path)
+    refused(result, str(run.path), 'without labels', f'--config.init_from={run.path}')
+    assert not (tmp_path / 'out').exists()
+
+
 def test_the_readme_has_its_two_set_up_commands():
     text = (REPOSITORY / 'README.md').read_text()
     blocks = [block.strip() for block in re.findall(r'```bash\n(.*?)```', text, re.S)]

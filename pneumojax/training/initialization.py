@@ -143,11 +143,11 @@ def _from_run(config: ml_collections.ConfigDict, run: Run, held_out: list[str]) 
 
 
 def _fresh_heads(run: Run, config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Random heads where the earlier run's learned to restore images, not to find lesions."""
-    if config.loss.restoration or not run.config().loss.restoration:
+    """Random heads where one run learns to restore images and the other to find lesions."""
+    if (config.loss.restoration > 0) == (run.config().loss.restoration > 0):
         return {}
     params = jax.device_get(build.initial_variables(config))['params']
-    log.info('%s learned without labels: all but the heads is taken from it', run.path)
+    log.info('%s learned something else: all but its heads is taken from it', run.path)
     return {name: params[name] for name in params if name not in ('encoder', 'decoder')}
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from pneumojax import config as config_lib
 from pneumojax.augment import hide
+from pneumojax.data.datasets import example as example_lib
+from pneumojax.data.datasets import siim
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import evaluate
 from pneumojax.experiments import stages
@@ -20,6 +22,7 @@ from pneumojax.training import initialization, steps
 from pneumojax.training.optimizer import make_optimizer
 from pneumojax.training.state import create_state
 from tests.conftest import tiny_config
+from tests.data.datasets.folder_images import write
 from tests.same_bits import assert_same_bits
 from tests.training import small_steps
 
@@ -127,6 +130,25 @@ def test_segmentation_starts_from_its_encoder_and_decoder_with_a_new_head(
     fresh = jax.device_get(build.initial_variables(config))
     heads = {name: fresh['params'][name] for name in ('head', CLASSIFICATION_HEAD)}
     assert_same_bits(headed['params'], average['params'] | heads)
+
+
+def test_segmentation_is_trained_from_it(pretrained, config, tmp_path):
+    _, earlier = pretrained
+    split = earlier.read_json('split.json')
+    # The same images are held out, as its own fold is drawn without regard to labels.
+    table = tmp_path / 'table.csv'
+    rows = [f'{name},{side}' for side in ('train', 'validation') for name in split[side]]
+    table.write_text('\n'.join(['ImageId,split', *rows]))
+    masks = tmp_path / 'masks'
+    for example in siim.find(config.data.root).examples:
+        write(masks / f'{example.image_id}.png', example_lib.load(example)[1] * np.uint8(255))
+    config.data.masks, config.data.table = str(masks), str(table)
+    config.init_from, run = str(earlier.path), Run(tmp_path / 'run')
+    stages.train(config, run.path)
+    assert run.read_json('split.json') == split
+    assert all('dice' in row for row in run.metrics() if row['split'] == 'validation')
+    evaluate.evaluate(config, run)
+    assert 0 <= run.read_json('evaluation.json')['auc']['value'] <= 1
 
 
 def test_more_of_it_starts_with_its_head_too(pretrained):
