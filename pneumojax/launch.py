@@ -1,11 +1,13 @@
 """Starts the program. A mistake of the user's becomes one line on stderr and exit status 2."""
 
+import atexit
 import errno
 import os
 import runpy
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app, flags
 
@@ -51,7 +53,7 @@ def launch(main: Callable[[list[str]], int]) -> None:
             _exit(_complain(f'{where}{error.strerror}; fix this, then rerun the same command'))
         except KeyboardInterrupt as error:
             print('pneumojax: interrupted; rerun the same command to continue', file=sys.stderr)
-            sys.exit(getattr(error, 'status', 130))  # as a shell reports the signal
+            _leave(getattr(error, 'status', 130))  # as a shell reports the signal
         except FloatingPointError as error:
             print(f'pneumojax: {error}', file=sys.stderr)
             _exit(1)
@@ -71,10 +73,21 @@ def launch(main: Callable[[list[str]], int]) -> None:
 def _exit(status: int) -> None:
     """Ends this process at once where several train: a clean exit would wait for the others."""
     if processes.process_count() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        _leave(status)
     sys.exit(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends this process without taking its modules apart.
+
+    Where a signal came while compiled code was being imported, that ended in a segmentation fault
+    (about one time in twenty), and the shell was told of that.
+    """
+    if processes.process_count() == 1:  # JAX would wait for the other processes
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

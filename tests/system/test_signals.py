@@ -51,6 +51,28 @@ def test_a_signal_is_not_lost_where_no_exception_can_pass(signum):
     assert done.stderr == 'pneumojax: interrupted; rerun the same command to continue\n'
 
 
+def test_an_interrupted_program_does_not_take_its_modules_apart():
+    """They may be half imported. Here, doing so crashes. What is registered to run at exit runs."""
+    program = """
+import atexit, ctypes, os, signal
+from pneumojax.launch import launch
+
+class Crashing:
+    def __del__(self, crash=ctypes.string_at):
+        crash(0)
+
+crashing = Crashing()
+atexit.register(print, 'cleaned up')
+launch(lambda argv: os.kill(os.getpid(), signal.SIGTERM))
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', program],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert done.stdout == 'cleaned up\n'
+
+
 def test_other_errors_in_finalizers_are_printed_as_ever():
     program = """
 from pneumojax.launch import launch
