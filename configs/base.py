@@ -131,7 +131,7 @@ def get_config() -> ml_collections.ConfigDict:
     augment.window_on_lesion = 0.0
     # Share of the image that is hidden and to be restored (loss.restoration); 0: none.
     augment.hide = 0.0
-    augment.hide_blocks = 8  # I: blocks per side of the grid of which some are hidden
+    augment.hide_blocks = 32  # I: blocks per side of the grid of which some are hidden
 
     config.sampling = sampling = ml_collections.ConfigDict()
     # Share of positive images, one value per equal part of the epochs, such as (0.8, 0.6, 0.4):

@@ -156,7 +156,7 @@ KEYS: dict[str, Key] = {
     'augment.window': whole(0, 4096, 'pixels; 0: whole images', absent=0),
     'augment.window_on_lesion': _FROM_0_TO_1._replace(absent=0.0),
     'augment.hide': _FROM_0_BELOW_1._replace(absent=0.0),
-    'augment.hide_blocks': whole(2, 4096, absent=8),
+    'augment.hide_blocks': whole(2, 4096, absent=32),
     'sampling.positive_share': tuple_of(_ABOVE_0_TO_1, 'a tuple of shares above 0 and at most 1'),
     'averaging.kind': choice('none', 'mean', 'ema'),
     'averaging.start': whole(-(10**6), 10**6, 'epochs'),
@@ -210,8 +210,9 @@ RULES = (
          or c.model.classification_head == 'none', "'none' with loss.restoration"),
     Rule('augment.hide', lambda c: (c.augment.hide > 0) == (c.loss.restoration > 0),
          'a share above 0 with loss.restoration, and 0 without it'),
-    Rule('augment.hide_blocks', lambda c: c.augment.hide_blocks
-         <= (c.augment.window or c.image_size), 'at most one block a pixel'),
+    Rule('augment.hide_blocks', lambda c: c.augment.hide == 0
+         or c.augment.hide_blocks <= (c.augment.window or c.image_size),
+         'at most one block a pixel'),
     Rule('loss.classification',
          lambda c: (c.loss.classification > 0) == (c.model.classification_head != 'none'),
          'a number above 0 with a model.classification_head, and 0 without one'),
