@@ -117,7 +117,7 @@ def _without_positives(
     if not positive[validation].any():
         yield (
             f'none of the {len(validation)} held-out images has a pneumothorax, so a mean Dice of '
-            f'1 means that nothing is marked, and thresholds are arbitrary; {few}'
+            f'1 means that nothing is marked, and the rule will leave every image empty; {few}'
         )
 
 

@@ -31,6 +31,7 @@ from pneumojax.evaluation.scores import Scores
 from pneumojax.models import build
 from pneumojax.runs.run import Run
 from pneumojax.system import atomic
+from pneumojax.system.progress import log
 
 PARTS = 5  # of the held-out patients, for choosing and scoring the rule
 
@@ -132,6 +133,11 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     config, results = evaluation.config, evaluation.results
     chosen, result = list(results.items())[-1]
     rule, calibrated_dice = thresholds.search(result.scores, config.evaluation.rule)
+    if rule.marks_nothing:
+        log.warning(
+            'no rule is better on the held-out images than leaving every image empty, so that is '
+            'the rule in thresholds.json; --config.evaluation.rule=half marks every pixel from 0.5'
+        )
     weights = {
         'weights': 'average' if chosen.averaged else 'last',
         'flips': list(chosen.flips),

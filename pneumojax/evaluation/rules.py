@@ -53,6 +53,11 @@ class Rule:
         if not whole or reference < 1 or reference != int(reference):
             raise ValueError(f'area and region must be whole numbers of pixels, 0 or more: {self}')
 
+    @property
+    def marks_nothing(self) -> bool:
+        """Whether every image is left empty, as none has as many pixels as `area`."""
+        return self.area > self.reference_pixels
+
 
 def bin_of(threshold: float) -> int:
     """The first bin that reaches a threshold.

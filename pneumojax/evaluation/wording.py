@@ -29,6 +29,8 @@ def rule_sentence(rule: Mapping[str, Any]) -> str:
     Args:
       rule: content of a thresholds.json.
     """
+    if rule['area'] > rule['reference_pixels']:
+        return 'Every image is left empty: on held-out images no rule was better than that.'
     sentence = (
         f'An image is left empty when fewer than {rule["area"]:,} pixels (at 1024 x 1024, scaled '
         f'to its size) reach a probability of {rule["top"]:g}; otherwise every pixel that reaches '
@@ -53,7 +55,7 @@ def missing_positives(evaluation: Mapping[str, Any]) -> list[str]:
     if evaluation['n_positive'] == 0:
         found.append(
             'None of the held-out images has a pneumothorax: a mean Dice of 1 means only that '
-            'nothing is marked, and the thresholds are arbitrary.'
+            'nothing is marked, and the rule chosen leaves every image empty.'
         )
     return found
 

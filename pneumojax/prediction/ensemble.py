@@ -59,6 +59,12 @@ class Ensemble:
         self.rule, self.evaluation, _ = evaluated[0]
         if len({dataclasses.astuple(one.rule) for one in evaluated}) > 1:
             log.info('the runs have different thresholds; using those of %s', runs[0].path)
+        if self.rule.marks_nothing:
+            log.warning(
+                'every mask will be empty: when %s was evaluated, no rule was better than that; '
+                'evaluate it with --config.evaluation.rule=half to mark every pixel from 0.5',
+                runs[0].path,
+            )
         self.batch_size = self.members[0].batch_size
         if images is not None:
             self.batch_size = max(1, min(self.batch_size, images))

@@ -9,7 +9,7 @@ import pytest
 
 from pneumojax.drawing.overlay import write_png
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import model_card, run_report
+from pneumojax.evaluation import model_card, run_report, thresholds
 from pneumojax.evaluation.wording import METRIC_NAMES
 from tests.tiny_runs import write_run
 
@@ -44,6 +44,14 @@ def test_a_card_states_what_the_files_hold(run):
     assert [number for row in values for number in row] == expected
     assert 'phantoms' not in text
     assert str(run.path) not in text
+
+
+def test_a_card_says_when_every_image_is_left_empty(run):
+    stated = run.read_json('thresholds.json')
+    for area, empty in ((stated['reference_pixels'], False), (thresholds.EMPTY.area, True)):
+        run.write_json('thresholds.json', stated | {'area': area})
+        assert ('Every image is left empty' in model_card.make(run)) == empty
+        assert (f'fewer than {area:,} pixels' in model_card.make(run)) != empty
 
 
 def test_a_card_says_when_there_were_no_patients(run):

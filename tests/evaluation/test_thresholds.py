@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import time
 
 import cv2
@@ -24,7 +25,9 @@ from pneumojax.evaluation.metrics import dice
 from pneumojax.evaluation.rules import BINS, REFERENCE_PIXELS, Rule
 from pneumojax.evaluation.thresholds import Grid
 
-GRID = Grid(tops=(0.3, 0.5, 0.7, 0.9), areas=(0, 3000, 20_000), bottoms=(0.2, 0.5, 0.7))
+GRID = Grid(
+    tops=(0.3, 0.5, 0.53, 0.7, 0.9), areas=(0, 3000, 20_000, 30_000), bottoms=(0.2, 0.5, 0.56, 0.7)
+)
 
 
 def image(rng, shape=(40, 56), share=0.5):
@@ -117,6 +120,35 @@ def test_histograms_give_exactly_what_pixels_give(seed, edges, area):
     assert area_px.tolist() == [int(m.sum()) for m in masks]
 
 
+def check_search(counts, pairs, kind, grid, tried):
+    """Compares the rule found in the grid, and the Dice reported, with loops over all rules tried.
+
+    Returns:
+      (the rule, {rule: the mean that it is chosen by}).
+    """
+    means = {
+        rule: np.mean([dice(rules.apply(rule, p), true) for p, true in pairs]) for rule in tried
+    }
+    smooth = {}
+    for rule in tried:
+        total = weights = 0.0
+        for other in tried:
+            if other.region == rule.region:
+                squared = ((rule.top - other.top) / 0.03) ** 2
+                squared += (math.log((rule.area + 100) / (other.area + 100)) / 0.3) ** 2
+                if kind == 'triplet':
+                    squared += ((rule.bottom - other.bottom) / 0.03) ** 2
+                total += math.exp(-squared / 2) * means[other]
+                weights += math.exp(-squared / 2)
+        smooth[rule] = total / weights
+    rule, mean = thresholds.search(counts, kind, grid)
+    assert mean == pytest.approx(means[rule], abs=1e-12)
+    assert smooth[rule] == pytest.approx(max(smooth.values()), abs=2e-9)  # ties
+    assert max(smooth.values()) > np.mean([not true.any() for _, true in pairs]) + 1e-6
+    assert len({round(value, 9) for value in smooth.values()}) > 5  # not all alike
+    return rule, smooth
+
+
 @pytest.mark.parametrize('kind', ['single', 'triplet'])
 def test_search_equals_a_loop_over_pixels(kind):
     pairs, counts = images(7, 12)
@@ -125,13 +157,7 @@ def test_search_equals_a_loop_over_pixels(kind):
     else:
         product = itertools.product(GRID.tops, GRID.areas, GRID.bottoms)
         tried = [Rule(t, a, b) for t, a, b in product if b <= t]
-    means = {
-        rule: np.mean([dice(rules.apply(rule, p), true) for p, true in pairs]) for rule in tried
-    }
-    rule, mean = thresholds.search(counts, kind, GRID)
-    assert mean == pytest.approx(max(means.values()), abs=1e-12)
-    assert means[rule] == pytest.approx(mean, abs=1e-12)
-    assert len({round(value, 9) for value in means.values()}) > 5  # not all alike
+    check_search(counts, pairs, kind, GRID, tried)
 
 
 def test_half_chooses_nothing():
@@ -187,7 +213,7 @@ def test_region_table_equals_labels_of_another_library():
 @pytest.mark.parametrize('kind', ['single', 'triplet'])
 def test_search_with_regions_equals_a_loop_over_pixels(kind):
     pairs, counts = speckled(22, 12)
-    grid = Grid((0.3, 0.5, 0.55, 0.7), (0, 60, 300), (0.2, 0.25, 0.5), reference_pixels=HERE)
+    grid = Grid((0.3, 0.5, 0.55, 0.7), (0, 60, 300), (0.1, 0.2, 0.25, 0.5), reference_pixels=HERE)
     edges = [(t, t) for t in grid.tops]
     if kind == 'triplet':
         edges = [(t, b) for t in grid.tops for b in grid.bottoms if b <= t]
@@ -196,14 +222,9 @@ def test_search_with_regions_equals_a_loop_over_pixels(kind):
         for (t, b), a, r in itertools.product(edges, grid.areas, (0, *REGIONS))
         if r == 0 or b in REGION_BOTTOMS
     ]
-    means = {
-        rule: np.mean([dice(rules.apply(rule, p), true) for p, true in pairs]) for rule in tried
-    }
-    rule, mean = thresholds.search(counts, kind, grid)
-    assert mean == pytest.approx(max(means.values()), abs=1e-12)
-    assert means[rule] == pytest.approx(mean, abs=1e-12)
+    rule, means = check_search(counts, pairs, kind, grid, tried)
     assert rule.region  # dropping regions is what helps here
-    assert mean > max(value for r, value in means.items() if not r.region)
+    assert means[rule] > max(value for r, value in means.items() if not r.region) + 1e-6
     score, area = thresholds.dice_per_image(counts, rule)
     masks = [rules.apply(rule, p) for p, _ in pairs]
     assert score.tolist() == [dice(m, true) for m, (_, true) in zip(masks, pairs, strict=True)]
@@ -228,11 +249,26 @@ def test_ties_end_in_the_middle_of_the_plateau():
     histograms = np.zeros((2, 2, BINS), np.int32)
     histograms[0, 1, 905], histograms[0, 0, 5] = 10_000, REFERENCE_PIXELS - 10_000
     histograms[1, 0, 605], histograms[1, 0, 5] = 1_000, REFERENCE_PIXELS - 1_000
-    pixels = np.full(2, REFERENCE_PIXELS)
-    grid = Grid(tops=(0.5,), areas=(0, 1000, 2000, 4000, 6000, 10_000, 20_000))
-    rule, mean = thresholds.search(PixelCounts(histograms, pixels), 'single', grid)
+    counts = PixelCounts(histograms, np.full(2, REFERENCE_PIXELS))
+    # Both far from other rules, so that neighbours do not decide.
+    grid = Grid(tops=(0.1,), areas=(0, 1500, 9000, 10**6))
+    rule, mean = thresholds.search(counts, 'single', grid)
+    assert (mean, rule.area) == (1, 9000)  # of the two middle ones the larger
+    rule, mean = thresholds.search(counts, 'single', Grid(tops=(0.1, 0.62, 0.9), areas=(0,)))
+    assert (mean, rule.top) == (1, 0.9)
+
+
+def test_the_choice_keeps_away_from_edges_of_the_plateau():
+    histograms = np.zeros((2, 2, BINS), np.int32)
+    histograms[0, 1, 905], histograms[0, 0, 5] = 10_000, REFERENCE_PIXELS - 10_000
+    histograms[1, 0, 605], histograms[1, 0, 5] = 1_000, REFERENCE_PIXELS - 1_000
+    counts = PixelCounts(histograms, np.full(2, REFERENCE_PIXELS))
+    rule, mean = thresholds.search(counts, 'single', dataclasses.replace(Grid(), tops=(0.5,)))
     assert mean == 1
-    assert rule.area == 6000  # 2,000 to 10,000 all do it; of the two middle ones the larger
+    assert 2500 <= rule.area <= 4000  # far from 1,000 and from 10,000, in ratio
+    rule, mean = thresholds.search(counts, 'single', dataclasses.replace(Grid(), areas=(0,)))
+    assert mean == 1
+    assert 0.72 <= rule.top <= 0.8  # far from 0.605 and from 0.905
 
 
 def test_search_finds_a_planted_rule_on_the_default_grid():

@@ -12,8 +12,10 @@ import pydicom
 import pytest
 
 from pneumojax.data.files import dicom
+from pneumojax.evaluation.thresholds import EMPTY
 from pneumojax.prediction import streaming
 from tests.prediction.predictions import predict, results
+from tests.tiny_runs import write_run
 
 
 def test_a_file_that_was_mended_is_read_again(run, images, tmp_path):
@@ -30,6 +32,17 @@ def test_a_file_that_was_mended_is_read_again(run, images, tmp_path):
     rows = results(folder)
     assert [row['status'] for row in rows] == ['ok', 'ok']
     assert 'same SOPInstanceUID as a.dcm' in rows[1]['reason']
+
+
+def test_a_rule_that_empties_every_mask_is_said(run, images, tmp_path, messages):
+    source = images / 'image2.dcm'
+    assert predict([run], source, tmp_path / 'marked') == 0
+    assert not any('every mask will be empty' in message for message in messages)
+    empty = write_run(tmp_path / 'run', rule=(EMPTY.top, EMPTY.area, EMPTY.bottom))
+    assert predict([empty], source, tmp_path / 'empty') == 0
+    assert sum('every mask will be empty' in message for message in messages) == 1
+    assert results(tmp_path / 'empty')[0]['area_px'] == '0'
+    assert 'Every image is left empty' in (tmp_path / 'empty' / 'report.html').read_text()
 
 
 def test_names_of_patients_stay_out(run, images, tmp_path, capfd):
