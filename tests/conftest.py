@@ -4,6 +4,7 @@ import logging
 import os
 import pathlib
 import shutil
+import signal
 
 # Many tests compile the same small network; before JAX is imported, and inherited by subprocesses.
 os.environ.setdefault(
@@ -25,6 +26,12 @@ from pneumojax.training import loop
 # A busy machine takes long over an example without anything being wrong.
 hypothesis.settings.register_profile('pneumojax', deadline=None)
 hypothesis.settings.load_profile('pneumojax')
+
+# A shell starts what it puts in the background deaf to these, and subprocesses inherit that; tests
+# of them would wait for ever.
+for signum, heard in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(signum) == signal.SIG_IGN:
+        signal.signal(signum, heard)
 
 
 def tiny_config(root, cache):
