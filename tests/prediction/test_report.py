@@ -1,5 +1,6 @@
 """report.html: its text, and what a browser makes of it."""
 
+import dataclasses
 import html.parser
 import pathlib
 import re
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from pneumojax.drawing import overlay
+from pneumojax.evaluation.rules import Rule
 from pneumojax.prediction import report
 
-RULE = {'top': 0.7, 'area': 800, 'bottom': 0.3}
+RULE = dataclasses.asdict(Rule(top=0.7, area=800, bottom=0.3))
 RUNS = [{'name': 'r<b>', 'step': 9, 'weights': 'average', 'image_size': 64, 'flips': [],
          'phantoms': True}]  # fmt: skip
 FIGURE = {'value': 0.8123, 'low': 0.79, 'high': 0.83}
