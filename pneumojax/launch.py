@@ -52,8 +52,10 @@ def launch(main: Callable[[list[str]], int]) -> None:
             where = f'{error.filename}: ' if error.filename else ''
             _exit(_complain(f'{where}{error.strerror}; fix this, then rerun the same command'))
         except KeyboardInterrupt as error:
+            status = getattr(error, 'status', 130)  # as a shell reports the signal
+            signals.end_at_once(status)
             print('pneumojax: interrupted; rerun the same command to continue', file=sys.stderr)
-            _leave(getattr(error, 'status', 130))  # as a shell reports the signal
+            _leave(status)
         except FloatingPointError as error:
             print(f'pneumojax: {error}', file=sys.stderr)
             _exit(1)

@@ -35,6 +35,16 @@ def end_on_terminate() -> None:
     sys.unraisablehook = _send_again
 
 
+def end_at_once(status: int) -> None:
+    """Lets one more signal end the program without an exception, as it is ending already.
+
+    Args:
+      status: exit status then.
+    """
+    for signum in _heeded(*SIGNALS):
+        signal.signal(signum, lambda *_: os._exit(status))
+
+
 def _end(signum: int, frame: FrameType | None) -> None:
     if signum == signal.SIGHUP:
         signal.signal(signum, signal.SIG_IGN)  # see `Held._note`

@@ -73,6 +73,33 @@ launch(lambda argv: os.kill(os.getpid(), signal.SIGTERM))
     assert done.stdout == 'cleaned up\n'
 
 
+def test_a_second_signal_while_the_program_is_ending_changes_nothing():
+    program = """
+import os, signal, sys
+from pneumojax.launch import launch
+
+class Interrupting:
+    def write(self, text):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return sys.__stderr__.write(text)
+
+    def flush(self):
+        sys.__stderr__.flush()
+
+def main(argv):
+    sys.stderr = Interrupting()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+launch(main)
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', program],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert 'Traceback' not in done.stderr
+
+
 def test_other_errors_in_finalizers_are_printed_as_ever():
     program = """
 from pneumojax.launch import launch
