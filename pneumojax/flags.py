@@ -5,6 +5,7 @@ The help texts are what `--help` prints and what docs/reference/command.md lists
 
 import pathlib
 import re
+from typing import TYPE_CHECKING
 
 import ml_collections
 from absl import flags
@@ -15,6 +16,9 @@ from pneumojax import config_files
 from pneumojax.errors import UsageError
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
+
+if TYPE_CHECKING:
+    from pneumojax.prediction.outputs import Options
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None,
@@ -169,6 +173,22 @@ def trained_runs() -> list[Run]:
     for run in runs if config is not None else ():
         run.require_config(config)
     return runs
+
+
+def prediction_options() -> 'Options':
+    """What the flags say that a prediction writes, and what computes it."""
+    from pneumojax.prediction.outputs import Options  # late: --help needs none of it
+
+    return Options(
+        seg=SEG.value,  # type: ignore[arg-type]  # one of the flag's words
+        overlays=OVERLAYS.value,
+        heatmap=HEATMAP.value,
+        report=REPORT.value,
+        show_names=SHOW_NAMES.value,
+        private=PRIVATE.value,
+        runtime=RUNTIME.value,
+        precision=PRECISION.value,
+    )
 
 
 def expand_fold(argv: list[str]) -> list[str]:

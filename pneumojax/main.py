@@ -75,21 +75,10 @@ def _evaluate() -> None:
 
 
 def _predict() -> int:
-    from pneumojax.prediction.outputs import Options
     from pneumojax.prediction.predict import predict
 
-    options = Options(
-        seg=flags.SEG.value,  # type: ignore[arg-type]  # one of the flag's words
-        overlays=flags.OVERLAYS.value,
-        heatmap=flags.HEATMAP.value,
-        report=flags.REPORT.value,
-        show_names=flags.SHOW_NAMES.value,
-        private=flags.PRIVATE.value,
-        runtime=flags.RUNTIME.value,
-        precision=flags.PRECISION.value,
-    )
     folders = flags.required(flags.INPUT), flags.required(flags.OUTPUT)
-    return predict(flags.trained_runs(), *folders, options)
+    return predict(flags.trained_runs(), *folders, flags.prediction_options())
 
 
 def _export() -> None:

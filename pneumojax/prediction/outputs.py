@@ -155,6 +155,7 @@ PER_IMAGE = {
         lambda options: options.seg != 'none', _write_seg, has_checksum=True,
     ),
 }  # fmt: skip
+DICOM = {name: file for name, file in PER_IMAGE.items() if file.suffix == '.dcm'}
 
 # All that the folder holds. The documentation's reference is made from this.
 FILES = {
@@ -175,27 +176,47 @@ def write_image_files(image: PredictedImage, folder: OutputFolder, options: Opti
     Raises:
       UsageError: the folder cannot be written.
     """
-    row = image.row
-    row['written'] = {}
     try:
-        for name, file in PER_IMAGE.items():
-            if not file.is_wanted(options):
-                continue
-            path = _path(name, row)
-            try:
-                file.write(folder / path, image, options)
-            except NotPossible as reason:
-                row[name] = False
-                row['notes'] += [str(reason)] if reason.args else []
-            else:
-                row['written'][path] = _fingerprint(folder / path)
+        write_files(image, folder, options, PER_IMAGE)
     except OSError as error:
         raise UsageError(
             f'{error.filename or folder.path} cannot be written: {error.strerror}; '
             'fix this, then rerun the same command to continue'
         ) from error
     if options.report:
-        row['thumbnail'] = report.thumbnail(image.radiograph.image, image.mask)
+        image.row['thumbnail'] = report.thumbnail(image.radiograph.image, image.mask)
+
+
+def write_files(
+    image: PredictedImage,
+    folder: OutputFolder | pathlib.Path,
+    options: Options,
+    files: Mapping[str, ImageFile],
+) -> None:
+    """Writes those of `files` that are wanted about one image and records them in its row.
+
+    Args:
+      image: what is written about.
+      folder: with a folder in it for each of `files`.
+      options: which are wanted.
+      files: part of `PER_IMAGE`.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    row = image.row
+    row['written'] = {}
+    for name, file in files.items():
+        if not file.is_wanted(options):
+            continue
+        path = _path(name, row)
+        try:
+            file.write(folder / path, image, options)
+        except NotPossible as reason:
+            row[name] = False
+            row['notes'] += [str(reason)] if reason.args else []
+        else:
+            row['written'][path] = _fingerprint(folder / path)
 
 
 def are_written(row: ResultRow, folder: OutputFolder, options: Options) -> bool:

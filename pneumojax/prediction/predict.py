@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from pneumojax.data.files import headers, inputs
 from pneumojax.data.files.silence import silence_libraries
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import metrics, rules
-from pneumojax.prediction import outputs, submission
+from pneumojax.prediction import outputs, streaming, submission
 from pneumojax.prediction.ensemble import Ensemble, Squares
 from pneumojax.prediction.folder import OutputFolder
 from pneumojax.prediction.journal import ResultRow
@@ -139,6 +140,44 @@ def finish_image(
     options: Options,
 ) -> ResultRow:
     """Makes one image's mask, writes every file about the image and returns its row."""
+    image = _predicted_image(loaded, squares, ensemble, options)
+    outputs.write_image_files(image, folder, options)
+    return image.row
+
+
+def predict_file(
+    ensemble: Ensemble, item: Item, folder: pathlib.Path, options: Options
+) -> ResultRow:
+    """Predicts one file and writes the DICOM files about it, and no others.
+
+    Args:
+      ensemble: what predicts.
+      item: the file. Its `file` and `name` decide the UIDs and the names of what is written.
+      folder: to write to; subfolders are made.
+      options: which DICOM files.
+
+    Returns:
+      The file's row. 'status' is 'ok', 'skipped' or 'error'; 'written' lists the files, below
+      `folder`, and is missing unless the status is 'ok'.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    loaded = streaming.load(item, ensemble.sizes)
+    if loaded.radiograph is None:
+        return loaded.row
+    batch = {size: square[None] for size, square in loaded.squares.items()}
+    squares = {size: predicted[0] for size, predicted in ensemble.predict(batch).items()}
+    image = _predicted_image(loaded, squares, ensemble, options)
+    for name in outputs.DICOM:
+        (folder / name).mkdir(exist_ok=True)
+    outputs.write_files(image, folder, options, outputs.DICOM)
+    return image.row
+
+
+def _predicted_image(
+    loaded: Loaded, squares: Squares, ensemble: Ensemble, options: Options
+) -> outputs.PredictedImage:
     radiograph, row = loaded.radiograph, loaded.row
     assert radiograph is not None  # only what was read is predicted
     shape = radiograph.image.shape
@@ -155,9 +194,7 @@ def finish_image(
         row['area_mm2'] = row['area_px'] * radiograph.spacing[0] * radiograph.spacing[1]
     if options.show_names and radiograph.header is not None:
         row['patient'] = headers.text(radiograph.header, 'PatientName')
-    image = outputs.PredictedImage(radiograph, probability, mask, row, ensemble)
-    outputs.write_image_files(image, folder, options)
-    return row
+    return outputs.PredictedImage(radiograph, probability, mask, row, ensemble)
 
 
 def _count(row: ResultRow, counts: collections.Counter[str]) -> None:
