@@ -14,6 +14,7 @@ import sys
 
 from benchmarks.report import describe_machine, table, versions
 from pneumojax.errors import UsageError
+from pneumojax.system import signals
 from pneumojax.system.progress import show_log
 
 BENCHMARKS = {
@@ -73,8 +74,12 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == '__main__':
+    signals.end_on_terminate()  # as Ctrl-C does: what was started ends too
     try:
         sys.exit(main(sys.argv[1:]))
     except UsageError as error:
         print(f'benchmarks: {error}', file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt as error:
+        print('benchmarks: interrupted', file=sys.stderr)
+        sys.exit(getattr(error, 'status', 130))

@@ -3,6 +3,8 @@
 import argparse
 import gzip
 import json
+import os
+import signal
 import stat
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 
 from benchmarks import accelerator, predict, profile_steps, run
 from pneumojax.runtimes import choose
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 # Stands for Python: notes which benchmark it was asked for, and does as the test wants.
 STUB = f"""#!{sys.executable}
@@ -109,6 +111,26 @@ def test_a_part_that_takes_too_long_ends_with_all_it_started(measure, tmp_path, 
     assert called == ALL
     assert states[1].startswith('failed: not done in the 40 min')
     wait_for(lambda: not is_running(int(child.read_text())))
+
+
+def test_a_signal_ends_the_part_that_runs_with_all_it_started(tmp_path):
+    stub, calls = tmp_path / 'python', tmp_path / 'calls'
+    stub.write_text(STUB)
+    stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
+    start = (
+        'import runpy, sys\n'
+        f'sys.executable = {str(stub)!r}\n'
+        f'sys.argv = ["run", "accelerator", "--out={tmp_path}/out"]\n'
+        'runpy.run_module("benchmarks.run", run_name="__main__")\n'
+    )
+    environment = {**os.environ, 'CALLS': str(calls), 'HANGS': ALL[0]}
+    with subprocess.Popen([sys.executable, '-c', start], env=environment) as process:
+        child = tmp_path / 'calls.child'
+        wait_for(lambda: child.exists() and child.read_text(), process)
+        process.terminate()
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+    wait_for(lambda: not is_running(int(child.read_text())))
+    assert calls.read_text().split() == ALL[:1]
 
 
 def is_running(pid):

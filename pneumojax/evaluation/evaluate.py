@@ -146,6 +146,7 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     run.write_json('thresholds.json', {
         **dataclasses.asdict(rule),
         'kind': config.evaluation.rule,
+        'search': thresholds.SEARCH_VERSION,
         'metric': 'mean Dice, 1 where both masks are empty',
         'calibrated_dice': calibrated_dice,
         'images': len(result.images),

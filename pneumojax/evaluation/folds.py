@@ -14,7 +14,7 @@ import numpy as np
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import evaluate as evaluate_lib
-from pneumojax.evaluation import scores
+from pneumojax.evaluation import scores, thresholds
 from pneumojax.evaluation.results import Evaluation
 from pneumojax.models import build
 from pneumojax.runs import layout
@@ -148,7 +148,9 @@ def evaluate_one(config: ml_collections.ConfigDict, run: Run) -> None:
     step = run.checkpoints.latest_step()
     if done and step is not None:
         same_step = run.read_json('evaluation.json').get('step') == step
-        same_rule = run.read_json('thresholds.json').get('kind') == config.evaluation.rule
+        rule = run.read_json('thresholds.json')
+        same_rule = rule.get('kind') == config.evaluation.rule
+        same_rule &= rule.get('search') == thresholds.SEARCH_VERSION
         if same_step and same_rule and scores.are_kept(scores.load_trained(config, run)):
             return
     evaluate_lib.evaluate(config, run, keep=True)

@@ -23,6 +23,8 @@ EMPTY = Rule(top=0.5, area=REFERENCE_PIXELS + 1, bottom=0.5)  # no image has so 
 # How far rules are averaged with others, as standard deviations: of thresholds, and of the natural
 # logarithm of the area, to which 100 px are added.
 THRESHOLD_WIDTH, AREA_WIDTH = 0.03, 0.3
+# Raise it with every change of which rule `search` finds: rules in run directories say theirs.
+SEARCH_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)

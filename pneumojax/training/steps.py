@@ -105,7 +105,6 @@ def make_train_step(
     return train_step
 
 
-@memoize('model', 'augment', 'loss')
 def make_eval_step(config: ml_collections.ConfigDict, axis_name: str | None = None) -> EvalStep:
     """Builds `eval_step(variables, batch) -> sums`, for validation while training.
 
@@ -119,8 +118,15 @@ def make_eval_step(config: ml_collections.ConfigDict, axis_name: str | None = No
       alone, with its own soft Dice), dice (hard, at 0.5, at `image_size`), positives, and
       positive_dice.
     """
-    if config.loss.restoration:
-        return _make_restoration_eval_step(config, axis_name)
+    make = _make_restoration_eval_step if config.loss.restoration else _make_segmentation_eval_step
+    return make(config, axis_name)
+
+
+@memoize('model', 'loss')
+def _make_segmentation_eval_step(
+    config: ml_collections.ConfigDict, axis_name: str | None
+) -> EvalStep:
+    """`make_eval_step` where masks are learned."""
     model = make_model(config)
     loss_config, channels = config.loss, config.model.channels
     normalization = config.model.normalization
@@ -153,6 +159,7 @@ def make_eval_step(config: ml_collections.ConfigDict, axis_name: str | None = No
     return eval_step
 
 
+@memoize('model', 'augment', 'loss')
 def _make_restoration_eval_step(
     config: ml_collections.ConfigDict, axis_name: str | None
 ) -> EvalStep:

@@ -130,3 +130,16 @@ def test_without_a_lesion_to_find_the_choice_is_to_mark_nothing():
     negatives = counts.take(counts.true_px == 0)
     for kind in ('single', 'triplet'):
         assert thresholds.search(negatives, kind) == (EMPTY, 1.0)
+
+
+def test_a_search_that_finds_other_rules_says_another_version():
+    """After a change of `search` that makes this fail, raise SEARCH_VERSION."""
+    found = [
+        thresholds.search(draw(np.random.default_rng(seed), 60, 1.5), kind)[0]
+        for kind in ('single', 'triplet')
+        for seed in range(3)
+    ]
+    assert (thresholds.SEARCH_VERSION, [(r.top, r.area, r.bottom) for r in found]) == (2, [
+        (0.68, 8000, 0.68), (0.63, 6000, 0.63), (0.47, 8000, 0.47),
+        (0.67, 8000, 0.65), (0.61, 6000, 0.60), (0.45, 8000, 0.45),
+    ])  # fmt: skip

@@ -137,6 +137,22 @@ def test_evaluation_again_predicts_nothing_and_finds_the_same(folded, monkeypatc
         stages.evaluate(config, run.path)
 
 
+def test_a_fold_whose_rule_an_earlier_search_found_is_evaluated_again(folded, monkeypatch):
+    _, run, _ = folded
+    leaf = Run(run / 'fold0' / 'b')
+    only_pictures_of(None, monkeypatch)
+    monkeypatch.setattr(scores, 'score', None)  # from kept scores: nothing is predicted
+    stated = leaf.read_json('thresholds.json')
+    stale = {**stated, 'top': 0.999, 'bottom': 0.999}
+    leaf.write_json('thresholds.json', stale)
+    folds.evaluate_one(leaf.config(), leaf)
+    assert leaf.read_json('thresholds.json') == stale  # by the same search: not looked at again
+    del stale['search']
+    leaf.write_json('thresholds.json', stale)
+    folds.evaluate_one(leaf.config(), leaf)
+    assert leaf.read_json('thresholds.json') == stated
+
+
 def test_an_evaluation_under_another_config_is_refused(folded):
     """Its figures and thresholds would be of another network."""
     config, run, _ = folded

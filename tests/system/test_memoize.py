@@ -55,6 +55,16 @@ def test_steps_differ_where_what_they_read_does(key):
     assert found == same
 
 
+@pytest.mark.parametrize('restoration', [0.0, 1.0])
+def test_validation_reads_the_augmentation_only_where_it_hides_blocks(restoration):
+    config, other = base.get_config(), base.get_config()
+    other.augment.flip = 0.25
+    for each in (config, other):
+        each.loss.restoration = restoration
+    shared = steps.make_eval_step(config, None) is steps.make_eval_step(other, None)
+    assert shared == (not restoration)
+
+
 def test_weights_still_follow_the_seed():
     config = base.get_config()
     config.model.width, config.model.stage_sizes = 4, (1, 1, 1, 1)
