@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import jax
 import ml_collections
 
 from pneumojax import __version__
@@ -13,6 +14,7 @@ from pneumojax.models.unet import CLASSIFICATION_HEAD
 from pneumojax.runs import checkpoints
 from pneumojax.runs.run import Run
 from pneumojax.system import atomic
+from pneumojax.system.progress import log
 
 
 def convert(
@@ -52,7 +54,25 @@ def convert(
     except (OSError, checkpoints.NotWritten) as error:
         cause = error.strerror if isinstance(error, OSError) else error.cause
         raise UsageError(f'--output={output} cannot be written: {cause}') from None
+    log.info('%s', _report(weights, path, output))
     return output
+
+
+def _report(weights: pretrained.Weights, path: pathlib.Path, output: pathlib.Path) -> str:
+    """What was written, and the option that trains from it."""
+    arrays = jax.tree.leaves(weights.variables)
+    network, key = {
+        'unet': ('U-Net', 'init_from'),
+        'resnet34': ('ResNet34', 'model.pretrained'),
+    }[weights.kind]
+    channels = pretrained.network_shape(weights.variables)[0]
+    return (
+        f'{output}: {len(arrays)} arrays, {sum(array.size for array in arrays):,} numbers, of the '
+        f'{network} in {path}; to train from it: --config=NAME --config.{key}={output}'
+        + ' --config.init_weights=last' * (key == 'init_from')
+        + f' --config.model.channels={channels}' * (channels != 3)
+        + "; model.normalization has to be the one that it was trained with (ImageNet's: imagenet)"
+    )
 
 
 def _describe(

@@ -17,6 +17,7 @@ from pneumojax.models import pretrained, torch_names, weight_files
 from pneumojax.models.convert import convert
 from pneumojax.models.unet import UNet
 from pneumojax.runs.run import Run
+from pneumojax.system.progress import log
 from tests.models import made_up
 
 TINY = {'width': 4, 'stage_sizes': (1, 1, 1, 1)}
@@ -306,6 +307,30 @@ def test_convert(full, tmp_path):
     same(pretrained.load_resnet34(encoder), pretrained.load_resnet34(full[0]))
     with pytest.raises(UsageError, match=r'holds a resnet34 .*expected a unet'):
         pretrained.load_smp_unet(encoder)
+
+
+def test_convert_says_what_it_wrote_and_what_is_next(tmp_path, messages):
+    """The numbers are counted in the file, and the options are ones that training takes."""
+    log.setLevel('INFO')
+    for name, names, channels in (
+        ('unet', torch_names.smp_unet, 1), ('resnet34', torch_names.resnet34, 3),
+    ):  # fmt: skip
+        tensors = fake(names(channels))
+        path, output = write(tensors, tmp_path / f'{name}.safetensors'), tmp_path / name
+        convert(str(path), output)
+        (said,) = (message for message in messages if str(output) in message)
+        messages.clear()
+        counted = [x.size for key, x in tensors.items() if 'num_batches' not in key]
+        assert f'{len(counted)} arrays, {sum(counted):,} numbers' in said
+        assert str(path) in said
+        given = dict(word.strip(';').split('=') for word in said.split() if '--config.' in word)
+        config = base.get_config()
+        config.update_from_flattened_dict(
+            {key.removeprefix('--config.'): value for key, value in given.items()
+             if 'channels' not in key}
+        )  # fmt: skip
+        assert (config.init_from or config.model.pretrained) == str(output)
+        assert given.get('--config.model.channels') == (None if channels == 3 else '1')
 
 
 def test_convert_refuses(tiny, tmp_path):
