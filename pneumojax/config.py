@@ -3,6 +3,7 @@
 The keys and their defaults are in `configs/base.py`, what each may be is in `config_schema.py`.
 """
 
+import difflib
 import json
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -78,10 +79,39 @@ class _Fields(dict):
 
 
 def get(config: ml_collections.ConfigDict, key: str) -> Any:
-    """The value of a dotted key, such as 'data.root'."""
-    for part in key.split('.'):
+    """The value of a dotted key, such as 'data.root'; the whole configuration for ''."""
+    for part in filter(None, key.split('.')):
         config = config[part]
     return config
+
+
+def has(config: ml_collections.ConfigDict, key: str) -> bool:
+    """Whether there is such a dotted key or group."""
+    try:
+        get(config, key)
+    except (AttributeError, KeyError, TypeError):
+        return False
+    return True
+
+
+def advice(config: ml_collections.ConfigDict, key: str, before: str = 'config.') -> str:
+    """For a key that does not exist: which one may be meant, and where all are listed.
+
+    Args:
+      config: has all keys.
+      key: the dotted key that it has not.
+      before: what to write before keys.
+    """
+    path, _, name = key.rpartition('.')
+    known, group = list(flatten(config)), get(config, path) if has(config, path) else None
+    meant = []
+    if isinstance(group, ml_collections.ConfigDict):
+        near = difflib.get_close_matches(name, list(group), n=1)
+        meant = [f'{path}.{other}'.lstrip('.') for other in near]
+    meant = meant or [other for other in known if other.rpartition('.')[2] == name]
+    meant = meant or difflib.get_close_matches(key, known, n=1)
+    words = ' or '.join(before + other for other in meant[:3])
+    return f'did you mean {words}?' if words else 'docs/reference/config.md lists all'
 
 
 def flatten(config: ml_collections.ConfigDict, prefix: str = '') -> dict[str, Any]:
@@ -122,7 +152,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             if key not in known:
                 raise UsageError(
                     f'config.stages.{stage}.{key}: there is no key {key!r} to change; '
-                    'see configs/base.py'
+                    + advice(config, key)
                 )
 
 

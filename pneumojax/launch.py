@@ -3,6 +3,7 @@
 import atexit
 import errno
 import os
+import re
 import runpy
 import sys
 import traceback
@@ -11,8 +12,10 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from pneumojax import __version__, config_files
+from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
-from pneumojax.flags import expand_fold
+from pneumojax.flags import MODE, expand_fold
 from pneumojax.system import processes, signals, streams
 from pneumojax.system.progress import show_log
 
@@ -93,14 +96,50 @@ def _leave(status: int) -> NoReturn:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Like absl's own parser, but a mistake is one line and exit status 2."""
+    """Like absl's own parser, but a mistake is one line and exit status 2, and help is none."""
+    if '--version' in argv[1:]:
+        print(f'pneumojax {__version__}')
+        sys.exit(0)
     try:
         return flags.FLAGS(expand_fold(argv))
-    except (flags.Error, UsageError) as error:
+    except SystemExit:  # after the help, with status 1
+        sys.exit(0)
+    except UsageError as error:
+        message = str(error)
+    except flags.UnrecognizedFlagError as error:
+        message = str(error)
+        if error.flagname.startswith('config.'):
+            message = f'--{error.flagname} changes a config: give --config=NAME before it'
+    except flags.Error as error:
         message = str(error)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        message = f'--config: {error}'  # an unknown key or a bad value
+        message = _unknown_key(expand_fold(argv)) or f'--config: {error}'  # or a bad value
     return sys.exit(_complain(message))
+
+
+def require_no_words(argv: list[str]) -> None:
+    """UsageError for words behind the program's name that are no options, such as a mode."""
+    for word in argv[1:2]:
+        known = word in (flags.FLAGS[MODE.name].parser.enum_values or ())
+        raise UsageError(
+            f'unknown argument {word!r}; '
+            + (f'did you mean --mode={word}?' if known else 'every option starts with --')
+        )
+
+
+def _unknown_key(argv: list[str]) -> str:
+    """What is wrong with the first `--config.KEY` that the config has not; '' if it has them all.
+
+    ml_collections raises errors of several types for it, whose words are for programmers.
+    """
+    text = re.search(r'\0--?config[=\0]([^\0]*)', '\0'.join(['', *argv]))
+    config = config_files.load(text[1]) if text else None
+    for word in argv if config is not None else ():
+        match = re.match(r'--?(?:no)?config\.([^=]*)', word)
+        if match and not config_lib.has(config, match[1]):
+            advice = config_lib.advice(config, match[1], '--config.')
+            return f'--config.{match[1]}: there is no such key; {advice}'
+    return ''
 
 
 def _platform_problem() -> str:

@@ -8,6 +8,7 @@
   python -m pneumojax.main --mode=predict --workdir=runs/stage2 --input=FOLDER --output=FOLDER
 
 Once installed, `pneumojax --config=demo` does the same as the first command.
+--help lists all options, --version says which version this is.
 You can change any value of a config: --config.batch_size=8. configs/base.py explains all values.
 After an interruption, rerun the same command to continue. Exit status: 0 done, 1 the loss is not
 finite, 2 unusable arguments or data, 3 predicted but some files could not be read, 128 + N
@@ -24,8 +25,7 @@ from collections.abc import Callable
 from absl import flags as absl_flags
 
 from pneumojax import flags
-from pneumojax.errors import UsageError
-from pneumojax.launch import launch
+from pneumojax.launch import launch, require_no_words
 from pneumojax.runs.run import Run
 from pneumojax.runtimes import choose
 from pneumojax.system import allocator, compilation, processes
@@ -35,8 +35,7 @@ absl_flags.adopt_module_key_flags(flags)  # so that --help lists them
 
 def main(argv: list[str]) -> int:
     """Runs one mode and returns the exit status."""
-    if len(argv) > 1:
-        raise UsageError(f'unknown argument {argv[1]!r}; every option starts with --')
+    require_no_words(argv)
     compilation.keep(flags.COMPILATION_CACHE.value)
     if where := flags.coordinator():
         processes.join(*where)

@@ -1,17 +1,19 @@
 """The program as a person meets it: help, mistakes, exit statuses, the two set-up commands."""
 
+import copy
 import os
 import pathlib
 import re
 import subprocess
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 
 import pytest
 from absl import flags
 
 from pneumojax import config as config_lib
-from pneumojax import main
+from pneumojax import launch, main
+from pneumojax.errors import UsageError
 from pneumojax.flags import OLD_VALUES
 from pneumojax.runs.run import Run
 from tests.tiny_runs import write_run
@@ -40,9 +42,15 @@ def refused(result, *words):
 
 def test_help_can_be_read(tmp_path):
     result = pneumojax('--help', cwd=tmp_path)
+    assert result.returncode == 0
     assert 'configs/demo.py' in result.stdout
     assert '--workdir' in result.stdout
     assert len(result.stdout.splitlines()) < 85
+
+
+def test_the_version_is_said(tmp_path):
+    result = pneumojax('--version', cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, f'pneumojax {version("pneumojax")}\n')
 
 
 @pytest.mark.parametrize(
@@ -54,7 +62,7 @@ def test_help_can_be_read(tmp_path):
         (['--config={configs}/stage1.py', '--config.no_such_key=1'], ['no_such_key']),
         (['--config={configs}/stage1.py', '--config.image_size=0'], ['image_size', '0']),
         (['--config={configs}/stage1.py', '--config.image_size=big'], ['image_size', 'big']),
-        (['--config={configs}/stage1.py', 'evaluate'], ['evaluate']),
+        (['--config={configs}/stage1.py', 'evaluate'], ['did you mean --mode=evaluate?']),
         (['--mode=evaluate', '--workdir=nowhere'], ['nowhere', 'config.json']),
         (['--mode=convert'], ['--input']),
         (['--mode=predict', '--precision=mixed'], ['--precision=mixed', 'bfloat16_checked']),
@@ -66,6 +74,63 @@ def test_mistakes_are_one_line_and_status_2(arguments, words, tmp_path):
     given = [a.format(configs=REPOSITORY / 'configs') for a in arguments]
     refused(pneumojax(*given, cwd=tmp_path), *words)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('given', 'words'),
+    [
+        ('image_siz=64', 'there is no such key; did you mean --config.image_size?'),
+        ('optimiser.learning_rate=1', 'did you mean --config.optimizer.learning_rate?'),
+        ('learning_rate=1', 'did you mean --config.optimizer.learning_rate?'),
+        ('swa.knd=ema', 'did you mean --config.swa.kind?'),
+        ('image_size.x=3', 'there is no such key'),
+        ('zzzzzz=3', 'docs/reference/config.md'),
+        ('nonsense', 'docs/reference/config.md'),
+    ],
+)
+@pytest.mark.parametrize('config', [['--config=demo'], ['--config', 'stage1:fold1']])
+def test_a_misspelt_key_of_the_config_is_answered_in_plain_words(given, words, config, said):
+    line = said(*config, f'--config.{given}')
+    assert line.startswith(f'pneumojax: --config.{given.partition("=")[0]}: ')
+    assert words in line
+
+
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """What is said about unusable arguments, by flags of its own."""
+
+    def parse(*arguments):
+        argv = ['pneumojax', *arguments]
+        monkeypatch.setattr(sys, 'argv', argv)
+        monkeypatch.setattr(flags, 'FLAGS', copy.deepcopy(flags.FLAGS))
+        with pytest.raises(SystemExit) as ended:
+            launch.parse_flags(argv)
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return parse
+
+
+def test_a_misspelt_flag_is_answered_with_what_may_be_meant(said):
+    assert 'Did you mean: workdir' in said('--workdri=x')
+    assert said('--config.seed=3').endswith(
+        '--config.seed changes a config: give --config=NAME before it'
+    )
+
+
+@pytest.mark.parametrize(
+    ('argv', 'words'),
+    [
+        (['predict', '--input=x'], "'predict'; did you mean --mode=predict?"),
+        (['fly'], "'fly'; every option starts with --"),
+    ],
+)
+def test_words_that_are_no_options_are_refused(argv, words):
+    with pytest.raises(UsageError) as refusal:
+        launch.require_no_words(['pneumojax', *argv])
+    assert words in str(refusal.value)
+    launch.require_no_words(['pneumojax'])
 
 
 @pytest.mark.skipif(bool(entry_points(group='jax_plugins')), reason='for machines without a GPU')
