@@ -120,7 +120,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 def require_no_words(argv: list[str]) -> None:
     """UsageError for words behind the program's name that are no options, such as a mode."""
     for word in argv[1:2]:
-        known = word in (flags.FLAGS[MODE.name].parser.enum_values or ())
+        known = word in getattr(flags.FLAGS[MODE.name].parser, 'enum_values', ())
         raise UsageError(
             f'unknown argument {word!r}; '
             + (f'did you mean --mode={word}?' if known else 'every option starts with --')
