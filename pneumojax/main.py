@@ -11,8 +11,8 @@ Once installed, `pneumojax --config=demo` does the same as the first command.
 --help lists all options, --version says which version this is.
 You can change any value of a config: --config.batch_size=8. configs/base.py explains all values.
 After an interruption, rerun the same command to continue. Exit status: 0 done, 1 the loss is not
-finite, 2 unusable arguments or data, 3 predicted but some files could not be read, 128 + N
-interrupted by a signal (training writes a checkpoint first).
+finite, 2 unusable arguments or data, 3 predicted but some files could not be read or none is a
+radiograph, 128 + N interrupted by a signal (training writes a checkpoint first).
 """
 
 if __name__ == '__main__':

@@ -11,11 +11,16 @@ import subprocess
 import sys
 import tomllib
 
+import cv2
+import numpy as np
 import pytest
 
+from pneumojax.data.files import inputs
 from pneumojax.data.phantoms import phantom
+from pneumojax.prediction.load import load
 from pneumojax.prediction.outputs import Options
 from pneumojax.prediction.predict import predict
+from pneumojax.runtimes.export import export
 from tests.tiny_runs import write_run
 from tests.waiting import PATIENCE
 
@@ -191,6 +196,9 @@ def folder(tmp_path_factory):
     run = write_run(root / 'runs' / 'stage2')
     phantom.write_dataset(root / 'night', num_images=3, size=64, seed=1, positive_share=0.4)
     predict([run], root / 'night', root / 'masks', Options(runtime='jax'))
+    export(run.config(), run, str(root / 'exported'), 'onnx')
+    image = inputs.read(next((root / 'night').rglob('*.dcm'))).image[:50]
+    cv2.imwrite(str(root / 'radiograph.png'), image)
     return root
 
 
@@ -205,6 +213,13 @@ def test_every_python_block_runs(path, folder, monkeypatch, capsys):
         exec(compile('\n' * line + block, name(path), 'exec'), namespace)
     if path.stem == 'why_positive':
         assert 'at least 0 px must reach 0.5' in capsys.readouterr().out
+    if path.stem == 'export':
+        ours = load('exported', runtime='onnxruntime', precision='float32')
+        expected = ours(namespace['image'])
+        np.testing.assert_allclose(namespace['probability'], expected, atol=1e-6)
+        np.testing.assert_array_equal(namespace['mask'], ours.mask(expected))
+        assert namespace['mask'].any()
+        assert not namespace['mask'].all()
     if path.stem == 'notebook':
         assert namespace['logits'].shape == (1, 64, 64, 1)
         assert int(namespace['train_state'].step) == 3

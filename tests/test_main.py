@@ -203,5 +203,7 @@ def test_a_run_that_learned_without_labels_is_only_a_start(mode, config, tmp_pat
 def test_the_readme_has_its_two_set_up_commands():
     text = (REPOSITORY / 'README.md').read_text()
     blocks = [block.strip() for block in re.findall(r'```bash\n(.*?)```', text, re.S)]
-    assert blocks[0] == 'pip install -e . && python -m pneumojax.main --config=configs/demo.py'
+    assert (
+        blocks[0] == "pip install -e '.[cpu]' && python -m pneumojax.main --config=configs/demo.py"
+    )
     assert "pip install -e '.[test]' && python -m pytest" in blocks

@@ -42,7 +42,7 @@ def predict(runs: Sequence[Run], source: str, output: str, options: Options | No
       options: what to write.
 
     Returns:
-      Exit status: 0 if every file was read or is not a radiograph, 3 if some could not be read.
+      Exit status: 0 if every radiograph was read, 3 if some could not be, or if there was none.
 
     Raises:
       UsageError: unusable runs, nothing to read, or an output folder that cannot be used.
@@ -217,5 +217,5 @@ def _summarize(counts: collections.Counter[str], folder: OutputFolder) -> int:
             counts['again'],
         )
     if not counts['ok']:
-        log.warning('no radiograph was found; results.csv says what each file is')
-    return 3 if counts['error'] else 0
+        log.warning('there is no radiograph in the input; results.csv says what each file is')
+    return 3 if counts['error'] or not counts['ok'] else 0

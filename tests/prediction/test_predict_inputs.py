@@ -34,6 +34,19 @@ def test_a_file_that_was_mended_is_read_again(run, images, tmp_path):
     assert 'same SOPInstanceUID as a.dcm' in rows[1]['reason']
 
 
+def test_an_input_without_any_radiograph_is_no_success(run, images, tmp_path, messages):
+    source = tmp_path / 'in'
+    source.mkdir()
+    (source / 'notes.txt').write_text('the radiographs are on the other disk')
+    for _ in range(2):  # from the start, and continued
+        assert predict([run], source, tmp_path / 'out') == 3
+        assert [row['status'] for row in results(tmp_path / 'out')] == ['skipped']
+    assert sum('there is no radiograph in the input' in message for message in messages) == 2
+    shutil.copy(images / 'image2.dcm', source)
+    assert predict([run], source, tmp_path / 'both') == 0
+    assert predict([run], source / 'notes.txt', tmp_path / 'one') == 3
+
+
 def test_a_rule_that_empties_every_mask_is_said(run, images, tmp_path, messages):
     source = images / 'image2.dcm'
     assert predict([run], source, tmp_path / 'marked') == 0
