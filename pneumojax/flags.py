@@ -3,9 +3,10 @@
 The help texts are what `--help` prints and what docs/reference/command.md lists.
 """
 
+import dataclasses
 import pathlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 from absl import flags
@@ -89,6 +90,10 @@ SHAPE = flags.DEFINE_string(
 )  # fmt: skip
 
 # --- predict -----------------------------------------------------------------------------------
+ACCEPT = flags.DEFINE_enum(
+    'accept', 'chest', ['chest', 'any'],
+    'predict: chest skips other body parts and views, as tags tell; any predicts them with a note.',
+)  # fmt: skip
 SEG = flags.DEFINE_enum(
     'seg', 'binary', ['binary', 'fractional', 'none'],
     'predict: write DICOM SEG files of masks, of probabilities, or none.',
@@ -179,16 +184,9 @@ def prediction_options() -> 'Options':
     """What the flags say that a prediction writes, and what computes it."""
     from pneumojax.prediction.outputs import Options  # late: --help needs none of it
 
-    return Options(
-        seg=SEG.value,  # type: ignore[arg-type]  # one of the flag's words
-        overlays=OVERLAYS.value,
-        heatmap=HEATMAP.value,
-        report=REPORT.value,
-        show_names=SHOW_NAMES.value,
-        private=PRIVATE.value,
-        runtime=RUNTIME.value,
-        precision=PRECISION.value,
-    )
+    names = [field.name for field in dataclasses.fields(Options)]  # each has a flag of its name
+    values: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
+    return Options(**values)
 
 
 def expand_fold(argv: list[str]) -> list[str]:

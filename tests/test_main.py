@@ -45,7 +45,7 @@ def test_help_can_be_read(tmp_path):
     assert result.returncode == 0
     assert 'configs/demo.py' in result.stdout
     assert '--workdir' in result.stdout
-    assert len(result.stdout.splitlines()) < 85
+    assert len(result.stdout.splitlines()) < 100
 
 
 def test_the_version_is_said(tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 
 from pneumojax.data.dataset import Dataset
 from pneumojax.data.datasets import splits
+from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import (
     metrics,
@@ -175,6 +176,7 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         **result.summary,
         # A k-fold training has no images of its own to train on.
         **({'trained_on': trained_on} if trained_on['n'] else {}),
+        **({'phantoms': True} if phantom.are_in(config.data) else {}),
         **weights,
         **evaluation.about,
         'variants': variants,

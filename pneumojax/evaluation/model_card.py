@@ -15,6 +15,7 @@ from pneumojax.errors import UsageError
 from pneumojax.evaluation.wording import (
     LIMITS,
     METRIC_NAMES,
+    learned_from_phantoms,
     missing_positives,
     rule_sentence,
     value_and_interval,
@@ -138,7 +139,7 @@ def _data(config: ml_collections.ConfigDict, run: Run, evaluation: dict[str, Any
             f'{len(split["train"])} images trained on, {len(split["validation"])} held out (fold '
             f'{config.data.fold} of {folds}, or as its table states; no patient is on both sides)'
         )
-    if config.data.phantoms.num_images:
+    if learned_from_phantoms(config, evaluation):
         return (
             f'**Drawn phantoms, no radiographs**: {images}. The results show that the program '
             'works; they say nothing about real radiographs.'

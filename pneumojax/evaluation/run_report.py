@@ -9,6 +9,7 @@ from pneumojax.drawing.report_page import STYLE
 from pneumojax.evaluation.wording import (
     LIMITS,
     METRIC_NAMES,
+    learned_from_phantoms,
     missing_positives,
     rule_sentence,
     value_and_interval,
@@ -45,7 +46,7 @@ def write(run: Run) -> pathlib.Path:
     variants = evaluation.get('variants', {})
     warning = '<b>Not for diagnosis.</b> Research software; read the limits below.'
     warning += ''.join(f' <b>{escape(text)}</b>' for text in missing_positives(evaluation))
-    if config.data.phantoms.num_images:
+    if learned_from_phantoms(config, evaluation):
         warning += ' <b>Trained on drawn phantoms: this says nothing about real radiographs.</b>'
     run.write_text('report.html', f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import ml_collections
+
 LIMITS = (
     'Research software, not a medical device: not for diagnosis, triage or treatment.',
     'For frontal chest radiographs. How it does on other views, body parts or devices, or on '
@@ -39,6 +41,18 @@ def rule_sentence(rule: Mapping[str, Any]) -> str:
     if rule.get('region'):
         sentence += f', except in connected regions of fewer than {rule["region"]} of these pixels'
     return sentence + '.'
+
+
+def learned_from_phantoms(
+    config: ml_collections.ConfigDict, evaluation: Mapping[str, Any] | None
+) -> bool:
+    """Whether a run was trained on drawn phantoms. What it started from (`init_from`) is no matter.
+
+    Args:
+      config: of the run.
+      evaluation: content of its evaluation.json, which knows of phantoms that were drawn before.
+    """
+    return bool(config.data.phantoms.num_images or (evaluation or {}).get('phantoms'))
 
 
 def missing_positives(evaluation: Mapping[str, Any]) -> list[str]:

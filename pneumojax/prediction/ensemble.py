@@ -65,6 +65,12 @@ class Ensemble:
                 'evaluate it with --config.evaluation.rule=half to mark every pixel from 0.5',
                 runs[0].path,
             )
+        if drawn := self.learned_from_phantoms:
+            log.warning(
+                '%s learned from drawn phantoms: on real radiographs the masks and probabilities '
+                'mean nothing',
+                ', '.join(drawn),
+            )
         self.batch_size = self.members[0].batch_size
         if images is not None:
             self.batch_size = max(1, min(self.batch_size, images))
@@ -112,6 +118,11 @@ class Ensemble:
     def identity(self) -> list[dict[str, Any]]:
         """JSON that says which weights predict."""
         return [m.identity for m in self.members]
+
+    @property
+    def learned_from_phantoms(self) -> list[str]:
+        """Names of the members that were trained on drawings."""
+        return [m.identity['name'] for m in self.members if m.identity.get('phantoms')]
 
     def predict(self, batch: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
         """Mean probabilities over the members of each size.

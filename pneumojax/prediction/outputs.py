@@ -2,8 +2,7 @@
 
 To add a file about each image, write a function such as `_write_overlay` and add it to `PER_IMAGE`.
 To add a file about the whole prediction, write it in `write_tables` and describe it in `FILES`. If
-users should choose, add a field to `Options`, a flag to `pneumojax/flags.py`, and pass it on in
-`pneumojax/main.py`.
+users should choose, add a field to `Options` and a flag of the same name to `pneumojax/flags.py`.
 """
 
 import dataclasses
@@ -18,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from pneumojax import __version__
-from pneumojax.data.files import inputs
+from pneumojax.data.files import chest, inputs
 from pneumojax.drawing import heatmap, overlay
 from pneumojax.errors import UsageError
 from pneumojax.prediction import report, submission
@@ -42,6 +41,7 @@ class Options:
       private: what is written can be read by its owner alone.
       runtime: what computes, see `runtimes.choose`.
       precision: of the computation, see `runtimes.choose`.
+      accept: which radiographs to predict, see `inputs.read`.
     """
 
     seg: Literal['binary', 'fractional', 'none'] = 'binary'
@@ -52,10 +52,13 @@ class Options:
     private: bool = False
     runtime: str = 'auto'
     precision: str = 'auto'
+    accept: chest.Accept = 'chest'
 
     def __post_init__(self) -> None:
         if self.seg not in ('binary', 'fractional', 'none'):
             raise UsageError(f"--seg is {self.seg!r}: expected 'binary', 'fractional' or 'none'")
+        if self.accept not in ('chest', 'any'):
+            raise UsageError(f"--accept is {self.accept!r}: expected 'chest' or 'any'")
 
 
 class PredictedImage(NamedTuple):
@@ -110,6 +113,7 @@ def _write_seg(path: pathlib.Path, image: PredictedImage, options: Options) -> N
             'bottom': f'{rule.bottom:g}',
             'runtime': _computed_by(ensemble),
             'network': _digest(ensemble.identity),
+            **({'trained_on': 'drawn phantoms'} if ensemble.learned_from_phantoms else {}),
         },
     )
     try:

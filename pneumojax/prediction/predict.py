@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from pneumojax import __version__
 from pneumojax.data import rle
-from pneumojax.data.files import headers, inputs
+from pneumojax.data.files import chest, headers, inputs
 from pneumojax.data.files.silence import silence_libraries
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import metrics, rules
@@ -74,6 +74,7 @@ def _statement(ensemble: Ensemble, source: str, options: Options) -> dict[str, A
         'runtime': ensemble.runtime,
         'rule': dataclasses.asdict(ensemble.rule),
         'input': os.path.abspath(source),
+        'accept': options.accept,
         'seg': options.seg,
         'show_names': options.show_names,
     }
@@ -119,7 +120,7 @@ def _predict_items(
 
     def rows() -> Iterator[ResultRow]:
         yield from folder.journal.rows(done)
-        for row in predicted_rows(ensemble, items, finish):
+        for row in predicted_rows(ensemble, items, finish, options.accept):
             folder.journal.add(row)
             bar.update()
             yield row
@@ -200,6 +201,7 @@ def _predicted_image(
 def _count(row: ResultRow, counts: collections.Counter[str]) -> None:
     counts[row['status']] += 1
     counts['marked'] += bool(row['area_px'])
+    counts['refused'] += row['reason'].startswith(chest.REFUSED)
     counts['again'] += bool(row.get('predicted_again'))
 
 
@@ -210,6 +212,12 @@ def _summarize(counts: collections.Counter[str], folder: OutputFolder) -> int:
         'see %s',
         counts['ok'], counts['marked'], counts['skipped'], counts['error'], folder / 'results.csv',
     )  # fmt: skip
+    if counts['refused']:
+        log.info(
+            '%d of the skipped are no frontal chest radiographs by their tags; --accept=any '
+            'predicts them too',
+            counts['refused'],
+        )
     if counts['again']:
         log.info(
             '%d borderline images predicted again in float32: their masks were sensitive to '

@@ -39,7 +39,13 @@ class Algorithm(NamedTuple):
 
     version: str  # of this package
     run: str  # which weights, such as a run's name and step
-    parameters: dict[str, str]  # thresholds and runtime
+    parameters: dict[str, str]  # thresholds, runtime, and what the network was trained on
+
+    @property
+    def warning(self) -> str:
+        """What follows 'Not for diagnosis' where that is not all."""
+        trained_on = self.parameters.get('trained_on')
+        return f'; trained on {trained_on}' if trained_on else ''
 
 
 class NoReference(ValueError):
@@ -115,7 +121,7 @@ def make(
         software_versions=algorithm.version,
         device_serial_number='none',
         content_label='PNEUMOTHORAX',
-        content_description='Not for diagnosis',
+        content_description='Not for diagnosis' + algorithm.warning,
         omit_empty_frames=False,  # an empty mask is a result too
     )
     # The General Image module requires it if the plane orientation is unknown; may be empty.

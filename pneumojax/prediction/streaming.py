@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pneumojax.data import geometry
-from pneumojax.data.files import headers, inputs
+from pneumojax.data.files import chest, headers, inputs
 from pneumojax.prediction.ensemble import Ensemble, Squares
 from pneumojax.prediction.journal import ResultRow
 from pneumojax.system import parallel
@@ -46,7 +46,10 @@ class Loaded(NamedTuple):
 
 
 def predicted_rows(
-    ensemble: Ensemble, items: Sequence[Item], finish: Callable[[Loaded, Squares], ResultRow]
+    ensemble: Ensemble,
+    items: Sequence[Item],
+    finish: Callable[[Loaded, Squares], ResultRow],
+    accept: chest.Accept = 'chest',
 ) -> Iterator[ResultRow]:
     """Reads, predicts and writes; yields a finished row for each item, in order.
 
@@ -54,6 +57,7 @@ def predicted_rows(
       ensemble: what predicts.
       items: what to read.
       finish: from (Loaded, squares of probabilities) to the finished row; called in threads.
+      accept: see `inputs.read`.
     """
     workers = min(16, parallel.cores())
     waiting: collections.deque[tuple[int, ResultRow | Future]] = collections.deque()
@@ -64,7 +68,7 @@ def predicted_rows(
 
     with ThreadPoolExecutor(workers) as reading, ThreadPoolExecutor(workers) as writing:
         try:
-            read = functools.partial(load, sizes=ensemble.sizes)
+            read = functools.partial(load, sizes=ensemble.sizes, accept=accept)
             loaded = parallel.ordered_map(reading, read, items, 2 * workers)
             for group in _groups(loaded, ensemble.batch_size):
                 for one, squares in _predict_group(ensemble, group):
@@ -84,7 +88,7 @@ def predicted_rows(
                     row.cancel()
 
 
-def load(item: Item, sizes: Sequence[int]) -> Loaded:
+def load(item: Item, sizes: Sequence[int], accept: chest.Accept = 'chest') -> Loaded:
     """Reads one file and fits it into squares; never raises because of what a file holds."""
     row = {
         'file': item.file, 'ImageId': item.name, 'status': 'ok', 'reason': '',
@@ -92,7 +96,7 @@ def load(item: Item, sizes: Sequence[int]) -> Loaded:
         **stamp(item.path),
     }  # fmt: skip
     try:
-        radiograph = inputs.read(item.path)
+        radiograph = inputs.read(item.path, accept=accept)
     except inputs.Skipped as reason:
         return Loaded(item, None, {}, row | {'status': 'skipped', 'reason': str(reason)})
     except inputs.Unreadable as reason:

@@ -10,6 +10,7 @@ import ml_collections
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
 from pneumojax.evaluation.rules import Rule
+from pneumojax.evaluation.wording import learned_from_phantoms
 from pneumojax.runs.run import Run
 from pneumojax.runtimes import exported
 from pneumojax.system.progress import log
@@ -182,6 +183,7 @@ def _member(
     flips: tuple[str, ...],
     rule: Rule | None,
 ) -> Member:
+    evaluation = read_evaluation(run)
     identity = {
         'run': str(run.path.resolve()),
         'name': config.name,
@@ -193,10 +195,10 @@ def _member(
         'classification_head': config.model.classification_head,
         'flips': list(flips),
         'image_size': config.image_size,
-        'phantoms': bool(config.data.phantoms.num_images),
+        'phantoms': learned_from_phantoms(config, evaluation),
     }
     return Member(
-        identity, rule, read_evaluation(run), config.image_size, config.evaluation.batch_size,
+        identity, rule, evaluation, config.image_size, config.evaluation.batch_size,
         flips, run=run, config=config,
     )  # fmt: skip
 

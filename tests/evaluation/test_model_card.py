@@ -66,6 +66,13 @@ def test_a_card_says_when_there_were_no_patients(run):
     assert 'drawn phantoms' in (run / 'report.html').read_text()
 
 
+def test_phantoms_that_an_earlier_run_drew_are_no_patients_either(run):
+    run.write_json('evaluation.json', EVALUATION | {'phantoms': True})
+    assert 'Drawn phantoms, no radiographs' in model_card.make(run)
+    run_report.write(run)
+    assert 'drawn phantoms' in (run / 'report.html').read_text()
+
+
 @pytest.mark.parametrize(
     ('held_out', 'trained', 'expected'),
     [(13, 5, []), (13, None, []), (0, 5, ['held-out']), (13, 0, ['trained on']),

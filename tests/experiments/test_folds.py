@@ -113,7 +113,9 @@ def test_every_image_is_judged_by_the_network_and_the_rule_that_did_not_see_it(f
     assert (stated['top'], stated['area'], stated['calibrated_dice']) == (rule.top, rule.area, best)
     for name in ('report.html', 'model_card.md', 'curves.png', 'contact_sheet.png'):
         assert (run / name).stat().st_size > 1000
-    assert '40 images in 2 folds' in (run / 'model_card.md').read_text()
+    card = (run / 'model_card.md').read_text()
+    assert '40 images in 2 folds' in card
+    assert 'Drawn phantoms' in card  # which were there before: the configuration draws none
 
 
 def test_evaluation_again_predicts_nothing_and_finds_the_same(folded, monkeypatch):

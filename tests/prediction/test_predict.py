@@ -137,7 +137,7 @@ def test_interrupted_and_continued_equals_uninterrupted(run, images, output, tmp
     (folder / f'masks/{done[1][:-4]}.png').unlink()
     monkeypatch.setattr(Journal, 'add', add)
     monkeypatch.setattr(
-        streaming, 'load', lambda item, sizes: read.append(item.file) or load(item, sizes)
+        streaming, 'load', lambda item, **kw: read.append(item.file) or load(item, **kw)
     )
     assert predict([run], images, folder, heatmap=True) == 0
     assert sorted(read) == sorted({*os.listdir(images)} - {*done} | {done[1]})
@@ -154,7 +154,7 @@ def test_no_more_is_read_than_waits_for_the_device(run):
     ensemble = Ensemble([run], 'jax')
     read, most = [], 0
 
-    def fake_load(item, sizes):
+    def fake_load(item, sizes, accept):
         read.append(item)
         radiograph = streaming.inputs.Radiograph(np.zeros((9, 9), np.uint8), None, 1.0, (), None)
         return streaming.Loaded(item, radiograph, {32: np.zeros((32, 32), np.uint8)}, {})

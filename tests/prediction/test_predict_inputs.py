@@ -161,7 +161,7 @@ def test_pictures_and_other_files_beside_dicom(run, images, tmp_path, monkeypatc
 
     read, load = [], streaming.load
     monkeypatch.setattr(
-        streaming, 'load', lambda item, sizes: read.append(item.file) or load(item, sizes)
+        streaming, 'load', lambda item, **kw: read.append(item.file) or load(item, **kw)
     )
     assert predict([run], source, folder, seg='fractional') == 0
     assert read == ['notes.txt']  # a picture without a SEG is done all the same

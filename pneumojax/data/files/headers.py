@@ -15,8 +15,8 @@ KEPT = (
     'SpecificCharacterSet', 'SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID',
     'SeriesInstanceUID', 'StudyDate', 'StudyTime', 'StudyID', 'AccessionNumber',
     'ReferringPhysicianName', 'PatientName', 'PatientID', 'PatientBirthDate', 'PatientSex',
-    'PatientOrientation', 'Modality', 'BodyPartExamined', 'ViewPosition', 'ViewCodeSequence',
-    'InstanceNumber',
+    'PatientAge', 'PatientOrientation', 'Modality', 'BodyPartExamined', 'AnatomicRegionSequence',
+    'ViewPosition', 'ViewCodeSequence', 'InstanceNumber',
     'Rows', 'Columns', 'SamplesPerPixel', 'PhotometricInterpretation', 'NumberOfFrames',
     'PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing', 'PixelAspectRatio',
 )  # fmt: skip
@@ -35,18 +35,6 @@ _OTHER_MODALITIES = (
     'MR', 'NM', 'OCT', 'OP', 'OPT', 'PR', 'PT', 'PX', 'REG', 'RF', 'RTDOSE', 'RTIMAGE', 'RTPLAN',
     'RTSTRUCT', 'SEG', 'SM', 'SR', 'US', 'XA', 'XC',
 )  # fmt: skip
-_OTHER_PARTS = (
-    'ABDOMEN', 'ANKLE', 'ARM', 'BREAST', 'CLAVICLE', 'COCCYX', 'CSPINE', 'ELBOW', 'EXTREMITY',
-    'FEMUR', 'FINGER', 'FOOT', 'FOREARM', 'HAND', 'HEAD', 'HEEL', 'HIP', 'HUMERUS', 'JAW', 'KNEE',
-    'LEG', 'LSPINE', 'MANDIBLE', 'NECK', 'ORBIT', 'PATELLA', 'PELVIS', 'SACRUM', 'SHOULDER',
-    'SKULL', 'SPINE', 'THIGH', 'THUMB', 'TOE', 'TSPINE', 'WHOLEBODY', 'WRIST',
-)  # fmt: skip
-# The lateral views of CID 4010, in SNOMED CT and in the older SNOMED RT.
-_LATERAL_VIEWS = {
-    'SCT': ('399067008', '399173006', '399198007', '399260004', '399352003'),
-    'SRT': ('R-102CD', 'R-10236', 'R-10232', 'R-10224', 'R-10228'),
-}
-_LATERAL_VIEWS['SNM3'] = _LATERAL_VIEWS['99SDM'] = _LATERAL_VIEWS['SRT']  # as it was called before
 _SPACINGS = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
 SIZES = (*_SPACINGS, 'PixelAspectRatio')  # the tags that `aspect` reads
 
@@ -133,31 +121,10 @@ def aspect(header: pydicom.Dataset) -> float:
 
 
 def notes(header: pydicom.Dataset) -> tuple[str, ...]:
-    """Reasons in the header not to trust the network on this image."""
-    found = []
-    part = text(header, 'BodyPartExamined').upper()
-    if part and not any(word in part for word in ('CHEST', 'THORAX', 'LUNG', 'RIB')):
-        known = part if part in _OTHER_PARTS else 'other than the chest'
-        found.append(f'body part {known}: the network was trained on chests only')
-    view = text(header, 'ViewPosition').upper()
-    if view in ('LL', 'RL', 'LLD', 'RLD', 'LATERAL', 'LAT'):
-        found.append(f'view {view}: the network was trained on frontal views only')
-    elif _lateral_by_code(header):
-        found.append('lateral view by its code: the network was trained on frontal views only')
+    """What a reader should know about how the image is stored; `chest.notes` is what it shows."""
     if header.get('SOPClassUID') == uid.DigitalXRayImageStorageForProcessing:
-        found.append('raw detector values, not meant for viewing')
-    return tuple(found)
-
-
-def _lateral_by_code(header: pydicom.Dataset) -> bool:
-    try:
-        items = list(header.get('ViewCodeSequence') or ())
-        return any(
-            text(item, 'CodeValue') in _LATERAL_VIEWS.get(text(item, 'CodingSchemeDesignator'), ())
-            for item in items
-        )
-    except Exception:  # a damaged item states nothing
-        return False
+        return ('raw detector values, not meant for viewing',)
+    return ()
 
 
 def text(header: pydicom.Dataset, keyword: str) -> str:

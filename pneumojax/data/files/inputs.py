@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pydicom
 
-from pneumojax.data.files import bare, dicom, exif, headers, picture_files
+from pneumojax.data.files import bare, chest, dicom, exif, headers, picture_files
 from pneumojax.errors import UsageError
 from pneumojax.system import limits
 from pneumojax.system.progress import log
@@ -176,15 +176,22 @@ def printable(text: str) -> str:
     return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
 
 
-def read(path: str | os.PathLike, *, max_pixels: int = dicom.MAX_PIXELS) -> Radiograph:
+def read(
+    path: str | os.PathLike,
+    *,
+    accept: chest.Accept = 'chest',
+    max_pixels: int = dicom.MAX_PIXELS,
+) -> Radiograph:
     """Reads one file of any kind. A DICOM file is opened once, and nothing is read from it later.
 
     Args:
       path: the file.
+      accept: 'chest' skips what is no frontal chest radiograph by its tags, see `chest.why_not`;
+        'any' reads it, with a note.
       max_pixels: images that claim more pixels are refused before any memory is allocated.
 
     Raises:
-      Skipped: it is not a grey single-frame projection radiograph.
+      Skipped: it is not a grey single-frame projection radiograph, or not accepted.
       Unreadable: it should be one, but cannot be read.
     """
     with _open(path) as file:
@@ -192,7 +199,7 @@ def read(path: str | os.PathLike, *, max_pixels: int = dicom.MAX_PIXELS) -> Radi
         file_type = _type(head)
         if file_type == 'dicom':
             file.seek(0)
-            return _read_dicom(file, max_pixels)
+            return _read_dicom(file, accept, max_pixels)
     if file_type == 'picture':
         return _read_picture(path, max_pixels)
     if is_system_file(path):
@@ -246,13 +253,15 @@ def _type(head: bytes) -> FileType:
     return 'picture' if head.startswith((picture_files.PNG, picture_files.JPEG)) else ''
 
 
-def _read_dicom(file: limits.BoundedFile, max_pixels: int) -> Radiograph:
+def _read_dicom(file: limits.BoundedFile, accept: chest.Accept, max_pixels: int) -> Radiograph:
     try:
         dicom.check(file)
         header = headers.read(file)
         reason = headers.why_not_radiograph(header)
+        if accept == 'chest':
+            reason = reason or chest.why_not(header)
         spacing, aspect = headers.spacing(header), headers.aspect(header)
-        notes = headers.notes(header)
+        notes = chest.notes(header) + headers.notes(header)
     except dicom.DicomError as error:
         raise Unreadable(str(error)) from None
     # Any exception of pydicom's means that the file is damaged. Its messages may quote the file,

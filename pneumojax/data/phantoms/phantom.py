@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import ml_collections
 import numpy as np
 import pydicom
 from pydicom.dataset import FileMetaDataset
@@ -92,6 +93,11 @@ def write_dataset(
         write_tables(unfinished, specs, seed, runs)
         (unfinished / MARKER).write_text(json.dumps(wanted, indent=2) + '\n')
     return root
+
+
+def are_in(data: ml_collections.ConfigDict) -> bool:
+    """Whether the images that `config.data` names are phantoms, drawn by this run or earlier."""
+    return bool(data.phantoms.num_images) or (Path(data.root) / MARKER).is_file()
 
 
 def check(num_images: int, size: int, seed: int, positive_share: float) -> None:
