@@ -33,7 +33,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from benchmarks import torch_augment, torch_unet
 from benchmarks.report import describe_machine, versions
@@ -48,7 +47,7 @@ from pneumojax.models import pretrained
 from pneumojax.models.normalize import normalize
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
-from pneumojax.system.progress import log
+from pneumojax.system.progress import bar, log
 from pneumojax.training import initialization, loop, optimizer
 from pneumojax.training.metrics_log import MetricsLog
 
@@ -112,12 +111,13 @@ def train(config, run: Run) -> None:
     augment = torch_augment.make_augment(config)
     average, members, since = None, 0, time.monotonic()
     batches = pipeline.train_batches(dataset.records, dataset.train, plan)
-    with MetricsLog(run) as metrics, tqdm(total=plan.total_steps, unit='step') as progress:
+    shown = bar(desc=config.name, total=plan.total_steps, unit='step')
+    with MetricsLog(run) as metrics, shown:
         for step, batch in enumerate(batches):
             for group in optimize.param_groups:
                 group['lr'] = float(rates[step])
             values = train_step(config, network, optimize, *to_tensors(config, augment, batch))
-            progress.update()
+            shown.update()
             epoch = plan.epoch(step)
             if (step + 1) % config.log_every_steps == 0 or step + 1 == plan.epoch_ends[epoch]:
                 values |= {'learning_rate': float(rates[step])}

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
-from tqdm import tqdm
 
 from pneumojax import config as config_lib
 from pneumojax.data import dataset as dataset_lib
@@ -22,7 +21,7 @@ from pneumojax.models import build, tta
 from pneumojax.runs.run import Run
 from pneumojax.system.device_memory import InFittingBatches
 from pneumojax.system.devices import Devices
-from pneumojax.system.progress import log
+from pneumojax.system.progress import bar, log
 
 FILE = 'scores.npz'
 
@@ -149,7 +148,7 @@ def score(
     histograms, pixels, image_probability, tables = [], [], [], []
     stream = predictor(variables, dataset, dataset.validation)
     total = len(dataset.validation)
-    for index, probability in tqdm(stream, f'evaluate ({label})', total, unit='image'):
+    for index, probability in bar(stream, f'evaluate ({label})', total, unit='image'):
         mask = rle.decode_all(dataset.examples[index].rles, probability.shape)
         histograms.append(counts.pixel_histogram(probability, mask))
         pixels.append(probability.size)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from http.client import HTTPException
 from typing import IO, NamedTuple
 
-from tqdm import tqdm
-
 from pneumojax.errors import UsageError
 from pneumojax.models import weight_files
 from pneumojax.system import atomic, compilation
+from pneumojax.system.progress import bar
 
 
 class Source(NamedTuple):
@@ -121,12 +120,11 @@ def _fetch(source: Source, f: IO[bytes], timeout: float) -> None:
         length = response.headers.get('Content-Length')
         expected = int(length) if length is not None else None
         received = 0
-        # Shown on a terminal only: a bar in a log file is a nuisance.
-        with tqdm(total=expected, unit='B', unit_scale=True, desc=source.name, disable=None) as bar:
+        with bar(desc=source.name, total=expected, unit='B', unit_scale=True) as shown:
             while chunk := response.read(1 << 20):
                 f.write(chunk)
                 received += len(chunk)
-                bar.update(len(chunk))
+                shown.update(len(chunk))
     if expected is not None and received != expected:
         raise ConnectionError(f'cut off after {received} of {expected} bytes')
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from pneumojax import __version__
 from pneumojax.data import rle
@@ -29,7 +28,7 @@ from pneumojax.prediction.journal import ResultRow
 from pneumojax.prediction.outputs import Options
 from pneumojax.prediction.streaming import Item, Loaded, predicted_rows, stamp
 from pneumojax.runs.run import Run
-from pneumojax.system.progress import log
+from pneumojax.system.progress import bar, log
 
 
 def predict(runs: Sequence[Run], source: str, output: str, options: Options | None = None) -> int:
@@ -116,16 +115,16 @@ def _predict_items(
     """Predicts what is left and records it; returns the number of rows of each kind."""
     counts: collections.Counter[str] = collections.Counter()
     finish = functools.partial(finish_image, ensemble=ensemble, folder=folder, options=options)
-    bar = tqdm(desc='predict', total=len(done) + len(items), initial=len(done), unit='file')
+    shown = bar(desc='predict', total=len(done) + len(items), initial=len(done), unit='file')
 
     def rows() -> Iterator[ResultRow]:
         yield from folder.journal.rows(done)
         for row in predicted_rows(ensemble, items, finish, options.accept):
             folder.journal.add(row)
-            bar.update()
+            shown.update()
             yield row
 
-    with bar, submission.Results(folder / 'results.csv', folder / 'results.jsonl') as results:
+    with shown, submission.Results(folder / 'results.csv', folder / 'results.jsonl') as results:
         for row in outputs.with_reasons(rows()):
             results.add(row)
             _count(row, counts)

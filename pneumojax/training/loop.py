@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from tqdm import tqdm
 
 from pneumojax import config as config_lib
 from pneumojax.data import dataset as dataset_lib
@@ -23,7 +22,7 @@ from pneumojax.runs.checkpoints import Saver
 from pneumojax.runs.run import Run
 from pneumojax.system import processes, signals
 from pneumojax.system.devices import Devices
-from pneumojax.system.progress import log
+from pneumojax.system.progress import bar, log
 from pneumojax.training import averaging, initialization, optimizer, placement, steps
 from pneumojax.training.metrics_log import MetricsLog
 from pneumojax.training.profile import Profile
@@ -158,9 +157,9 @@ class Trainer:
         self.log = MetricsLog(run)
         self.saver = Saver(run.checkpoints, config.checkpoint.keep)
         self.saver.step = first_step or None
-        self.progress = tqdm(
-            total=plan.total_steps, initial=first_step, unit='step', mininterval=0.5,
-            desc=f'{config.name} {config.image_size} px', disable=not processes.is_main(),
+        self.progress = bar(
+            desc=f'{config.name} {config.image_size} px', total=plan.total_steps, unit='step',
+            initial=first_step, disable=not processes.is_main(),
         )  # fmt: skip
         self.unread: deque[tuple[int, Any]] = deque()  # (step, metrics still on the devices)
         self.last_line = time.monotonic()  # when the last line of metrics was written

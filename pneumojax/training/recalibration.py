@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from tqdm import tqdm
 
 from pneumojax.system import processes
 from pneumojax.system.devices import Devices
+from pneumojax.system.progress import bar
 from pneumojax.training.steps import Batch, BatchStatsStep
 
 
@@ -58,7 +58,7 @@ def update_batch_stats(
       Statistics like `batch_stats`, as numpy arrays.
     """
     total = None
-    for batch in tqdm(
+    for batch in bar(
         batches, 'recalibrating BatchNorm', count, unit='step', disable=not processes.is_main()
     ):
         new = batch_stats_step(params, batch_stats, batch)

@@ -88,8 +88,11 @@ def test_every_output_tells_the_same(images, output):
         assert (row['status'], row['reason']) == ('ok', '')
 
 
-def test_a_single_file(run, images, output, tmp_path):
+def test_a_single_file(run, images, output, tmp_path, capfd):
     assert predict([run], images / 'image3.dcm', tmp_path / 'out') == 0
+    log = capfd.readouterr().err
+    assert '\npredict: 1 of 1 files (100 %), ' in '\n' + log
+    assert not set(log) & {'\r', '\x1b'}
     whole = contents(output)
     single = contents(tmp_path / 'out')
     assert len(single) == 8

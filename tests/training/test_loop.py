@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -234,7 +235,11 @@ def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, cap
         'stage2': {'image_size': 48},
     }
     stages.train(config, tmp_path / 'both', profile=2)
-    table = capsys.readouterr().out
+    table, log = capsys.readouterr()
+    assert not re.search('[\r\x1b]', log)  # no terminal: plain lines
+    epochs, size = config.num_epochs, config.stages.stage2.image_size
+    assert re.search(rf'^stage2 {size} px: (\d+) of \1 steps .*epoch {epochs}', log, re.MULTILINE)
+    assert '\ncompiling the training step ...\n' in log
     for words in ('stage1, 32 px', 'stage2, 48 px', '+ SWA', '+ TTA', 'all empty', 'positives'):
         assert words in table
     high = Run(tmp_path / 'both' / 'stage2')

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
-from tqdm import tqdm
 
 from pneumojax.data import geometry
 from pneumojax.data.datasets import example as example_lib
 from pneumojax.data.datasets.example import Example
 from pneumojax.system.parallel import cores, ordered_map
+from pneumojax.system.progress import bar
 
 SHARD_SIZE = 256  # records at least; the last shard has the remainder
 MAX_SHARDS = 128  # each is an open file while it is read
@@ -69,7 +69,7 @@ def write(
     label = f'prepare {" and ".join(map(str, folders))} px'
     shapes: list[Shape] = []
     with (
-        tqdm(total=len(examples), desc=label, unit='image') as progress,
+        bar(desc=label, total=len(examples), unit='image') as progress,
         ThreadPoolExecutor(cores()) as pool,
     ):
         fitted = ordered_map(pool, lambda e: _fit(e, tuple(folders)), examples, 4 * cores())

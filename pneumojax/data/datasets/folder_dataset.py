@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from pneumojax.data import rle
 from pneumojax.data.datasets import folder_table, mask_files, siim
 from pneumojax.data.datasets.example import Example
@@ -26,7 +24,7 @@ from pneumojax.data.files import dicom, exif, headers, inputs
 from pneumojax.errors import UsageError
 from pneumojax.system import limits
 from pneumojax.system.parallel import Item, Result, cores, ordered_map
-from pneumojax.system.progress import log
+from pneumojax.system.progress import bar, log
 
 MASKS = 'masks'  # below the root, unless data.masks names another folder
 EXPECTED = (
@@ -365,7 +363,7 @@ def _each(
     todo, threads = list(items), cores()
     with ThreadPoolExecutor(threads) as pool:
         results = ordered_map(pool, function, todo, 4 * threads)
-        progress = tqdm(results, label, len(todo), disable=None if todo else True, unit='file')
+        progress = bar(results, label, len(todo), unit='file', disable=not todo)
         yield from zip(todo, progress, strict=True)
 
 

@@ -25,13 +25,13 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     generate_uid,
 )
-from tqdm import tqdm
 
 from pneumojax.data import rle
 from pneumojax.data.phantoms.drawing import Phantom, draw
 from pneumojax.errors import UsageError
 from pneumojax.system import atomic
 from pneumojax.system.parallel import cores
+from pneumojax.system.progress import bar
 
 __all__ = ['Phantom', 'draw', 'write_dataset']
 
@@ -89,7 +89,7 @@ def write_dataset(
         ThreadPoolExecutor(cores()) as threads,
     ):
         drawn = threads.map(lambda spec: write_image(unfinished, spec, size, seed), specs)
-        runs = list(tqdm(drawn, 'phantoms', len(specs), disable=None, unit='image'))
+        runs = list(bar(drawn, 'phantoms', len(specs), unit='image'))
         write_tables(unfinished, specs, seed, runs)
         (unfinished / MARKER).write_text(json.dumps(wanted, indent=2) + '\n')
     return root
