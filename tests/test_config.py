@@ -290,6 +290,7 @@ def test_every_key_has_a_row_and_younger_ones_say_what_older_runs_did(tmp_path):
     run = Run(tmp_path)
     config_lib.check(run.config())
     run.start(config)
+    run.checkpoints.path(3).mkdir(parents=True)
     config.loss.focal = 1.0
     with pytest.raises(UsageError, match=r'loss\.focal: 0\.0 -> 1\.0'):
         run.start(config)

@@ -78,6 +78,7 @@ def test_a_run_of_before_loads_and_is_continued_by_the_config_of_today(tmp_path)
     assert config_lib.flatten(run.config()) == config_lib.flatten(today)
     run.start(today)
     assert json.loads((run / 'config.json').read_text()) == json.loads(BEFORE)
+    run.checkpoints.path(3).mkdir(parents=True)
     today.averaging.decay = 0.5
     with pytest.raises(UsageError, match=r'averaging\.decay: 0\.999 -> 0\.5'):
         run.start(today)

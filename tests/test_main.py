@@ -165,6 +165,7 @@ def test_every_old_value_names_a_value_of_today():
 def test_the_run_directory_of_another_config_is_left_alone(config, tmp_path):
     run = Run(tmp_path / 'run')
     run.start(config)
+    run.checkpoints.path(3).mkdir(parents=True)
     (tmp_path / 'changed.json').write_text(config_lib.to_json(config))
     before = (run / 'config.json').read_text()
     result = pneumojax(

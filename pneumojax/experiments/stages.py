@@ -13,7 +13,7 @@ from pneumojax.runs import layout
 from pneumojax.runs.run import Run
 from pneumojax.system import processes
 from pneumojax.system.progress import log
-from pneumojax.training import loop
+from pneumojax.training import initialization, loop
 
 LAST_ROW = '95 % interval, last row'
 COLUMNS = (
@@ -70,7 +70,14 @@ def _train_parts(config: ml_collections.ConfigDict, workdir: pathlib.Path, profi
         loop.train(config, Run(workdir), profile=profile)
         processes.on_main(lambda: folds.evaluate_one(config, Run(workdir)))
         return
-    processes.on_main(lambda: Run(workdir).start(config))
+    first, run = next(layout.runs(config, workdir))
+
+    def claim() -> None:
+        if run.checkpoints.latest_step() is None:
+            initialization.require_weights(first)
+        Run(workdir).start(config)
+
+    processes.on_main(claim)
     for part, folder in parts:
         _train_parts(part, folder, profile)
 

@@ -74,6 +74,10 @@ class Checkpoints:
         """Step of the newest complete checkpoint, or None."""
         return max(self.steps(), default=None)
 
+    def has_any(self) -> bool:
+        """Whether there is a checkpoint, or one that lost a part of itself."""
+        return bool(self._numbered())
+
     # --- one of them ---------------------------------------------------------------------------
 
     def details(self, step: int) -> dict[str, Any]:

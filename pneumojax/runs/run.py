@@ -20,11 +20,13 @@ from pneumojax.errors import UsageError, first_line
 from pneumojax.runs import run_files
 from pneumojax.runs.checkpoints import DAMAGED, FOLDER, Checkpoints
 from pneumojax.system import atomic, limits, locks
+from pneumojax.system.progress import log
 
 LOCK = '.lock'
 # What a run directory holds, and who writes it. The reference documentation is made from this.
 FILES = {
-    'config.json': 'train: the resolved configuration; another one is refused here.',
+    'config.json': 'train: the resolved configuration; once there is a checkpoint, another one is '
+    'refused here.',
     'split.json': 'train: ImageIds trained on and held out; they must stay the same.',
     'metrics.jsonl': 'train: loss, learning rate and validation Dice, one JSON object a line.',
     'tensorboard/': 'train: the same figures for TensorBoard.',
@@ -47,6 +49,8 @@ FILES = {
     'report.html': 'evaluate: all of it on one page.',
     'exported/': 'predict: the network for OpenVINO and ONNX Runtime, made when first needed.',
 }
+# What a training leaves that was ended before its first checkpoint.
+_BEGINNING = {'config.json', 'split.json', 'metrics.jsonl', 'tensorboard', FOLDER, LOCK}
 
 
 class Run:
@@ -88,12 +92,21 @@ class Run:
     def start(self, config: ml_collections.ConfigDict) -> None:
         """Makes the directory this configuration's, or checks that it already is.
 
+        Another configuration's directory is taken over where nothing would be lost: no training
+        has got to a checkpoint there.
+
         Raises:
           UsageError: the directory belongs to another configuration, or holds something else.
         """
         if self.exists:
             changed = config_lib.differences(self.config(), config)
-            if changed:
+            if changed and self._is_untrained():
+                self._start_again(config)
+                log.info(
+                    '%s was another config\'s and has no checkpoint: started again with %s',
+                    self.path, '; '.join(changed[:5]) + '; ...' * (len(changed) > 5),
+                )  # fmt: skip
+            elif changed:
                 raise UsageError(
                     f'{self.path} is the run of another config ({"; ".join(changed[:5])}'
                     f'{"; ..." if len(changed) > 5 else ""}); give another --workdir, '
@@ -112,6 +125,37 @@ class Run:
             raise UsageError(
                 f'cannot write the run directory {self.path}: {error.strerror}'
             ) from None
+
+    def _is_untrained(self) -> bool:
+        """Whether all that is here is the beginning of a training, in the runs below too."""
+        below = self._runs_below()
+        names = {p.name for p in self.path.iterdir()} - {run.path.name for run in below}
+        return (
+            names <= _BEGINNING
+            and not self.checkpoints.has_any()
+            and all(run._is_untrained() for run in below)
+        )
+
+    def _start_again(self, config: ml_collections.ConfigDict) -> None:
+        """Writes another configuration into a directory that `_is_untrained`."""
+        with contextlib.ExitStack() as stack:
+            for run in self._with_runs_below():
+                stack.enter_context(run.lock())
+            if not self._is_untrained():  # another process got that far before the lock was ours
+                raise UsageError(f'{self.path} has just been trained; give another --workdir')
+            for path in (self / 'split.json', self / 'metrics.jsonl'):
+                path.unlink(missing_ok=True)
+            for path in (self / 'tensorboard').glob('events*'):
+                path.unlink()
+            self.write_text('config.json', config_lib.to_json(config))
+
+    def _runs_below(self) -> list['Run']:
+        return [Run(p) for p in self.path.iterdir() if (p / 'config.json').is_file()]
+
+    def _with_runs_below(self) -> Iterator['Run']:
+        yield self
+        for run in self._runs_below():
+            yield from run._with_runs_below()
 
     def require_config(self, config: ml_collections.ConfigDict) -> None:
         """Checks that the run, if there is one, was trained with this configuration.

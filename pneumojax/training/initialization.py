@@ -16,7 +16,7 @@ import optax
 
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
-from pneumojax.models import build, pretrained
+from pneumojax.models import build, download, pretrained
 from pneumojax.models.unet import CLASSIFICATION_HEAD
 from pneumojax.runs.checkpoints import Damaged
 from pneumojax.runs.run import Run
@@ -87,6 +87,14 @@ def initial_variables(config: ml_collections.ConfigDict, held_out: list[str]) ->
         require_unseen('model.pretrained', earlier, held_out)
         return pretrained.initialize(random, config.model.pretrained)
     return random
+
+
+def require_weights(config: ml_collections.ConfigDict) -> None:
+    """UsageError where the weights to start from cannot be had; 'imagenet' is fetched."""
+    if config.init_from:
+        require_checkpoint(Run(config.init_from))
+    elif config.model.pretrained:
+        pretrained.load(download.resolve(config.model.pretrained))
 
 
 def require_checkpoint(run: Run) -> int:

@@ -60,16 +60,28 @@ def train(config: ml_collections.ConfigDict, run: Run, *, profile: int = 0) -> N
         existed = run.exists
         if existed and processes.is_main():  # fail early if it is in use, or another config's
             claim()
-        if config.init_from and run.checkpoints.latest_step() is None:
-            initialization.require_checkpoint(Run(config.init_from))
+        is_new = run.checkpoints.latest_step() is None
+        processes.main_first(lambda: initialization.require_weights(config) if is_new else None)
         dataset = processes.main_first(lambda: dataset_lib.load(config))
+        # A directory is claimed only with all there that its training needs.
+        start = initial_variables(config, dataset) if is_new else None
         if not existed and processes.is_main():
             claim()
-        _train(config, run, devices, dataset, profile)
+        _train(config, run, devices, dataset, start, profile)
+
+
+def initial_variables(config: ml_collections.ConfigDict, dataset: Dataset) -> dict[str, Any]:
+    """The weights of step 0, see `initialization.initial_variables`."""
+    return initialization.initial_variables(config, dataset.split_ids()['validation'])
 
 
 def _train(
-    config: ml_collections.ConfigDict, run: Run, devices: Devices, dataset: Dataset, profile: int
+    config: ml_collections.ConfigDict,
+    run: Run,
+    devices: Devices,
+    dataset: Dataset,
+    start: dict[str, Any] | None,
+    profile: int,
 ) -> None:
     if processes.is_main():
         keep_split(run, dataset)
@@ -82,8 +94,8 @@ def _train(
         checkpoint=-1 if state is None else int(state.step),
     )
     if state is None:
-        variables = initialization.initial_variables(config, dataset.split_ids()['validation'])
-        state = jax.device_get(create_state(variables, tx, config.seed))
+        start = start or initial_variables(config, dataset)
+        state = jax.device_get(create_state(start, tx, config.seed))
     else:
         step = int(state.step)
         epoch_ended = run.checkpoints.details(step).get('ended', True)

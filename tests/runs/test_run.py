@@ -10,6 +10,7 @@ import pytest
 from configs import base
 from pneumojax.errors import UsageError, first_line
 from pneumojax.runs.run import Run
+from pneumojax.system.progress import log
 
 
 def files(folder):
@@ -40,15 +41,69 @@ def test_a_run_starts_and_continues(tmp_path):
     assert files(tmp_path) == before
 
 
-def test_another_config_is_refused_and_nothing_touched(tmp_path):
+@pytest.mark.parametrize(
+    'result',
+    [
+        'checkpoints/3', 'checkpoints/0', 'damaged/3', 'replaced/3', 'evaluation.json', 'notes.txt',
+        'fold0/checkpoints/3', 'fold0/thresholds.json', 'fold0/stage1/damaged/3',
+    ],
+)  # fmt: skip
+def test_another_config_is_refused_and_nothing_touched(tmp_path, result):
     config, run = base.get_config(), Run(tmp_path / 'run')
-    run.start(config)
+    for begun in (run, Run(run / 'fold0'), Run(run / 'fold0' / 'stage1')):
+        begun.start(config)
+    (run / result).mkdir(parents=True)
     before = files(tmp_path)
     config.optimizer.learning_rate = 0.5
     with pytest.raises(UsageError, match=r'optimizer\.learning_rate: 0\.001 -> 0\.5') as e:
         run.start(config)
     assert str(run.path) in str(e.value)
     assert files(tmp_path) == before
+
+
+def begun(path, config):
+    """A run directory as a training leaves it that was ended before its first checkpoint."""
+    run = Run(path)
+    run.start(config)
+    run.write_json('split.json', {'train': ['a'], 'validation': ['b']})
+    (run / 'metrics.jsonl').write_text('{"step": 1, "split": "train"}\n')
+    (run / 'tensorboard').mkdir()
+    (run / 'tensorboard' / 'events.out.tfevents.1').touch()
+    (run / 'checkpoints' / '3.orbax-checkpoint-tmp').mkdir(parents=True)  # as Orbax names it
+    return run
+
+
+def test_a_run_without_a_checkpoint_is_started_again_with_another_config(tmp_path, messages):
+    log.setLevel('INFO')
+    config = base.get_config()
+    run = begun(tmp_path / 'run', config)
+    stage = begun(run / 'stage1', config)
+    config.optimizer.learning_rate = 0.5
+    run.start(config)
+    assert run.config().optimizer.learning_rate == 0.5
+    assert 'started again with optimizer.learning_rate: 0.001 -> 0.5' in messages[-1]
+    left = {str(p.relative_to(run.path)) for p in run.path.rglob('*') if p.is_file()}
+    theirs = {'config.json', 'split.json', 'metrics.jsonl', 'tensorboard/events.out.tfevents.1'}
+    assert left == {'config.json', *(f'stage1/{name}' for name in theirs)}
+    assert stage.config().optimizer.learning_rate == 0.001  # until it is started itself
+    before = files(tmp_path)
+    run.start(config)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize('place', ['.', 'stage1'])
+def test_a_run_that_another_process_has_begun_is_not_taken_from_it(tmp_path, place):
+    config = base.get_config()
+    run = begun(tmp_path, config)
+    begun(run / 'stage1', config)
+    config.seed = 5
+    with Run(run / place).lock():
+        before = files(tmp_path)
+        with pytest.raises(UsageError, match='in use by process'):
+            run.start(config)
+        assert files(tmp_path) == before
+    run.start(config)
+    assert run.config().seed == 5
 
 
 def test_a_folder_of_something_else_is_refused_and_untouched(tmp_path):

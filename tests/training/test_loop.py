@@ -16,7 +16,7 @@ from pneumojax.data import dataset as dataset_lib
 from pneumojax.data.datasets import example as example_lib
 from pneumojax.errors import UsageError
 from pneumojax.experiments import stages
-from pneumojax.models import build
+from pneumojax.models import build, download
 from pneumojax.runs.run import FILES, Run
 from pneumojax.system.devices import Devices
 from pneumojax.training import averaging, initialization, loop, optimizer, steps
@@ -192,6 +192,37 @@ def test_another_split_is_refused(trained, config, tmp_path):
     other.write_json('split.json', changed)
     with pytest.raises(UsageError, match=r'split\.json'):
         loop.train(config, other)
+
+
+def test_weights_that_cannot_be_had_claim_no_directory(config, tmp_path, monkeypatch):
+    """The way out that the message names is open: the same directory, another `pretrained`."""
+    monkeypatch.setenv('PNEUMOJAX_CACHE', str(tmp_path / 'cache'))
+    offline = download.Source('http://127.0.0.1:9/weights', 'x.safetensors', '0' * 64)
+    monkeypatch.setattr(download.resolve, '__defaults__', ([offline],))
+    run, root = Run(tmp_path / 'run'), config.data.root
+    config.model.pretrained, config.data.root = 'imagenet', str(tmp_path / 'nowhere')
+    both = config.copy_and_resolve_references()
+    both.stages = {'one': {'seed': 1}, 'two': {'seed': 2}}
+    for train in (lambda: loop.train(config, run), lambda: stages.train(both, run.path)):
+        with pytest.raises(
+            UsageError, match=r'could not be downloaded .*config\.model\.pretrained'
+        ):
+            train()
+        assert not run.path.exists()
+    run.start(config)  # as one that was claimed before weights were looked for
+    config.model.pretrained, config.data.root = '', root
+    config.num_epochs, config.averaging.start = 1, 0
+    monkeypatch.setattr(loop.Trainer, 'train', lambda *_, **__: None)
+    loop.train(config, run)
+    assert run.config().model.pretrained == ''
+
+
+def test_a_stage_that_saw_the_held_out_images_claims_no_directory(trained, config, tmp_path):
+    _, first = trained
+    config.init_from, config.data.split_seed = str(first.path), 9
+    with pytest.raises(UsageError, match=r'config\.init_from: .* was trained on'):
+        loop.train(config, Run(tmp_path / 'second'))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_images(config, tmp_path):
