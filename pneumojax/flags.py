@@ -35,9 +35,12 @@ WORKDIR = flags.DEFINE_multi_string(
     'Run directory; default: runs/<config.name>. predict: repeat it to average several runs.',
 )  # fmt: skip
 MODE = flags.DEFINE_enum(
-    'mode', 'train', ['prepare', 'train', 'evaluate', 'predict', 'export', 'convert', 'ablate'],
+    'mode', 'train', [
+        'prepare', 'train', 'evaluate', 'predict', 'serve', 'export', 'convert', 'ablate',
+    ],
     'prepare: decode all images into the cache. train: prepare and train, or continue a run. '
     'evaluate: scores, thresholds and pictures of a run. predict: masks of radiographs. '
+    'serve: a node that receives radiographs and sends DICOM SEG files to an archive. '
     "export: a run's network for other programs. convert: PyTorch weights into a checkpoint. "
     'ablate: measure what each part contributes.',
 )  # fmt: skip
@@ -46,7 +49,9 @@ INPUT = flags.DEFINE_string(
     'predict: the file or folder to read. convert: a .safetensors, .pth or .ckpt file, or '
     "'imagenet'.",
 )  # fmt: skip
-OUTPUT = flags.DEFINE_string('output', None, 'predict, export, convert: the folder to write.')
+OUTPUT = flags.DEFINE_string(
+    'output', None, 'predict, export, convert: the folder to write. serve: of the node.'
+)
 
 COMPARE = flags.DEFINE_string(
     'compare', None,
@@ -117,6 +122,15 @@ PRECISION = flags.DEFINE_enum(
     'float32 is not rounded to bfloat16 or TF32 on a TPU or GPU either. '
     'auto: as trained with JAX; bfloat16_checked with OpenVINO where that is faster (AVX512-BF16 '
     'of AMD, AMX of Intel); else float32.',
+)  # fmt: skip
+
+# --- serve -------------------------------------------------------------------------------------
+NODE = flags.DEFINE_string(
+    'node', None, 'serve: the settings, a TOML file; deploy/node.toml explains every key.'
+)
+DEAD_LETTERS = flags.DEFINE_enum(
+    'dead_letters', None, ['list', 'retry'],
+    'serve: only list what failed too often in the node of --output, or have it tried again.',
 )  # fmt: skip
 
 OLD_VALUES = {'mixed': 'bfloat16_checked'}  # values of --precision that were renamed

@@ -6,6 +6,7 @@
   python -m pneumojax.main --config=configs/stage1.py:folds --config.data.root=DIR
   python -m pneumojax.main --mode=evaluate --workdir=runs/stage2
   python -m pneumojax.main --mode=predict --workdir=runs/stage2 --input=FOLDER --output=FOLDER
+  python -m pneumojax.main --mode=serve --workdir=runs/stage2 --node=node.toml --output=FOLDER
 
 Once installed, `pneumojax --config=demo` does the same as the first command.
 --help lists all options, --version says which version this is.
@@ -80,6 +81,16 @@ def _predict() -> int:
     return predict(flags.trained_runs(), *folders, flags.prediction_options())
 
 
+def _serve() -> int:
+    from pneumojax.serving import serve
+
+    output = flags.required(flags.OUTPUT)
+    if flags.DEAD_LETTERS.value:
+        return serve.dead_letters(output, flags.DEAD_LETTERS.value)
+    node = flags.required(flags.NODE)
+    return serve.serve(flags.trained_runs(), node, output, flags.prediction_options())
+
+
 def _export() -> None:
     from pneumojax.runtimes.export import export
 
@@ -101,7 +112,7 @@ def _ablate() -> None:
 
 HANDLERS: dict[str, Callable[[], int | None]] = {
     'prepare': _prepare, 'train': _train, 'evaluate': _evaluate, 'predict': _predict,
-    'export': _export, 'convert': _convert, 'ablate': _ablate,
+    'serve': _serve, 'export': _export, 'convert': _convert, 'ablate': _ablate,
 }  # fmt: skip
 
 if __name__ == '__main__':

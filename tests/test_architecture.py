@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob('*.py'))
 # `data` is one folder here: `DATA` gives the order inside it.
 LAYERS = (
     ('main',),
+    ('serving',),
     ('experiments', 'prediction'),
     ('runtimes',),
     ('training', 'evaluation'),

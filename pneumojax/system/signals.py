@@ -78,10 +78,17 @@ def _heeded(*signums: signal.Signals) -> list[signal.Signals]:
 
 
 class Held:
-    """A context in which a signal is only noted, in `received`. A second one ends the program."""
+    """A context in which a signal is only noted, in `received`. A second one ends the program.
 
-    def __init__(self) -> None:
+    Args:
+      says: what is written to stderr when a signal comes.
+    """
+
+    def __init__(
+        self, says: str = '\nstopping after this step, with a checkpoint; once more ends at once\n'
+    ) -> None:
         self.received: int | None = None
+        self._says = says.encode()
 
     def __enter__(self) -> 'Held':
         self._before: dict[int, Any] = {}
@@ -101,4 +108,4 @@ class Held:
         self.received = signum
         # Not logged: the signal may have come while a line was being logged.
         with contextlib.suppress(OSError):  # the terminal may be gone
-            os.write(2, b'\nstopping after this step, with a checkpoint; once more ends at once\n')
+            os.write(2, self._says)

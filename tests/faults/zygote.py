@@ -5,6 +5,7 @@ reads. It answers with the id of the new process, and with its status when that 
 that starts threads has run before the fork.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -61,12 +62,8 @@ def main() -> None:
     import onnx  # noqa: F401
     from orbax.checkpoint import v1  # noqa: F401
 
-    import pneumojax.experiments.ablate
-    import pneumojax.experiments.stages
-    import pneumojax.models.convert
-    import pneumojax.prediction.predict
-    import pneumojax.prediction.seg
-    import pneumojax.runtimes.export  # noqa: F401
+    with contextlib.suppress(ImportError):  # the extra `node` may not be installed
+        pass
 
     while line := sys.stdin.readline():
         order = json.loads(line)

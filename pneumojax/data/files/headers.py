@@ -20,7 +20,7 @@ KEPT = (
     'Rows', 'Columns', 'SamplesPerPixel', 'PhotometricInterpretation', 'NumberOfFrames',
     'PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing', 'PixelAspectRatio',
 )  # fmt: skip
-_CLASSES = (
+STORAGE_CLASSES = (
     uid.ComputedRadiographyImageStorage,
     uid.DigitalXRayImageStorageForPresentation,
     uid.DigitalXRayImageStorageForProcessing,
@@ -72,7 +72,7 @@ def why_not_radiograph(header: pydicom.Dataset) -> str | None:
     if found == uid.MediaStorageDirectoryStorage:
         return 'a DICOMDIR, not an image'
     modality = text(header, 'Modality').upper()
-    if found and found not in _CLASSES:
+    if found and found not in STORAGE_CLASSES:
         # An unknown UID is free text from the file and means nothing to a reader.
         name = uid.UID(found).name
         return f'not a projection radiograph: {name if name != found else "unknown SOP class"}'

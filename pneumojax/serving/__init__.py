@@ -1,0 +1,1 @@
+"""A node between an archive and the network: receives radiographs, predicts, sends results."""
