@@ -196,7 +196,7 @@ def write_files(
     folder: OutputFolder | pathlib.Path,
     options: Options,
     files: Mapping[str, ImageFile],
-) -> None:
+) -> list[str]:
     """Writes those of `files` that are wanted about one image and records them in its row.
 
     Args:
@@ -205,10 +205,13 @@ def write_files(
       options: which are wanted.
       files: part of `PER_IMAGE`.
 
+    Returns:
+      Why some could not be made, if so.
+
     Raises:
       OSError: the folder cannot be written.
     """
-    row = image.row
+    row, problems = image.row, []
     row['written'] = {}
     for name, file in files.items():
         if not file.is_wanted(options):
@@ -218,9 +221,11 @@ def write_files(
             file.write(folder / path, image, options)
         except NotPossible as reason:
             row[name] = False
-            row['notes'] += [str(reason)] if reason.args else []
+            problems += [str(reason)] if reason.args else []
         else:
             row['written'][path] = _fingerprint(folder / path)
+    row['notes'] += problems
+    return problems
 
 
 def are_written(row: ResultRow, folder: OutputFolder, options: Options) -> bool:

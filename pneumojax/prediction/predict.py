@@ -157,13 +157,13 @@ def predict_file(
       options: which DICOM files.
 
     Returns:
-      The file's row. 'status' is 'ok', 'skipped' or 'error'; 'written' lists the files, below
-      `folder`, and is missing unless the status is 'ok'.
+      The file's row. 'status' is 'ok', 'skipped' or 'error'; the last as well if a file that is
+      wanted could not be made. 'written' lists the files, below `folder`, if it is 'ok'.
 
     Raises:
       OSError: the folder cannot be written.
     """
-    loaded = streaming.load(item, ensemble.sizes)
+    loaded = streaming.load(item, ensemble.sizes, options.accept)
     if loaded.radiograph is None:
         return loaded.row
     batch = {size: square[None] for size, square in loaded.squares.items()}
@@ -171,7 +171,9 @@ def predict_file(
     image = _predicted_image(loaded, squares, ensemble, options)
     for name in outputs.DICOM:
         (folder / name).mkdir(exist_ok=True)
-    outputs.write_files(image, folder, options, outputs.DICOM)
+    problems = outputs.write_files(image, folder, options, outputs.DICOM)
+    if problems:
+        return image.row | {'status': 'error', 'reason': '; '.join(problems)}
     return image.row
 
 

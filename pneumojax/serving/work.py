@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import pydicom
 
-from pneumojax.prediction import outputs
 from pneumojax.prediction.ensemble import Ensemble
 from pneumojax.prediction.outputs import Options
 from pneumojax.prediction.predict import predict_file
@@ -67,15 +66,12 @@ class Worker:
         except Exception as error:
             self._failed(image, type(error).__name__)
             return True
-        lacking = [name for name in outputs.DICOM if row.get(name) is False]
         if row['status'] == 'skipped':
             self._queue.skipped(image, row['reason'])
             self._figures.count('images_skipped')
             events.event('skipped', image=image.number, why=row['reason'])
         elif row['status'] == 'error':
             self._failed(image, row['reason'])
-        elif lacking:
-            self._failed(image, '; '.join(row['notes']) or f'no {", ".join(lacking)}')
         else:
             files = [(file, self._instance(file)) for file in row['written']]
             self._queue.predicted(image, files, self._destinations)

@@ -61,7 +61,7 @@ def bar(
     Returns:
       An iterable and a context manager, with `update`, `refresh`, `set_postfix` and `close`.
     """
-    if disable or sys.stderr.isatty():
+    if disable or _has_terminal():
         return tqdm(
             iterable, desc, total, unit=unit, initial=initial, unit_scale=unit_scale,
             disable=disable, mininterval=0.5,
@@ -147,7 +147,7 @@ def waiting(message: str, every: float = 2.0) -> Iterator[None]:
       every: seconds between two signs of life.
     """
     start = time.monotonic()
-    if not sys.stderr.isatty():
+    if not _has_terminal():
         _line(f'{message} ...')
 
         def still() -> None:
@@ -168,8 +168,20 @@ def waiting(message: str, every: float = 2.0) -> Iterator[None]:
         bar.close()
 
 
+def _has_terminal() -> bool:
+    """Whether bars can be drawn. A log in another format, as of a node, is not drawn upon."""
+    return sys.stderr.isatty() and not _has_other_format()
+
+
 def _line(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if _has_other_format():
+        log.info(text)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _has_other_format() -> bool:
+    return bool(log.handlers) and not any(isinstance(h, _AboveBars) for h in log.handlers)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """One file at a time, as a node predicts: what predicting its folder gives, and nothing else."""
 
+import pydicom
 import pytest
 
 from pneumojax.prediction.ensemble import Ensemble
@@ -24,6 +25,16 @@ def test_it_writes_the_same_dicom_files_as_a_prediction_of_the_folder(
         assert str(row['area_px']) == expected['area_px']
     theirs = {n: c for n, c in contents(output).items() if n.endswith('.dcm')}
     assert contents(tmp_path) == theirs
+
+
+def test_a_file_about_which_nothing_can_be_made_is_an_error(ensemble, images, tmp_path):
+    dataset = pydicom.dcmread(images / 'image3.dcm')
+    dataset.StudyInstanceUID = ''
+    dataset.save_as(tmp_path / 'orphan.dcm')
+    item = Item(str(tmp_path / 'orphan.dcm'), 'orphan.dcm', 'orphan')
+    row = predict_file(ensemble, item, tmp_path, Options())
+    assert (row['status'], row['written']) == ('error', {})
+    assert row['reason'] == 'no SEG: the file has no StudyInstanceUID'
 
 
 def test_a_file_that_is_no_radiograph_gives_none(ensemble, tmp_path):

@@ -73,7 +73,7 @@ class Node:
     def events(self, name=None):
         """Lines of the log since the last start, as objects."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines(keepends=True)
-                 if line.startswith('{') and line.endswith('\n')]  # fmt: skip
+                 if line.endswith('\n')]  # fmt: skip
         return [line for line in lines if name in (None, line['event'])]
 
     def store(self, *datasets):
