@@ -29,6 +29,8 @@ FREE_KEYS = tuple(key for key, row in KEYS.items() if row.free)
 FREE_AFTER_TRAINING = (
     *FREE_KEYS, 'init_from', *(key for key in KEYS if key.startswith(('evaluation.', 'tta.'))),
 )  # fmt: skip
+# What may differ where a finished run is trained on; `averaging.start` usually follows the first.
+TRAIN_ON_KEYS = ('num_epochs', 'averaging.start')
 _NEW_NAMES = {old.split('.')[-1]: new.split('.')[-1] for old, new in RENAMED.items()}
 
 

@@ -9,7 +9,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_collections
@@ -93,7 +93,7 @@ class Run:
         """Makes the directory this configuration's, or checks that it already is.
 
         Another configuration's directory is taken over where nothing would be lost: no training
-        has got to a checkpoint there.
+        has got to a checkpoint there, or a finished one is to go on for more epochs.
 
         Raises:
           UsageError: the directory belongs to another configuration, or holds something else.
@@ -101,16 +101,18 @@ class Run:
         if self.exists:
             changed = config_lib.differences(self.config(), config)
             if changed and self._is_untrained():
-                self._start_again(config)
+                self._take_over(config, self._is_untrained)
                 log.info(
                     '%s was another config\'s and has no checkpoint: started again with %s',
                     self.path, '; '.join(changed[:5]) + '; ...' * (len(changed) > 5),
                 )  # fmt: skip
+            elif changed and self._can_go_on(config):
+                self._take_over(config, lambda: self._can_go_on(config))
             elif changed:
                 raise UsageError(
                     f'{self.path} is the run of another config ({"; ".join(changed[:5])}'
                     f'{"; ..." if len(changed) > 5 else ""}); give another --workdir, '
-                    'or the same values to continue it'
+                    'or the same values to continue it (num_epochs of a finished run can be raised)'
                 )
             return
         if self.path.exists() and (not self.path.is_dir() or self._others(config)):
@@ -136,17 +138,33 @@ class Run:
             and all(run._is_untrained() for run in below)
         )
 
-    def _start_again(self, config: ml_collections.ConfigDict) -> None:
-        """Writes another configuration into a directory that `_is_untrained`."""
+    def _can_go_on(self, config: ml_collections.ConfigDict) -> bool:
+        """Whether this is a finished run, and all that differs is that it ends after more epochs.
+
+        Not with `sampling.positive_share`: its parts of the run would have begun at other epochs.
+        """
+        step, before = self.checkpoints.latest_step(), self.config()
+        if step is None or config.sampling.positive_share:
+            return False
+        free = (*config_lib.FREE_KEYS, *config_lib.TRAIN_ON_KEYS)
+        if before.num_epochs == config.num_epochs or config_lib.differences(before, config, free):
+            return False
+        details = self.checkpoints.details(step)
+        planned = details.get('num_epochs', np.inf)
+        return details.get('ended', True) and details.get('epoch') == planned < config.num_epochs
+
+    def _take_over(self, config: ml_collections.ConfigDict, is_allowed: Callable[[], bool]) -> None:
+        """Writes another configuration, while no other process trains here or in a run below."""
         with contextlib.ExitStack() as stack:
             for run in self._with_runs_below():
                 stack.enter_context(run.lock())
-            if not self._is_untrained():  # another process got that far before the lock was ours
-                raise UsageError(f'{self.path} has just been trained; give another --workdir')
-            for path in (self / 'split.json', self / 'metrics.jsonl'):
-                path.unlink(missing_ok=True)
-            for path in (self / 'tensorboard').glob('events*'):
-                path.unlink()
+            if not is_allowed():  # another process was there before the lock was ours
+                raise UsageError(f'{self.path} has just been trained; run the same command again')
+            if self.checkpoints.latest_step() is None:
+                for path in (self / 'split.json', self / 'metrics.jsonl'):
+                    path.unlink(missing_ok=True)
+                for path in (self / 'tensorboard').glob('events*'):
+                    path.unlink()
             self.write_text('config.json', config_lib.to_json(config))
 
     def _runs_below(self) -> list['Run']:

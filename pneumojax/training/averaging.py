@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -85,6 +86,22 @@ def _average(
         return updates, AverageState(count, members.astype(jnp.int32), average)
 
     return optax.GradientTransformation(init, update)
+
+
+def start_anew(opt_state: Any, params: Any) -> Any:
+    """An optimizer state whose average, if it has one, has no members yet.
+
+    Args:
+      opt_state: of a chain that ends with an average.
+      params: the weights now, which the average equals until it has members.
+    """
+
+    def cleared(leaf: Any) -> Any:
+        if not isinstance(leaf, AverageState):
+            return leaf
+        return AverageState(leaf.count, np.zeros_like(leaf.members), params)
+
+    return jax.tree.map(cleared, opt_state, is_leaf=lambda leaf: isinstance(leaf, AverageState))
 
 
 def find_average(opt_state: Any) -> AverageState | None:

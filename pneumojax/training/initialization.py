@@ -6,6 +6,7 @@
 4. random weights
 """
 
+import dataclasses
 import re
 from typing import Any
 
@@ -15,12 +16,15 @@ import numpy as np
 import optax
 
 from pneumojax import config as config_lib
+from pneumojax.data.sampling import Plan
 from pneumojax.errors import UsageError
 from pneumojax.models import build, download, pretrained
 from pneumojax.models.unet import CLASSIFICATION_HEAD
 from pneumojax.runs.checkpoints import Damaged
 from pneumojax.runs.run import Run
 from pneumojax.system.progress import log
+from pneumojax.training import averaging
+from pneumojax.training import optimizer as optimizer_lib
 from pneumojax.training.state import TrainState, create_state
 
 ITEMS = ('params', 'batch_stats', 'opt_state')
@@ -64,6 +68,31 @@ def resume(
             'backup, or delete the checkpoints folder to start training again'
         )
     return None
+
+
+def train_on(
+    state: TrainState, config: ml_collections.ConfigDict, plan: Plan, planned: int
+) -> TrainState:
+    """The last state of a finished run as one to go on from, and says what that means.
+
+    Args:
+      state: after `planned` epochs, in host memory.
+      config: whose `num_epochs` is higher.
+      plan: of all epochs.
+      planned: epochs of the finished run.
+    """
+    rate = optimizer_lib.learning_rate(config, plan)
+    log.warning(
+        'num_epochs is raised from %d to %d. The learning rate is a function of the share of the '
+        'steps that are done: it goes back up, from %.3g to %.3g, and then down again. An average '
+        'of the weights starts anew. The evaluation is of the network as it was: evaluate again at '
+        'the end. The checkpoint of step %d is removed once there are %d newer ones '
+        '(checkpoint.keep)',
+        planned, config.num_epochs, config.optimizer.final_learning_rate,
+        float(rate(int(state.step) // config.optimizer.accumulate)), int(state.step),
+        config.checkpoint.keep,
+    )  # fmt: skip
+    return dataclasses.replace(state, opt_state=averaging.start_anew(state.opt_state, state.params))
 
 
 def initial_variables(config: ml_collections.ConfigDict, held_out: list[str]) -> dict[str, Any]:

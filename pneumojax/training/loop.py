@@ -103,6 +103,9 @@ def _train(
             log.info('%s is complete: step %d of %d', run.path, step, plan.total_steps)
             return
         log.info('%s continues from step %d of %d', run.path, step, plan.total_steps)
+        planned = run.checkpoints.details(step).get('num_epochs', config.num_epochs)
+        if planned != config.num_epochs:
+            state = initialization.train_on(state, config, plan, planned)
     log.info('%s', build.overview(config))
     trainer = Trainer(config, run, devices, dataset, plan, first_step=int(state.step))
     trainer.train(state, epoch_ended=epoch_ended, profile=profile)

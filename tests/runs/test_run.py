@@ -8,7 +8,9 @@ import ml_collections
 import pytest
 
 from configs import base
+from pneumojax import config as config_lib
 from pneumojax.errors import UsageError, first_line
+from pneumojax.runs.checkpoints import Checkpoints
 from pneumojax.runs.run import Run
 from pneumojax.system.progress import log
 
@@ -89,6 +91,67 @@ def test_a_run_without_a_checkpoint_is_started_again_with_another_config(tmp_pat
     before = files(tmp_path)
     run.start(config)
     assert files(tmp_path) == before
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """A run with a checkpoint at the end of its 80 epochs, and its configuration."""
+    config, run = base.get_config(), Run(tmp_path / 'run')
+    run.start(config)
+    details = {'epoch': 80, 'num_epochs': 80, 'ended': True}
+    monkeypatch.setattr(Checkpoints, 'latest_step', lambda self: 4000)
+    monkeypatch.setattr(Checkpoints, 'has_any', lambda self: True)
+    monkeypatch.setattr(Checkpoints, 'details', lambda self, step: details)
+    return config, run, details
+
+
+def test_the_epochs_of_a_finished_run_can_be_raised(finished):
+    config, run, _ = finished
+    run.write_json('split.json', {'train': ['a'], 'validation': ['b']})
+    (run / 'metrics.jsonl').write_text('{"step": 1, "split": "train"}\n')
+    config.num_epochs = 1000  # by mistake, before a further epoch was trained
+    run.start(config)
+    config.num_epochs = 100
+    run.start(config)
+    stored = run.config()
+    assert (stored.num_epochs, stored.averaging.start) == (100, 87)  # which is 13 before the end
+    assert {p.name for p in run.path.iterdir()} == {'config.json', 'split.json', 'metrics.jsonl'}
+    with run.lock():
+        config.num_epochs = 120
+        with pytest.raises(UsageError, match='in use by process'):
+            run.start(config)
+    assert run.config().num_epochs == 100
+
+
+@pytest.mark.parametrize(
+    ('changes', 'details'),
+    [
+        ({'num_epochs': 79}, {}),
+        ({'num_epochs': 100, 'seed': 1}, {}),
+        ({'averaging.start': 10}, {}),
+        ({'num_epochs': 100}, {'epoch': 79}),
+        ({'num_epochs': 100}, {'ended': False}),
+        ({'num_epochs': 100}, {'num_epochs': 100}),
+    ],
+)
+def test_anything_else_of_a_finished_run_is_refused(finished, changes, details):
+    config, run, stated = finished
+    stated |= details
+    config.update_from_flattened_dict(changes)
+    before = files(run.path)
+    with pytest.raises(UsageError, match='is the run of another config'):
+        run.start(config)
+    assert files(run.path) == before
+
+
+def test_epochs_that_others_were_counted_by_are_not_raised(finished):
+    """A part of the epochs for each share: the run would have been another from its start."""
+    config, run, _ = finished
+    config.sampling.positive_share = (0.8, 0.5)
+    run.write_text('config.json', config_lib.to_json(config))
+    config.num_epochs = 100
+    with pytest.raises(UsageError, match='num_epochs: 80 -> 100'):
+        run.start(config)
 
 
 @pytest.mark.parametrize('place', ['.', 'stage1'])

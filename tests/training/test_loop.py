@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,6 +236,53 @@ def test_a_loss_that_is_not_finite_stops_with_the_images(config, tmp_path):
     named = str(e.value).split('images ')[1].split(';')[0].split(', ')
     assert len(named) == config.batch_size
     assert set(named) <= ids
+
+
+def test_a_finished_run_goes_on_when_its_epochs_are_raised(
+    trained, tmp_path, messages, monkeypatch
+):
+    """By the schedule of all epochs, to a new average; an interruption changes nothing."""
+    whole_config, whole = trained
+    config = whole_config.copy_and_resolve_references()
+    config.num_epochs, config.checkpoint.keep = whole_config.num_epochs + 2, 10
+    runs = [Run(tmp_path / name) for name in ('on', 'interrupted')]
+    for run in runs:
+        shutil.copytree(whole.path, run.path)
+    done = whole.checkpoints.latest_step()
+    loop.train(config, runs[0])
+    assert any('it goes back up' in message for message in messages)
+
+    report = loop.Trainer._report_step
+
+    def interrupt(self, step, metrics):
+        report(self, step, metrics)
+        if step == done + 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Trainer, '_report_step', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config, runs[1])
+    monkeypatch.undo()
+    loop.train(config, runs[1])
+    step, items = final_items(runs[0], config)
+    assert_same_bits(final_items(runs[1], config), (step, items))
+
+    plan = loop.make_plan(config, dataset_lib.load(config))
+    assert step == plan.total_steps
+    rows = [row for row in runs[0].metrics() if row['split'] == 'train']
+    assert [row['step'] for row in rows] == list(range(1, step + 1))
+    rate = optimizer.learning_rate(config, plan)
+    for row in rows[done:]:
+        assert row['learning_rate'] == pytest.approx(float(rate(row['step'] - 1)))
+    assert rows[done]['learning_rate'] > 10 * rows[done - 1]['learning_rate']
+    shapes = build.variable_shapes(config)
+    members = [
+        runs[0].checkpoints.load_variables(int(end), shapes, averaged=False)['params']
+        for end in plan.epoch_ends[whole_config.num_epochs :]
+    ]
+    mean = jax.tree.map(lambda *w: np.mean(np.stack(w), axis=0), *members)
+    average = items['average']['params']
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), average, mean)
 
 
 def test_freezing_and_accumulation_by_config(config, tmp_path):
