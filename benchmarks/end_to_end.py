@@ -25,7 +25,7 @@ from pneumojax.data import pipeline
 from pneumojax.data.phantoms import phantom
 from pneumojax.evaluation import evaluate as evaluate_lib
 from pneumojax.experiments import stages
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import Options
 from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import Run
 from pneumojax.system import devices

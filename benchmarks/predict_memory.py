@@ -16,7 +16,7 @@ from configs import base
 from pneumojax.data.phantoms import phantom
 from pneumojax.models import build
 from pneumojax.prediction.journal import Journal
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import Options
 from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import Run
 

@@ -19,7 +19,7 @@ from pneumojax.runs import layout
 from pneumojax.runs.run import Run
 
 if TYPE_CHECKING:
-    from pneumojax.prediction.outputs import Options
+    from pneumojax.prediction.options import Options
 
 CONFIG = config_flags.DEFINE_config_file(
     'config', None,
@@ -99,9 +99,18 @@ ACCEPT = flags.DEFINE_enum(
     'accept', 'chest', ['chest', 'any'],
     'predict: chest skips other body parts and views, as tags tell; any predicts them with a note.',
 )  # fmt: skip
+OUTPUTS = flags.DEFINE_list(
+    'outputs', None,
+    'predict: which DICOM files to write, some of seg,sr,secondary_capture,gsps; default: seg. All '
+    'images get an SR; secondary captures and GSPS are written where an area is marked.',
+)  # fmt: skip
 SEG = flags.DEFINE_enum(
     'seg', 'binary', ['binary', 'fractional', 'none'],
     'predict: write DICOM SEG files of masks, of probabilities, or none.',
+)  # fmt: skip
+SEG_FOR = flags.DEFINE_enum(
+    'seg_for', 'all', ['all', 'positive'],
+    'predict: write SEG files about all images, or only where an area is marked.',
 )  # fmt: skip
 HEATMAP = flags.DEFINE_bool('heatmap', False, 'predict: also write pictures of the probability.')
 OVERLAYS = flags.DEFINE_bool(
@@ -196,7 +205,7 @@ def trained_runs() -> list[Run]:
 
 def prediction_options() -> 'Options':
     """What the flags say that a prediction writes, and what computes it."""
-    from pneumojax.prediction.outputs import Options  # late: --help needs none of it
+    from pneumojax.prediction.options import Options  # late: --help needs none of it
 
     names = [field.name for field in dataclasses.fields(Options)]  # each has a flag of its name
     values: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}

@@ -18,7 +18,7 @@ import pytest
 from pneumojax.data.files import inputs
 from pneumojax.data.phantoms import phantom
 from pneumojax.prediction.load import load
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import Options
 from pneumojax.prediction.predict import predict
 from pneumojax.runtimes.export import export
 from tests.tiny_runs import write_run

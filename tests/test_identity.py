@@ -17,7 +17,7 @@ from pneumojax.data import dataset as dataset_lib
 from pneumojax.data.datasets import siim
 from pneumojax.errors import UsageError
 from pneumojax.experiments import stages
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import OBJECTS, Options
 from pneumojax.prediction.predict import predict
 from tests.data.files.test_inputs import PICTURE, make
 from tests.tiny_runs import write_run
@@ -129,9 +129,10 @@ def files(tmp_path):
 def test_predict_names_nobody(files, tmp_path, capfd, caplog):
     run, output = write_run(tmp_path / 'run'), tmp_path / 'out'
     forget(capfd, caplog)
-    assert predict([run], files, output, Options(heatmap=True, runtime='jax')) == 3
+    options = Options(OBJECTS, heatmap=True, runtime='jax')
+    assert predict([run], files, output, options) == 3
     assert_silent(capfd, caplog)
-    assert leaks(output, leave_out=['seg']) == []
+    assert leaks(output, leave_out=OBJECTS) == []
     assert leaks(tmp_path / 'run') == []
     with open(output / 'results.csv', newline='', encoding='utf-8') as file:
         rows = {row['file']: row for row in csv.DictReader(file)}
@@ -139,11 +140,13 @@ def test_predict_names_nobody(files, tmp_path, capfd, caplog):
     assert rows['sound.dcm']['status'] == rows['all.dcm']['status'] == 'ok'
 
 
-def test_only_a_seg_carries_the_patient_as_the_standard_wants(files, tmp_path):
+@pytest.mark.parametrize('name', OBJECTS)
+def test_only_objects_carry_the_patient_as_the_standard_wants(name, files, tmp_path):
     """PS3.3 C.7.1.1 and C.7.2.1: an object of a study is of its patient, or archives refuse it."""
-    run = write_run(tmp_path / 'run')
-    predict([run], files / 'sound.dcm', tmp_path / 'out', Options(runtime='jax'))
-    made = pydicom.dcmread(tmp_path / 'out' / 'seg' / 'sound.dcm')
+    run = write_run(tmp_path / 'run')  # it marks all that is brighter than nothing
+    options = Options((name,), runtime='jax')
+    predict([run], files / 'sound.dcm', tmp_path / 'out', options)
+    made = pydicom.dcmread(tmp_path / 'out' / name / 'sound.dcm')
     named = {
         element.keyword
         for element in made.iterall()

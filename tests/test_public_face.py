@@ -13,7 +13,7 @@ import pytest
 
 import pneumojax
 from pneumojax.errors import UsageError
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import Options
 from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import Run
 from tests.prediction.predictions import results

@@ -1,164 +1,36 @@
-"""The files that a prediction writes: their names, when they are wanted, and what writes them.
+"""The files of a prediction's folder: writes them, checks them, removes those that are stale.
 
-To add a file about each image, write a function such as `_write_overlay` and add it to `PER_IMAGE`.
-To add a file about the whole prediction, write it in `write_tables` and describe it in `FILES`. If
-users should choose, add a field to `Options` and a flag of the same name to `pneumojax/flags.py`.
+To add a file about each image, see `image_files`. To add a file about the whole prediction, write
+it in `write_tables` and describe it in `FILES`. If users should choose, add a field to `Options` in
+`options`, and a flag of the same name to `pneumojax/flags.py`.
 """
 
 import dataclasses
-import hashlib
-import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from pneumojax import __version__
-from pneumojax.data.files import chest, inputs
-from pneumojax.drawing import heatmap, overlay
+from pneumojax.data.files import inputs
 from pneumojax.errors import UsageError
 from pneumojax.prediction import report, submission
 from pneumojax.prediction.ensemble import Ensemble
 from pneumojax.prediction.folder import JOURNAL, LOCK, STATEMENT, OutputFolder
+from pneumojax.prediction.image_files import (
+    PER_IMAGE,
+    ImageFile,
+    NotPossible,
+    PredictedImage,
+    computed_by,
+    path_of,
+)
 from pneumojax.prediction.journal import ResultRow
+from pneumojax.prediction.options import Options
 from pneumojax.system import text
 from pneumojax.system.progress import log
 
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What to write besides tables and masks, and what computes.
-
-    Attributes:
-      seg: DICOM SEG files of masks ('binary'), of probabilities ('fractional'), or none.
-      overlays: pictures of the outline on the radiograph.
-      heatmap: pictures of the probability on the radiograph.
-      report: `report.html`.
-      show_names: patients' names in the report.
-      private: what is written can be read by its owner alone.
-      runtime: what computes, see `runtimes.choose`.
-      precision: of the computation, see `runtimes.choose`.
-      accept: which radiographs to predict, see `inputs.read`.
-    """
-
-    seg: Literal['binary', 'fractional', 'none'] = 'binary'
-    overlays: bool = True
-    heatmap: bool = False
-    report: bool = True
-    show_names: bool = False
-    private: bool = False
-    runtime: str = 'auto'
-    precision: str = 'auto'
-    accept: chest.Accept = 'chest'
-
-    def __post_init__(self) -> None:
-        if self.seg not in ('binary', 'fractional', 'none'):
-            raise UsageError(f"--seg is {self.seg!r}: expected 'binary', 'fractional' or 'none'")
-        if self.accept not in ('chest', 'any'):
-            raise UsageError(f"--accept is {self.accept!r}: expected 'chest' or 'any'")
-
-
-class PredictedImage(NamedTuple):
-    """One image and its prediction, at its original size."""
-
-    radiograph: inputs.Radiograph
-    probability: np.ndarray  # float32 [H, W]
-    mask: np.ndarray  # uint8 [H, W], 0 and 1
-    row: ResultRow
-    ensemble: Ensemble
-
-
-class ImageFile(NamedTuple):
-    """A file that is written about each image, in a folder of its own."""
-
-    suffix: str
-    description: str  # for the documentation's reference
-    is_wanted: Callable[[Options], bool]
-    write: Callable[[pathlib.Path, PredictedImage, Options], None]
-    has_checksum: bool = False  # it is a result, not a picture of it: compared byte by byte
-
-
-class NotPossible(Exception):
-    """The file cannot be made for this image; the message, if any, becomes a note in its row."""
-
-
-def _write_mask(path: pathlib.Path, image: PredictedImage, _: Options) -> None:
-    overlay.write_png(path, image.mask * np.uint8(255))
-
-
-def _write_overlay(path: pathlib.Path, image: PredictedImage, _: Options) -> None:
-    overlay.write_png(path, overlay.overlay(image.radiograph.image, image.mask))
-
-
-def _write_heatmap(path: pathlib.Path, image: PredictedImage, _: Options) -> None:
-    overlay.write_png(path, heatmap.heatmap(image.radiograph.image, image.probability))
-
-
-def _write_seg(path: pathlib.Path, image: PredictedImage, options: Options) -> None:
-    from pneumojax.prediction import seg  # late: takes a second to import
-
-    if image.radiograph.header is None:
-        raise NotPossible
-    assert options.seg != 'none'  # or it would not be wanted
-    ensemble, rule = image.ensemble, image.ensemble.rule
-    algorithm = seg.Algorithm(
-        version=__version__,
-        run=' '.join(f'{m["name"]}@{m["step"]}' for m in ensemble.identity),
-        parameters={
-            'top': f'{rule.top:g}',
-            'area': str(rule.area),
-            'bottom': f'{rule.bottom:g}',
-            'runtime': _computed_by(ensemble),
-            'network': _digest(ensemble.identity),
-            **({'trained_on': 'drawn phantoms'} if ensemble.learned_from_phantoms else {}),
-        },
-    )
-    try:
-        seg.write(
-            path,
-            image.radiograph.header,
-            image.mask if options.seg == 'binary' else image.probability,
-            kind=options.seg,
-            algorithm=algorithm,
-            key=inputs.printable(image.row['file']),
-        )
-    except seg.NoReference as error:
-        raise NotPossible(f'no SEG: {error}') from None
-    except OSError:
-        raise
-    # The message may quote the header, which names a patient, so only the type is passed on.
-    except Exception as error:
-        raise NotPossible(
-            f'no SEG: its header cannot be taken over ({type(error).__name__})'
-        ) from None
-    emptied = seg.emptied(image.radiograph.header)
-    if emptied:
-        note = f'empty in the SEG, as the value breaks the rules of DICOM: {", ".join(emptied)}'
-        image.row['notes'].append(note)
-
-
-# By folder, in the order in which they are written.
-PER_IMAGE = {
-    'masks': ImageFile(
-        '.png', 'One PNG per image, 0 and 255, in the original size.',
-        lambda options: True, _write_mask, has_checksum=True,
-    ),
-    'overlays': ImageFile(
-        '.png', 'The outline on the radiograph (`--nooverlays` leaves them out).',
-        lambda options: options.overlays, _write_overlay,
-    ),
-    'heatmaps': ImageFile(
-        '.png', 'The probability on the radiograph, with `--heatmap`.',
-        lambda options: options.heatmap, _write_heatmap,
-    ),
-    'seg': ImageFile(
-        '.dcm', 'One DICOM SEG per DICOM file; `--seg` chooses masks, probabilities or none.',
-        lambda options: options.seg != 'none', _write_seg, has_checksum=True,
-    ),
-}  # fmt: skip
 DICOM = {name: file for name, file in PER_IMAGE.items() if file.suffix == '.dcm'}
 
 # All that the folder holds. The documentation's reference is made from this.
@@ -216,7 +88,7 @@ def write_files(
     for name, file in files.items():
         if not file.is_wanted(options):
             continue
-        path = _path(name, row)
+        path = path_of(name, row)
         try:
             file.write(folder / path, image, options)
         except NotPossible as reason:
@@ -237,7 +109,7 @@ def are_written(row: ResultRow, folder: OutputFolder, options: Options) -> bool:
             _is_as_written(folder / path, row['written'][path], quick=not file.has_checksum)
             for name, file in PER_IMAGE.items()
             if file.is_wanted(options) and row.get(name, True)
-            for path in [_path(name, row)]
+            for path in [path_of(name, row)]
         )
     except KeyError:
         return False
@@ -260,7 +132,7 @@ def remove_stale(folder: OutputFolder, done: Collection[str]) -> None:
         if folder.journal.file_named(row['ImageId']) != file:
             continue  # the names now belong to another input
         for name in PER_IMAGE:
-            path = _path(name, row)
+            path = path_of(name, row)
             recorded = row.get('written', {}).get(path)
             if recorded is not None and _is_as_written(folder / path, recorded):
                 (folder / path).unlink()
@@ -336,24 +208,10 @@ def write_tables(
             runs=ensemble.identity,
             rule=dataclasses.asdict(ensemble.rule),
             evaluation=ensemble.evaluation,
-            version=f'{__version__}, computed by {_computed_by(ensemble)}',
+            version=f'{__version__}, computed by {computed_by(ensemble)}',
             show_names=options.show_names,
         )
         report.write(folder / 'report.html', rows(files), about)
-
-
-def _computed_by(ensemble: Ensemble) -> str:
-    return f'{ensemble.runtime["name"]}, {ensemble.runtime["precision"]}'
-
-
-def _digest(identity: Sequence[Mapping[str, Any]]) -> str:
-    """Tells networks apart, wherever their run directories are."""
-    stated = [{k: v for k, v in member.items() if k != 'run'} for member in identity]
-    return hashlib.sha256(json.dumps(stated).encode()).hexdigest()[:16]
-
-
-def _path(name: str, row: ResultRow) -> str:
-    return f'{name}/{row["ImageId"]}{PER_IMAGE[name].suffix}'
 
 
 def _fingerprint(path: pathlib.Path) -> list[int]:

@@ -25,7 +25,7 @@ from pneumojax.prediction import outputs, streaming, submission
 from pneumojax.prediction.ensemble import Ensemble, Squares
 from pneumojax.prediction.folder import OutputFolder
 from pneumojax.prediction.journal import ResultRow
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import Options
 from pneumojax.prediction.streaming import Item, Loaded, predicted_rows, stamp
 from pneumojax.runs.run import Run
 from pneumojax.system.progress import bar, log
@@ -73,9 +73,7 @@ def _statement(ensemble: Ensemble, source: str, options: Options) -> dict[str, A
         'runtime': ensemble.runtime,
         'rule': dataclasses.asdict(ensemble.rule),
         'input': os.path.abspath(source),
-        'accept': options.accept,
-        'seg': options.seg,
-        'show_names': options.show_names,
+        **options.identity,
     }
 
 

@@ -1,83 +1,27 @@
 """One image's mask as a DICOM Segmentation, which viewers overlay on the radiograph.
 
-The file references its source and copies the source's patient and study, so that an archive files
-it in the same study. It therefore holds the patient's name, as the radiograph does.
+Sources: PS3.3 A.51 and C.8.20; docs/reference/viewers.md says which viewers and readers open it.
 """
 
-import io
-import os
-import re
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import highdicom as hd
 import numpy as np
 import pydicom
 from highdicom.seg import Segmentation, SegmentDescription
-from pydicom import uid, valuerep
-from pydicom.multival import MultiValue
+from pydicom import uid
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from pneumojax.data.datasets.mask_files import PNEUMOTHORAX
 from pneumojax.data.files import headers
-from pneumojax.system import atomic
+from pneumojax.prediction import reference
+from pneumojax.prediction.reference import Algorithm, Instance
 
 SegmentationType = Literal['binary', 'fractional']
 
 CATEGORY = Code('49755003', 'SCT', 'Morphologically Abnormal Structure')
 FRACTIONS = 255  # steps of a fractional file
-
-_UIDS = ('SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID')
-_COPIED = (
-    'PatientName', 'PatientID', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime',
-    'StudyID', 'AccessionNumber', 'ReferringPhysicianName',
-)  # fmt: skip
-
-
-class Algorithm(NamedTuple):
-    """What made the mask, as the file states it; other values give other UIDs."""
-
-    version: str  # of this package
-    run: str  # which weights, such as a run's name and step
-    parameters: dict[str, str]  # thresholds, runtime, and what the network was trained on
-
-    @property
-    def warning(self) -> str:
-        """What follows 'Not for diagnosis' where that is not all."""
-        trained_on = self.parameters.get('trained_on')
-        return f'; trained on {trained_on}' if trained_on else ''
-
-
-class NoReference(ValueError):
-    """The source cannot be referenced; the message says why, without quoting it."""
-
-
-def write(
-    path: str | os.PathLike,
-    header: pydicom.Dataset,
-    result: np.ndarray,
-    *,
-    kind: SegmentationType,
-    algorithm: Algorithm,
-    key: str,
-) -> None:
-    """Writes a SEG atomically.
-
-    Args:
-      path: of the file; its folder exists.
-      header: of the source image, see `pneumojax.data.files.headers`.
-      result: [H, W]; uint8 mask of 0 and 1 for 'binary', probabilities in [0, 1] for 'fractional'.
-      kind: 'binary', or 'fractional' in 255 steps of probability.
-      algorithm: stated in the file.
-      key: files with different keys get different UIDs.
-
-    Raises:
-      NoReference: the source's UIDs are missing or malformed.
-    """
-    dataset = make(header, result, kind=kind, algorithm=algorithm, key=key)
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    atomic.write(path, buffer.getvalue())
 
 
 def make(
@@ -88,8 +32,19 @@ def make(
     algorithm: Algorithm,
     key: str,
 ) -> Segmentation:
-    """The SEG of `write` in memory."""
-    source = reference(header, result.shape)
+    """A SEG with one segment and one frame, in which each pixel is one of the radiograph's.
+
+    Args:
+      header: of the radiograph, see `pneumojax.data.files.headers`.
+      result: [H, W]; uint8 mask of 0 and 1 for 'binary', probabilities in [0, 1] for 'fractional'.
+      kind: 'binary', or 'fractional' in 255 steps of probability.
+      algorithm: stated in the file.
+      key: files with different keys get different UIDs.
+
+    Raises:
+      reference.NoReference: the radiograph's UIDs are missing or malformed.
+    """
+    source = reference.reference(header, result.shape)
     identification = hd.AlgorithmIdentificationSequence(
         name='pneumojax',
         version=algorithm.version,
@@ -105,88 +60,52 @@ def make(
         algorithm_type='AUTOMATIC',
         algorithm_identification=identification,
     )
-    mine = algorithm.version, algorithm.run, kind, *sorted(algorithm.parameters.items())
+    # Single bits cannot be compressed in a way that readers know; bytes can (PS3.5 8.2.2). So an
+    # empty mask takes 19 kB instead of 131 kB of zeros, at 1024 x 1024 pixels.
+    empty = kind == 'binary' and not result.any()
+    stored: SegmentationType = 'fractional' if empty else kind
     dataset = Segmentation(
         source_images=[source],
-        pixel_array=result[None] if kind == 'binary' else result[None].astype(np.float32),
-        segmentation_type=kind.upper(),
+        pixel_array=result[None] if stored == 'binary' else result[None].astype(np.float32),
+        segmentation_type=stored.upper(),
+        fractional_type='OCCUPANCY' if kind == 'binary' else 'PROBABILITY',
         segment_descriptions=[segment],
         max_fractional_value=FRACTIONS,
-        series_instance_uid=_uid('series', source.SeriesInstanceUID, *mine),
         series_number=900,
-        sop_instance_uid=_uid('instance', source.SOPInstanceUID, key, *mine),
-        instance_number=_number(header.get('InstanceNumber')),
-        manufacturer='pneumojax',
-        manufacturer_model_name='pneumojax',
-        software_versions=algorithm.version,
-        device_serial_number='none',
         content_label='PNEUMOTHORAX',
-        content_description='Not for diagnosis' + algorithm.warning,
+        content_description=reference.DESCRIPTION + algorithm.warning,
         omit_empty_frames=False,  # an empty mask is a result too
+        **reference.identity(header, instance(source, kind, algorithm, key), algorithm),
     )
     # The General Image module requires it if the plane orientation is unknown; may be empty.
-    dataset.PatientOrientation = _orientation(header)
+    dataset.PatientOrientation = reference.orientation(header)
+    _add_pixel_measures(dataset, header)
+    if empty:  # GDCM's encoder, which comes first otherwise, ends the process where sides are odd
+        dataset.compress(uid.RLELossless, encoding_plugin='pydicom', generate_instance_uid=False)
     return dataset
 
 
-def reference(header: pydicom.Dataset, shape: tuple[int, int]) -> pydicom.Dataset:
-    """The parts of the source that a SEG copies; malformed values are emptied.
+def instance(
+    source: pydicom.Dataset, kind: SegmentationType, algorithm: Algorithm, key: str
+) -> Instance:
+    """The UIDs of the SEG that `make` makes."""
+    return reference.instance('seg', source, key, algorithm, kind)
 
-    Raises:
-      NoReference: see `write`.
+
+def _add_pixel_measures(dataset: Segmentation, header: pydicom.Dataset) -> None:
+    """States the spacing, if it is known, and the axes of the image as those of a plane.
+
+    Without a frame of reference, the standard wants neither: each pixel corresponds to one of the
+    radiograph's. Readers want all of it or nothing, see docs/reference/viewers.md.
     """
-    source = pydicom.Dataset()
-    # The names are decoded already; UTF-8 can encode all of them.
-    source.SpecificCharacterSet = 'ISO_IR 192'
-    for keyword in _UIDS:
-        value = str(header.get(keyword) or '')
-        if not value:
-            raise NoReference(f'the file has no {keyword}')
-        if not uid.UID(value).is_valid:
-            raise NoReference(f'the {keyword} is malformed')
-        setattr(source, keyword, value)
-    for keyword in _COPIED:
-        setattr(source, keyword, _clean(header, keyword))
-    source.Rows, source.Columns = shape
-    return source
-
-
-def emptied(header: pydicom.Dataset) -> list[str]:
-    """Keywords of the tags that the source states and that `reference` empties."""
-    return [key for key in _COPIED if headers.text(header, key) and not _clean(header, key)]
-
-
-def _clean(header: pydicom.Dataset, keyword: str) -> Any:
-    """The value, or '' if it is missing or breaks the rules of its type."""
-    if keyword not in header:
-        return ''
-    element = header[keyword]
-    if element.value is None:
-        return ''
-    try:
-        if element.VM > 1:
-            return ''
-        valuerep.validate_value(element.VR, str(element.value), pydicom.config.RAISE)
-    except ValueError:
-        return ''
-    if keyword == 'PatientSex' and str(element.value) not in ('M', 'F', 'O'):
-        return ''
-    return element.value
-
-
-def _orientation(header: pydicom.Dataset) -> list[str] | str:
-    value = header.get('PatientOrientation')
-    pair = [str(part) for part in value] if isinstance(value, MultiValue) else []
-    return pair if len(pair) == 2 and all(re.fullmatch('[LRAPHF]{1,3}', p) for p in pair) else ''
-
-
-def _uid(*parts: object) -> str:
-    return uid.generate_uid(entropy_srcs=['pneumojax', *map(str, parts)])
-
-
-def _number(value: Any) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        return 1
-    return number if 1 <= number < 2**31 else 1
+    spacing = headers.spacing(header)
+    if spacing is None:
+        return
+    measures, axes, corner = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    measures.PixelSpacing = [pydicom.valuerep.DSfloat(v, auto_format=True) for v in spacing]
+    measures.SliceThickness = 1  # nominal: a projection has no slices
+    axes.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    corner.ImagePositionPatient = [0, 0, 0]
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [axes]
+    dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence = [corner]

@@ -164,10 +164,10 @@ def bundled() -> dict[str, bytes]:
 
 def segmentations() -> dict[str, bytes]:
     """What this package writes."""
-    from pneumojax.prediction import seg
+    from pneumojax.prediction import reference, seg
 
     header = dataset(np.zeros((40, 30), np.uint8), 8, uid.ExplicitVRLittleEndian)
-    algorithm = seg.Algorithm('0', 'fuzz@1', {})
+    algorithm = reference.Algorithm('0', 'fuzz@1', {})
     mask = np.zeros((40, 30), np.uint8)
     mask[10:20, 5:25] = 1
     return {

@@ -6,7 +6,7 @@ import hashlib
 import pydicom
 
 from pneumojax.prediction import predict as predict_lib
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import Options
 
 
 def predict(runs, source, output, **options):
@@ -20,12 +20,12 @@ def results(folder):
 
 
 def contents(folder):
-    """Checksums; of DICOM SEG, which holds the time of its making, instance and pixels."""
+    """Checksums; of DICOM objects, which hold the time of their making, instance and pixels."""
 
     def content(path):
         if path.suffix == '.dcm':
             dataset = pydicom.dcmread(path)
-            return dataset.SOPInstanceUID.encode() + dataset.PixelData
+            return dataset.SOPInstanceUID.encode() + dataset.get('PixelData', b'')
         return path.read_bytes()
 
     return {

@@ -88,7 +88,7 @@ def test_a_network_of_phantoms_says_so(images, tmp_path, messages):
     assert predict([run], source, out) == 0
     assert sum('tiny0 learned from drawn phantoms' in message for message in messages) == 1
     made = pydicom.dcmread(out / 'seg' / 'image2.dcm')
-    assert made.ContentDescription == 'Not for diagnosis; trained on drawn phantoms'
+    assert made.ContentDescription == 'Research, not for diagnosis; trained on drawn phantoms'
     (algorithm,) = made.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
     assert 'trained_on=drawn phantoms' in algorithm.AlgorithmParameters
     assert 'trained on drawn phantoms' in (out / 'report.html').read_text()
@@ -99,7 +99,7 @@ def test_one_that_only_started_from_phantoms_does_not(images, tmp_path, messages
     assert predict([run], images / 'image2.dcm', tmp_path / 'out') == 0
     assert not any('phantoms' in message for message in messages)
     made = pydicom.dcmread(tmp_path / 'out' / 'seg' / 'image2.dcm')
-    assert made.ContentDescription == 'Not for diagnosis'
+    assert made.ContentDescription == 'Research, not for diagnosis'
     assert 'phantoms' not in str(made)
 
 

@@ -4,7 +4,7 @@ import pydicom
 import pytest
 
 from pneumojax.prediction.ensemble import Ensemble
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import Options
 from pneumojax.prediction.predict import predict_file
 from pneumojax.prediction.streaming import Item
 from tests.prediction.predictions import contents, results

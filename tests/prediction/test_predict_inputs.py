@@ -81,7 +81,7 @@ def test_names_of_patients_stay_out(run, images, tmp_path, capfd):
     assert page.count('<script') == 1
 
 
-def test_a_row_names_the_tags_that_its_seg_lacks(run, images, tmp_path):
+def test_a_row_names_the_tags_that_its_objects_lack(run, images, tmp_path):
     source = tmp_path / 'in'
     source.mkdir()
     dataset = pydicom.dcmread(images / 'image2.dcm')
@@ -96,8 +96,8 @@ def test_a_row_names_the_tags_that_its_seg_lacks(run, images, tmp_path):
     assert {file: row['status'] for file, row in rows.items()} == {
         '._a.dcm': 'skipped', 'a.dcm': 'ok', 'b.dcm': 'ok', 'c.dcm': 'skipped',
     }  # fmt: skip
-    assert 'in the SEG' not in rows['a.dcm']['reason']
-    assert 'breaks the rules of DICOM: PatientID, AccessionNumber' in rows['b.dcm']['reason']
+    assert 'in DICOM files' not in rows['a.dcm']['reason']
+    assert 'breaks the rules: PatientID, AccessionNumber' in rows['b.dcm']['reason']
     assert 'Zzyzx' not in rows['b.dcm']['reason']
     assert pydicom.dcmread(tmp_path / 'out' / 'seg' / 'b.dcm').PatientID == ''
 

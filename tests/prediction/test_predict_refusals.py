@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pneumojax.errors import UsageError
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import Options
 from pneumojax.runs.run import Run
 from tests.prediction.predictions import contents, predict, results
 from tests.tiny_runs import write_run

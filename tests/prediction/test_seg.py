@@ -1,78 +1,93 @@
 """DICOM SEG: dciodvfy finds no error, and what is read back is what was written."""
 
-import subprocess
-
+import highdicom
 import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
 
-from pneumojax.prediction import seg
+from pneumojax.prediction import reference, seg
+from tests.prediction.dicom_objects import (
+    ALGORITHM,
+    MALFORMED,
+    MASKS,
+    RNG,
+    SHAPE,
+    errors,
+    header,
+)
 
-ALGORITHM = seg.Algorithm('0.1.0', 'stage2@180', {'top': '0.7', 'area': '800', 'bottom': '0.3'})
-SHAPE = (33, 57)  # neither side a multiple of 8: bits are packed
-RNG = np.random.default_rng(0)
-MASKS = {
-    'some': (RNG.random(SHAPE) > 0.7).astype(np.uint8),
-    'none': np.zeros(SHAPE, np.uint8),
-    'all': np.ones(SHAPE, np.uint8),
-}
 PROBABILITY = RNG.random(SHAPE).astype(np.float32)
 
 
-def header(**tags):
-    dataset = pydicom.Dataset()
-    dataset.SOPClassUID = uid.DigitalXRayImageStorageForPresentation
-    dataset.SOPInstanceUID, dataset.StudyInstanceUID = '1.2.3.1', '1.2.3.2'
-    dataset.SeriesInstanceUID = '1.2.3.3'
-    dataset.PatientName, dataset.PatientID = 'Doe^Jane', '17'
-    dataset.PatientSex, dataset.PatientBirthDate = 'F', '19700102'
-    dataset.StudyDate, dataset.StudyTime, dataset.StudyID = '20240102', '101112', '5'
-    dataset.PatientOrientation = ['L', 'F']
-    # As foreign files come: nothing is checked when it is set.
-    old = pydicom.config.settings.reading_validation_mode
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    try:
-        for keyword, value in tags.items():
-            if value is None:
-                delattr(dataset, keyword)
-            else:
-                tag = pydicom.datadict.tag_for_keyword(keyword)
-                vr = pydicom.datadict.dictionary_VR(tag)
-                ignore = pydicom.config.IGNORE
-                dataset[tag] = pydicom.DataElement(tag, vr, value, validation_mode=ignore)
-    finally:
-        pydicom.config.settings.reading_validation_mode = old
-    return dataset
+def write(path, source, result, kind):
+    made = seg.make(source, result, kind=kind, algorithm=ALGORITHM, key='x')
+    reference.write(path, made)
 
 
-def errors(path):
-    """What dciodvfy calls an error."""
-    try:
-        done = subprocess.run(['dciodvfy', '-new', path], capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip('dciodvfy (dicom3tools) is not installed')
-    assert 'Segmentation' in done.stderr + done.stdout
-    return [line for line in (done.stderr + done.stdout).splitlines() if 'Error' in line]
+def by_highdicom(path):
+    """The mask that highdicom assigns to the pixels of the radiograph."""
+    return highdicom.seg.segread(path).get_pixels_by_source_instance(['1.2.3.1'])[0, :, :, 0]
 
 
 @pytest.mark.parametrize('name', MASKS)
 def test_a_binary_file(tmp_path, name):
     path = tmp_path / 'x.dcm'
-    seg.write(path, header(), MASKS[name], kind='binary', algorithm=ALGORITHM, key='x')
-    np.testing.assert_array_equal(pydicom.dcmread(path).pixel_array, MASKS[name])
+    write(path, header(), MASKS[name], kind='binary')
+    read = pydicom.dcmread(path)
+    np.testing.assert_array_equal(read.pixel_array, MASKS[name])
+    np.testing.assert_array_equal(by_highdicom(path), MASKS[name])
+    assert read.SeriesDescription == 'Pneumothorax: research, not for diagnosis'
     assert [p.name for p in tmp_path.iterdir()] == ['x.dcm']
-    assert errors(path) == []
+    assert errors(path, 'Segmentation') == []
 
 
 def test_a_fractional_file(tmp_path):
     path = tmp_path / 'x.dcm'
-    seg.write(path, header(), PROBABILITY, kind='fractional', algorithm=ALGORITHM, key='x')
+    write(path, header(), PROBABILITY, kind='fractional')
     read = pydicom.dcmread(path)
     assert read.SegmentationType == 'FRACTIONAL'
     assert read.SegmentationFractionalType == 'PROBABILITY'
     np.testing.assert_allclose(read.pixel_array / 255, PROBABILITY, atol=0.5 / 255 + 1e-6)
-    assert errors(path) == []
+    assert errors(path, 'Segmentation') == []
+
+
+@pytest.mark.parametrize('name', MASKS)
+@pytest.mark.parametrize('spacing', [[0.143, 0.15], None])
+def test_simpleitk_reads_the_same_mask(tmp_path, name, spacing):
+    itk = pytest.importorskip('SimpleITK', reason='SimpleITK is not installed')
+    path = tmp_path / 'x.dcm'
+    write(path, header(PixelSpacing=spacing), MASKS[name], kind='binary')
+    image = itk.ReadImage(str(path))
+    found, whole = itk.GetArrayFromImage(image)[0] > 0, MASKS[name].size // 8 * 8
+    # Of a last byte that is not full, GDCM leaves the pixels to chance.
+    np.testing.assert_array_equal(found.flat[:whole], MASKS[name].flat[:whole])
+    columns, rows, _ = image.GetSpacing()
+    assert [rows, columns] == pytest.approx(spacing or [1, 1])
+
+
+def test_spacing_is_stated_if_it_is_known():
+    def measures(**tags):
+        source = header(PixelSpacing=None, **tags)
+        made = seg.make(source, MASKS['some'], kind='binary', algorithm=ALGORITHM, key='x')
+        shared = made.SharedFunctionalGroupsSequence[0]
+        return shared, shared.get('PixelMeasuresSequence')
+
+    for keyword in ('ImagerPixelSpacing', 'NominalScannedPixelSpacing'):
+        assert measures(**{keyword: [0.2, 0.3]})[1][0].PixelSpacing == [0.2, 0.3]
+    shared, found = measures()
+    assert found is None
+    assert 'PlaneOrientationSequence' not in shared  # readers want both or neither
+
+
+def test_an_empty_mask_takes_little_space(tmp_path):
+    path = tmp_path / 'x.dcm'
+    write(path, header(), np.zeros((1024, 1024), np.uint8), kind='binary')
+    read = pydicom.dcmread(path)
+    assert not read.pixel_array.any()
+    assert path.stat().st_size < 20_000
+    assert read.file_meta.TransferSyntaxUID == uid.RLELossless
+    assert (read.SegmentationType, read.SegmentationFractionalType) == ('FRACTIONAL', 'OCCUPANCY')
 
 
 def test_what_it_says_of_source_and_algorithm():
@@ -102,25 +117,12 @@ def test_instances_differ_where_sources_or_files_do():
     assert len({instance(), instance(key='y'), instance(SOPInstanceUID='1.2.3.9')}) == 3
 
 
-@pytest.mark.parametrize(
-    'tags',
-    [
-        {'PatientName': '<script>alert(1)</script>', 'PatientSex': 'Male'},
-        {'PatientName': '山田^太郎', 'StudyID': 'more than sixteen characters'},
-        {'PatientName': 'a' * 300, 'PatientID': 'b' * 300},
-        {'PatientID': ['1', '2'], 'StudyDate': '2024', 'StudyTime': '99:99'},
-        {'PatientBirthDate': 'May 1970', 'PatientOrientation': 'A'},
-        {'PatientOrientation': ['Q', 'Z'], 'InstanceNumber': '99999999999'},
-        dict.fromkeys(
-            ('PatientName', 'PatientID', 'PatientSex', 'PatientBirthDate', 'StudyDate'), None
-        ),
-    ],
-)
+@pytest.mark.parametrize('tags', MALFORMED)
 def test_malformed_headers_give_sound_files(tmp_path, tags):
     path = tmp_path / 'x.dcm'
-    seg.write(path, header(**tags), MASKS['some'], kind='binary', algorithm=ALGORITHM, key='x')
+    write(path, header(**tags), MASKS['some'], kind='binary')
     np.testing.assert_array_equal(pydicom.dcmread(path).pixel_array, MASKS['some'])
-    assert errors(path) == []
+    assert errors(path, 'Segmentation') == []
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_malformed_headers_give_sound_files(tmp_path, tags):
     ],
 )
 def test_it_is_known_which_values_are_left_out(tags, emptied):
-    assert seg.emptied(header(**tags)) == emptied
+    assert reference.emptied(header(**tags)) == emptied
     made = seg.make(header(**tags), MASKS['some'], kind='binary', algorithm=ALGORITHM, key='x')
     assert all(made[keyword].is_empty for keyword in emptied)
 
@@ -145,9 +147,6 @@ def test_it_is_known_which_values_are_left_out(tags, emptied):
     [{'SOPInstanceUID': '../../etc'}, {'StudyInstanceUID': None}, {'SeriesInstanceUID': '1.' * 40}],
 )
 def test_sources_that_cannot_be_referenced(tmp_path, tags):
-    with pytest.raises(seg.NoReference, match=next(iter(tags))):
-        seg.write(
-            tmp_path / 'x.dcm', header(**tags), MASKS['some'],
-            kind='binary', algorithm=ALGORITHM, key='x',
-        )  # fmt: skip
+    with pytest.raises(reference.NoReference, match=next(iter(tags))):
+        write(tmp_path / 'x.dcm', header(**tags), MASKS['some'], kind='binary')
     assert list(tmp_path.iterdir()) == []

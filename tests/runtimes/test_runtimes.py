@@ -16,7 +16,7 @@ from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
 from pneumojax.prediction import borderline
 from pneumojax.prediction.ensemble import Ensemble
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import Options
 from pneumojax.prediction.predict import predict
 from pneumojax.runtimes import choose, cpu_runtimes, export, exported
 from tests.tiny_runs import write_run

@@ -19,6 +19,9 @@ KEPT = (
     'ViewPosition', 'ViewCodeSequence', 'InstanceNumber',
     'Rows', 'Columns', 'SamplesPerPixel', 'PhotometricInterpretation', 'NumberOfFrames',
     'PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing', 'PixelAspectRatio',
+    'BitsStored', 'PixelRepresentation', 'ModalityLUTSequence', 'RescaleSlope', 'RescaleIntercept',
+    'VOILUTSequence', 'VOILUTFunction', 'WindowCenter', 'WindowWidth', 'LossyImageCompression',
+    'LossyImageCompressionRatio', 'LossyImageCompressionMethod',
 )  # fmt: skip
 STORAGE_CLASSES = (
     uid.ComputedRadiographyImageStorage,
@@ -105,11 +108,13 @@ def spacing(header: pydicom.Dataset) -> tuple[float, float] | None:
     PixelSpacing is preferred, as it may be calibrated to the patient. The other tags apply to the
     detector, where anatomy appears magnified.
     """
-    for keyword in _SPACINGS:
-        pair = _pair(header, keyword)
-        if pair is not None:
-            return pair
-    return None
+    keyword = spacing_keyword(header)
+    return _pair(header, keyword) if keyword else None
+
+
+def spacing_keyword(header: pydicom.Dataset) -> str | None:
+    """The tag that `spacing` takes its values from."""
+    return next((keyword for keyword in _SPACINGS if _pair(header, keyword)), None)
 
 
 def aspect(header: pydicom.Dataset) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 from pneumojax.data.datasets import example as example_lib
 from pneumojax.data.files import headers
 from pneumojax.data.phantoms import phantom
-from pneumojax.prediction import seg
+from pneumojax.prediction import reference, seg
 from pneumojax.system import limits
 
 SHAPE = 40, 56  # not square
@@ -38,8 +38,8 @@ def write_seg(folder, example, kind='binary', value=0.7):
     folder.mkdir(exist_ok=True)
     path = folder / f'result-{example.image_id[-9:]}.dcm'
     result = mask if kind == 'binary' else mask.astype(np.float32) * np.float32(value)
-    algorithm = seg.Algorithm('0', 'a run', {})
+    algorithm = reference.Algorithm('0', 'a run', {})
     with limits.BoundedFile(example.path) as file:
         header = headers.read(file)
-    seg.write(path, header, result, kind=kind, algorithm=algorithm, key='x')
+    reference.write(path, seg.make(header, result, kind=kind, algorithm=algorithm, key='x'))
     return path

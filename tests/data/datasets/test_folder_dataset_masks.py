@@ -15,7 +15,7 @@ from pneumojax.data.datasets import example as example_lib
 from pneumojax.data.datasets import folder_dataset, siim
 from pneumojax.data.files import headers
 from pneumojax.errors import UsageError
-from pneumojax.prediction import seg
+from pneumojax.prediction import reference, seg
 from pneumojax.system import limits
 from tests.data.datasets.folder_images import drawing, ids, table, write
 
@@ -34,7 +34,7 @@ def segments_of(example, segments, **tags):
     """A Segmentation with a square for each (label, code); the n-th begins at row and column n."""
     with limits.BoundedFile(example.path) as file:
         header = headers.read(file)
-    source = seg.reference(header, example_lib.load(example)[0].shape)
+    source = reference.reference(header, example_lib.load(example)[0].shape)
     for keyword, value in tags.items():
         setattr(source, keyword, value)
     masks = np.zeros((1, source.Rows, source.Columns, len(segments)), np.uint8)

@@ -10,7 +10,7 @@ from pneumojax import config as config_lib
 from pneumojax.data import dataset
 from pneumojax.errors import UsageError
 from pneumojax.experiments import stages
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import Options
 from pneumojax.prediction.predict import predict
 from pneumojax.runs.run import Run
 from tests.conftest import tiny_config
