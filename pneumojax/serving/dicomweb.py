@@ -19,7 +19,7 @@ from dicomweb_client import DICOMwebClient
 from pneumojax.serving.settings import Login, Tls
 
 _ANSWER_BYTES = 1 << 26  # of a list of studies, series or instances
-_PAGE = 100  # entries that are asked for at a time
+_LIMITED = 100  # entries: a shorter answer is not one that the archive has limited
 _SLOWEST = 10  # times the timeout, for a whole answer
 _DUPLICATE = 0x0111  # a failure reason: the archive has the instance already
 
@@ -35,6 +35,10 @@ class Failed(Exception):
     def __init__(self, reason: str, status: int | None = None):
         super().__init__(reason)
         self.status = status
+
+
+class TooLarge(Failed):
+    """An answer that was cut."""
 
 
 class Archive:
@@ -74,7 +78,7 @@ class Archive:
         fields = ['NumberOfStudyRelatedInstances']
         wanted = {'ModalitiesInStudy': modality, 'StudyDate': f'{since}-'}
         found = {}
-        for entry in self._pages(
+        for entry in self._all(
             lambda **page: self._client.search_for_studies(
                 fields=fields, search_filters=wanted, **page
             )
@@ -86,13 +90,13 @@ class Archive:
     def instances(self, study: str, modality: str) -> list[tuple[str, str, str]]:
         """(series, SOP class, SOP instance) UIDs of the images of one modality in a study."""
         found = []
-        series = self._pages(
+        series = self._all(
             lambda **page: self._client.search_for_series(
                 study, search_filters={'Modality': modality}, **page
             )
         )
         for one in [str(_value(entry, '0020000E')) for entry in series]:
-            for entry in self._pages(
+            for entry in self._all(
                 lambda one=one, **page: self._client.search_for_instances(study, one, **page)
             ):
                 found.append((one, str(_value(entry, '00080016')), str(_value(entry, '00080018'))))
@@ -116,27 +120,38 @@ class Archive:
 
     def store(self, path: pathlib.Path) -> None:
         """Hands a DICOM file to the archive, which confirms it."""
+        dataset = pydicom.dcmread(path)
         with _named_errors():
             try:
-                answer = self._client.store_instances([pydicom.dcmread(path)])
+                answer = self._client.store_instances([dataset])
             except requests.HTTPError as error:
                 if error.response is None or error.response.status_code != 409:
                     raise
                 answer = pydicom.Dataset.from_json(error.response.content)  # which says why
-            reasons = [item.get('FailureReason') for item in answer.get('FailedSOPSequence') or ()]
-        for reason in reasons:
+            failed = [item.get('FailureReason') for item in answer.get('FailedSOPSequence') or ()]
+            stored = answer.get('ReferencedSOPSequence') or ()
+            names = [str(item.get('ReferencedSOPInstanceUID')) for item in stored]
+        for reason in failed:
             if reason != _DUPLICATE:
                 raise Failed(f'STOW-RS failure reason 0x{int(reason or 0):04X}', 409)
+        # An answer alone is no confirmation: it may be of a proxy, or a page to log in.
+        if not failed and dataset.SOPInstanceUID not in names:
+            raise Failed('the answer to STOW-RS does not say that the result is stored', 409)
 
-    def _pages(self, search: Any) -> list[dict]:
-        found: list[dict] = []
-        while True:
-            with _named_errors():
-                page = search(limit=_PAGE, offset=len(found))
-            # Some archives ignore how many were asked for, or where to begin.
-            if len(page) != _PAGE or page[0] in found:
-                return found + [entry for entry in page if entry not in found]
-            found += page
+    def _all(self, search: Any) -> list[dict]:
+        """What a search finds, in several answers where the archive limits them.
+
+        No limit is asked for: with one, and `ModalitiesInStudy`, Orthanc's plugin (1.7) answers
+        with nothing from the second page on.
+        """
+        with _named_errors():
+            found = search()
+            while len(found) >= _LIMITED:
+                more = [entry for entry in search(offset=len(found)) if entry not in found]
+                if not more:
+                    break
+                found += more
+        return found
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -168,12 +183,14 @@ class _BoundedSession(requests.Session):
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
         options |= {'stream': True, 'allow_redirects': False}
         answer = super().send(request, **options)
+        if 300 <= answer.status_code < 400:
+            raise Failed(f'HTTP status {answer.status_code}: is the url right?')
         content, deadline = bytearray(), time.monotonic() + _SLOWEST * self._seconds
         for piece in answer.iter_content(1 << 16):
             content += piece
             if len(content) > self._limit or time.monotonic() > deadline:
                 answer.close()
-                raise Failed('the answer is too large or too slow')
+                raise TooLarge('the answer is too large or too slow')
         answer._content = bytes(content)
         return answer
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from pneumojax.data.files import headers
 from pneumojax.serving import events
-from pneumojax.serving.dicomweb import Archive, Failed
+from pneumojax.serving.dicomweb import Archive, Failed, TooLarge
 from pneumojax.serving.health import Figures
 from pneumojax.serving.inbox import Inbox, Refused, split
 from pneumojax.serving.queue import Queue, digest
@@ -86,12 +86,11 @@ class Poller:
         return self._queue.has_instance(key) or self._queue.is_result(key)
 
     def _fetch(self, study: str, series: str, instance: str) -> bool:
-        content = self._archive.fetch(
-            study, series, instance, self._settings.max_object_mb << 20
-        )  # fmt: skip
+        limit = self._settings.max_object_mb << 20
         try:
+            content = self._archive.fetch(study, series, instance, limit)
             outcome, number = self._inbox.store(split(memoryview(content)))
-        except Refused as error:
+        except (Refused, TooLarge) as error:
             self._figures.count('objects_refused')
             events.problem('object refused', why=str(error))
             return False

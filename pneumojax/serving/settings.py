@@ -245,13 +245,13 @@ def read(path: str | os.PathLike) -> Settings:
         raise UsageError(f'--node={path}: {error}; deploy/node.toml explains every key') from None
 
 
-def keys(table: type = Settings, prefix: str = '') -> list[str]:
+def key_names(table: type = Settings, prefix: str = '') -> list[str]:
     """Dotted names of all keys, without those of tables."""
     found = []
     for name, kind in typing.get_type_hints(table).items():
         inner = _inner(kind)
         if dataclasses.is_dataclass(inner):
-            found += keys(inner, f'{prefix}{name}.')  # type: ignore[arg-type]
+            found += key_names(inner, f'{prefix}{name}.')  # type: ignore[arg-type]
         else:
             found.append(f'{prefix}{name}')
     return found
@@ -262,7 +262,7 @@ def _table(table: type, content: Any, where: str, folder: pathlib.Path) -> Any:
     if not isinstance(content, dict):
         raise ValueError(f'{where or "the file"} should be a table')
     fields = {field.name: field for field in dataclasses.fields(table)}
-    for key in content.keys() - fields.keys():
+    for key in (key for key in content if key not in fields):
         near = difflib.get_close_matches(key, fields, 1, 0.5)
         hint = f'did you mean {near[0]}?' if near else f'the keys are {", ".join(fields)}'
         raise ValueError(f'unknown key {_join(where, key)}; {hint}')
