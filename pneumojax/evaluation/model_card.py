@@ -66,7 +66,7 @@ Written by `pneumojax.evaluation.model_card` from the files of the run, at step 
 
 Research on the segmentation of pneumothorax in frontal chest radiographs, and teaching.
 
-- Input: one grey radiograph (DICOM, PNG or JPEG)
+- Input: one grey radiograph (DICOM or a picture)
 - Output: a probability for each pixel, a mask, and a score for the image
 - Rule for masks: {rule_sentence(rule)}
 

@@ -1,4 +1,4 @@
-"""PNG and JPEG files: what is read must be what Pillow reads."""
+"""Picture files: what is read must be what Pillow reads."""
 
 import io
 import pathlib
@@ -40,6 +40,7 @@ class Picture:
             png_bomb(), scans_bomb(progressive.getvalue()),
         ]  # fmt: skip
         self.seeds += [turned(grey, n, kind) for n in range(10) for kind in ('JPEG', 'PNG')]
+        self.seeds += others(grey, deep)
         self.seeds += [
             self.seeds[n] + tail for n in (0, 3) for tail in (bytes(9), b'x', bytes(4096))
         ]
@@ -67,12 +68,13 @@ class Picture:
             if 'MAX_TEXT_CHUNK' in str(error):
                 return 'read, without the text that Pillow refuses'
             raise Wrong(f'read, but Pillow says {type(error).__name__}: {error}') from error
-        shape = ImageOps.exif_transpose(reference).size[::-1]
+        shown = upright(reference)
+        shape = shown.size[::-1]
         if image.shape != shape:
             raise Wrong(f'shape {image.shape}, Pillow says {shape}')
         if reference.mode != 'L':
             return 'read, of the right shape'
-        if not np.array_equal(image, np.asarray(ImageOps.exif_transpose(reference))):
+        if not np.array_equal(image, np.asarray(shown)):
             raise Wrong('pixels differ from those of Pillow')
         return 'read, pixel for pixel as Pillow'
 
@@ -83,6 +85,44 @@ def turned(grey: np.ndarray, orientation: int, kind: str) -> bytes:
     exif[0x0112] = orientation
     Image.fromarray(grey).save(buffer, kind, exif=exif)
     return buffer.getvalue()
+
+
+def others(grey: np.ndarray, deep: np.ndarray) -> list[bytes]:
+    """TIFF, BMP, WebP and JPEG 2000 files of every kind that is read, and of some that are not."""
+    images = {
+        name: Image.fromarray(pixels)
+        for name, pixels in (('L', grey), ('I;16', deep), ('RGB', cv2.merge([grey] * 3)))
+    }
+    images |= {mode: images['L'].convert(mode) for mode in ('P', '1', 'LA', 'F')}
+    kinds = [
+        *(('TIFF', mode, {'compression': how})
+          for mode in ('L', 'I;16', 'RGB') for how in (None, 'tiff_lzw', 'tiff_deflate')),
+        *(('TIFF', 'L', {'compression': how}) for how in ('packbits', 'jpeg')),
+        *(('TIFF', mode, {}) for mode in ('P', '1', 'LA', 'F')),
+        ('TIFF', 'L', {'tiffinfo': {262: 0, 274: 6}}), ('TIFF', 'L', {'big_tiff': True}),
+        *(('BMP', mode, {}) for mode in ('L', 'RGB', 'P', '1')),
+        *(('WEBP', 'RGB', {'lossless': lossless}) for lossless in (True, False)),
+        *(('JPEG2000', mode, {}) for mode in ('L', 'I;16', 'RGB', 'LA')),
+        ('JPEG2000', 'L', {'tile_size': (16, 16), 'irreversible': True}),
+    ]  # fmt: skip
+    made = []
+    for kind, mode, options in kinds:
+        buffer = io.BytesIO()
+        images[mode].save(buffer, kind, **options)
+        made.append(buffer.getvalue())
+    for kind in ('TIFF', 'WEBP'):  # several pages or frames
+        buffer = io.BytesIO()
+        images['L'].save(buffer, kind, save_all=True, append_images=[images['L'].rotate(180)])
+        made.append(buffer.getvalue())
+    return made
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF says, or as it is where Pillow finds its EXIF damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except SyntaxError:
+        return image
 
 
 def readable(content: bytes) -> bool:

@@ -16,7 +16,7 @@ class Example:
 
     Attributes:
       image_id: its name, the stem of its file.
-      path: its file: DICOM, PNG or JPEG.
+      path: its file: DICOM, or a picture that `inputs` reads.
       rles: run-length texts whose union is the mask; empty for an image without a mask.
       patient_id: whom it shows; the ImageId if that is unknown.
       mask_shape: height and width in pixels of the mask that the runs were read from; None if

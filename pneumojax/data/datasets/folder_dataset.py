@@ -1,6 +1,6 @@
 """A folder of your own images and masks.
 
-Images (DICOM, PNG or JPEG, recognised by content) may be anywhere below the root. The mask of an
+Images (DICOM or pictures, recognised by content) may be anywhere below the root. The mask of an
 image is `masks/NAME.png` of the same name, or a DICOM Segmentation anywhere that refers to it. An
 image is a negative only if that is stated, by an all-black or empty mask or by 0 in the table's
 column Pneumothorax. An image without such a statement is left out and counted, never assumed
@@ -80,9 +80,7 @@ def find(
     rows = folder_table.read(root, table, fold, num_folds)
     files = list_files(root, masks)
     if not files.images:
-        raise UsageError(
-            f'config.data.root: no DICOM, PNG or JPEG image below {root!r}; {EXPECTED}'
-        )
+        raise UsageError(f'config.data.root: no DICOM file or picture below {root!r}; {EXPECTED}')
     found = _pair(files)
     if not found and not any(row.positive is False for row in (rows or {}).values()):
         raise UsageError(

@@ -36,8 +36,8 @@ def find(
         names = [name for name in names if name in rows and rows[name].side != 'test']
     if not names:
         raise UsageError(
-            f'config.data.root: no radiograph to learn from below {root!r}; expected DICOM, PNG or '
-            'JPEG files, masks are not needed'
+            f'config.data.root: no radiograph to learn from below {root!r}; expected DICOM files '
+            'or pictures, masks are not needed'
         )
     owners = siim.read_patients(patients, []) if patients else {}
     # An anonymised folder may have one PatientID for all, which says nothing.

@@ -46,7 +46,7 @@ def check(
     if syntax in _JPEG_LIKE:
         found = jpeg_header(frame)
     elif syntax in _JPEG2000_LIKE:
-        found = _jpeg2000_header(frame)
+        found = jpeg2000_header(frame)
     elif syntax == uid.RLELossless:
         _check_rle(frame, rows * columns, samples * -(-bits // 8))
         return None
@@ -94,7 +94,7 @@ def _count_scans(frame: bytes) -> int:
     return sum(int(np.count_nonzero(some == 0xDAFF)) for some in words)
 
 
-def _jpeg2000_header(frame: bytes) -> tuple[int, int, int, int]:
+def jpeg2000_header(frame: bytes) -> tuple[int, int, int, int]:
     """The same for a JPEG 2000 codestream, bare (as in DICOM) or in a JP2 file."""
     if frame[4:8] == b'jP  ':
         at = frame.find(b'jp2c')

@@ -29,7 +29,7 @@ def orientation(file: BinaryIO) -> int:
             return UPRIGHT
     except OSError:  # reading the image will report it
         return UPRIGHT
-    return _orientation(tiff)
+    return of_tiff(tiff)
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -94,7 +94,7 @@ def _jpeg_exif(file: BinaryIO) -> bytes:
     return b''
 
 
-def _orientation(tiff: bytes) -> int:
+def of_tiff(tiff: bytes) -> int:
     """Reads the tag from the first directory of a TIFF structure (TIFF 6.0, section 2)."""
     order = {b'II*\0': 'little', b'MM\0*': 'big'}.get(tiff[:4])
     if order is None:

@@ -24,7 +24,9 @@ from pneumojax.system.progress import log
 FileType = Literal['dicom', 'picture', '']
 
 NAMED_DICOM = ('.dcm', '.dicom', '.dic', '.ima')
-_SUFFIXES = (*NAMED_DICOM, '.png', '.jpg', '.jpeg')
+_SUFFIXES = (
+    *NAMED_DICOM, '.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.jp2',
+)  # fmt: skip
 _SYSTEM_FILES = ('.ds_store', '.localized', 'thumbs.db', 'ehthumbs.db', 'desktop.ini')
 _HEAD = bare.BYTES  # at the start, which tell the type of a file
 _LONGEST = 120  # bytes of a name, which leaves room for suffixes within the usual limit of 255
@@ -45,7 +47,7 @@ class Radiograph(NamedTuple):
     spacing: tuple[float, float] | None  # millimetres between rows and between columns
     aspect: float  # height of a pixel over its width
     notes: tuple[str, ...]  # what a reader of the result should know
-    header: pydicom.Dataset | None  # `headers.KEPT` of a DICOM file; None for PNG and JPEG
+    header: pydicom.Dataset | None  # `headers.KEPT` of a DICOM file; None for pictures
 
 
 def find(
@@ -210,7 +212,9 @@ def read(
             if head
             else 'the file is empty; copy it again'
         )
-    raise Skipped('not a DICOM, PNG or JPEG file' if head else 'an empty file')
+    raise Skipped(
+        'not a DICOM, PNG, JPEG, TIFF, BMP, WebP or JPEG 2000 file' if head else 'an empty file'
+    )
 
 
 def is_system_file(path: str | os.PathLike) -> bool:
@@ -250,7 +254,7 @@ def _open(path: str | os.PathLike) -> Iterator[limits.BoundedFile]:
 def _type(head: bytes) -> FileType:
     if head[128:132] == b'DICM' or bare.is_data_set(head):
         return 'dicom'
-    return 'picture' if head.startswith((picture_files.PNG, picture_files.JPEG)) else ''
+    return 'picture' if picture_files.is_picture(head) else ''
 
 
 def _read_dicom(file: limits.BoundedFile, accept: chest.Accept, max_pixels: int) -> Radiograph:
@@ -289,7 +293,7 @@ def _read_dicom(file: limits.BoundedFile, accept: chest.Accept, max_pixels: int)
 def _read_picture(path: str | os.PathLike, max_pixels: int) -> Radiograph:
     try:
         picture = picture_files.read(path, max_pixels=max_pixels)
-    except picture_files.Colour as error:
+    except picture_files.NotGrey as error:
         raise Skipped(str(error)) from None
     except ValueError as error:
         raise Unreadable(str(error)) from None

@@ -1,14 +1,22 @@
-"""Reads radiographs and masks saved as PNG or JPEG."""
+"""Reads radiographs saved as PNG, JPEG, TIFF, BMP, WebP or JPEG 2000, and masks saved as PNG."""
 
 import io
 import os
 import zlib
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
+from pydicom import uid
 
-from pneumojax.data.files import codestreams, exif, strict_jpeg
+from pneumojax.data.files import (
+    codestreams,
+    exif,
+    picture_layouts,
+    pillow_decoder,
+    sandbox,
+    strict_jpeg,
+)
 from pneumojax.system import limits
 
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff'
@@ -20,8 +28,8 @@ _MAX_LABELS = 8  # a mask with more values than that, up to white, has soft edge
 _PALETTE = 3  # colour type of a PNG file
 
 
-class Colour(ValueError):
-    """An image whose channels differ."""
+class NotGrey(ValueError):
+    """A picture that is no single grey image; the message says what it is."""
 
 
 class Picture(NamedTuple):
@@ -40,7 +48,7 @@ class Mask(NamedTuple):
 
 
 def read(path: str | os.PathLike, *, max_pixels: int) -> Picture:
-    """Reads a grey PNG or JPEG file; grey saved as RGB is accepted, transparency is ignored.
+    """Reads a grey picture; grey saved as RGB is accepted, transparency is ignored.
 
     Args:
       path: the file.
@@ -51,13 +59,23 @@ def read(path: str | os.PathLike, *, max_pixels: int) -> Picture:
       DICOM files without a window.
 
     Raises:
-      Colour: the channels differ.
-      ValueError: the file is damaged or too large; the message does not name its path.
+      NotGrey: the channels differ, or there are several pages or frames.
+      ValueError: the file is damaged, too large or of a kind of pixels that is not read; the
+        message does not name its path.
     """
     data = _bytes(path)
-    pixels = _to_uint8(_grey(_decode(data, max_pixels, _AS_STORED)))
-    orientation = exif.orientation(io.BytesIO(data))
-    return Picture(exif.turn(pixels, orientation), orientation)
+    if picture_layouts.kind(data[:64]):
+        pixels, orientation = _in_helper(data, max_pixels)
+    else:
+        data = _without_padding(data)
+        pixels = _decode(data, max_pixels, _AS_STORED)
+        orientation = exif.orientation(io.BytesIO(data))
+    return Picture(exif.turn(_to_uint8(_grey(pixels)), orientation), orientation)
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether `read` reads such a file, by its first bytes (at least 30)."""
+    return head.startswith((PNG, JPEG)) or picture_layouts.kind(head) is not None
 
 
 def read_mask(path: str | os.PathLike, *, max_pixels: int) -> Mask:
@@ -74,7 +92,7 @@ def read_mask(path: str | os.PathLike, *, max_pixels: int) -> Mask:
       ValueError: the file is not PNG, damaged, partly transparent, too large, or its palette shows
         some of its values alike; the message does not name its path.
     """
-    data = _bytes(path)
+    data = _without_padding(_bytes(path))
     if not data.startswith(PNG):
         raise ValueError('a mask is a PNG file (JPEG changes pixels); save it as PNG')
     pixels = _decode(data, max_pixels, cv2.IMREAD_UNCHANGED)
@@ -136,20 +154,47 @@ def _bytes(path: str | os.PathLike) -> bytes:
     try:
         limits.check_file(path, limits.MAX_IMAGE_BYTES)
         with limits.BoundedFile(path) as file:
-            # Copies and recovered files are often padded with zeros to full blocks.
-            return file.read().rstrip(b'\0')
+            return file.read()
     except OSError as error:
         raise ValueError(f'cannot be read: {error.strerror}') from None
+
+
+def _without_padding(data: bytes) -> bytes:
+    """Copies and recovered files are often padded with zeros to full blocks."""
+    return data.rstrip(b'\0')
+
+
+def _in_helper(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
+    """The pixels as stored, decoded in a helper process, and the orientation."""
+    try:
+        layout = picture_layouts.read(data)
+    except picture_layouts.Several as error:
+        raise NotGrey(str(error)) from None
+    height, width, channels = layout.height, layout.width, layout.channels
+    _check_size(height, width, max_pixels)
+    tags: dict[str, Any] = {'Rows': height, 'Columns': width}
+    if layout.kind == 'JPEG2000':
+        tags |= {
+            'TransferSyntaxUID': uid.JPEG2000, 'Plugin': 'pylibjpeg', 'SamplesPerPixel': channels,
+            'BitsAllocated': 8 if layout.bits == 8 else 16, 'BitsStored': layout.bits,
+            'PixelRepresentation': 0, 'PlanarConfiguration': 0,
+            'PhotometricInterpretation': 'MONOCHROME2' if channels == 1 else 'RGB',
+        }  # fmt: skip
+    else:
+        tags |= {'Plugin': pillow_decoder.NAME, 'Kind': layout.kind}
+    try:
+        pixels = sandbox.decode(layout.data, tags)
+    except sandbox.DecoderError as error:
+        raise ValueError(f'the image is damaged ({error}); copy the file again') from None
+    if pixels.shape[:2] != (height, width) or pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError('the image is damaged; copy the file again')
+    return ~pixels if layout.inverted else pixels, layout.orientation
 
 
 def _decode(data: bytes, max_pixels: int, how: int) -> np.ndarray:
     png = data.startswith(PNG)
     height, width = _png_size(data) if png else _jpeg_size(data)
-    if height * width > max_pixels:
-        raise ValueError(
-            f'claims {height} x {width} pixels, more than the limit of {max_pixels}; '
-            'downsample the image first'
-        )
+    _check_size(height, width, max_pixels)
     if png and not _is_within(data):
         raise ValueError('the image is damaged; copy the file again')
     try:
@@ -161,6 +206,14 @@ def _decode(data: bytes, max_pixels: int, how: int) -> np.ndarray:
     if not png:
         strict_jpeg.check(data)
     return pixels
+
+
+def _check_size(height: int, width: int, max_pixels: int) -> None:
+    if height * width > max_pixels:
+        raise ValueError(
+            f'claims {height} x {width} pixels, more than the limit of {max_pixels}; '
+            'downsample the image first'
+        )
 
 
 def _is_within(png: bytes) -> bool:
@@ -179,7 +232,7 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
     tolerance = _NEARLY_GREY * (257 if pixels.dtype == np.uint16 else 1)
     for other in (channels[0], channels[2]):
         if cv2.absdiff(middle, other).max() > tolerance:
-            raise Colour('a colour image, not a radiograph')
+            raise NotGrey('a colour image, not a radiograph')
     return np.ascontiguousarray(middle)
 
 

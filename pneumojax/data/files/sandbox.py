@@ -38,7 +38,8 @@ def decode(frame: bytes, tags: dict[str, Any]) -> np.ndarray:
       frame: compressed bytes.
       tags: 'TransferSyntaxUID', 'Rows', 'Columns', 'BitsAllocated', 'BitsStored' and
         'PixelRepresentation' of the image, and 'Plugin', the name of pydicom's decoder plugin; for
-        colour also 'SamplesPerPixel', 'PhotometricInterpretation' and 'PlanarConfiguration'.
+        colour also 'SamplesPerPixel', 'PhotometricInterpretation' and 'PlanarConfiguration'. For
+        `pillow_decoder` only 'Rows', 'Columns' and 'Kind'.
 
     Returns:
       An integer array [Rows, Columns], or [Rows, Columns, SamplesPerPixel] for several samples.

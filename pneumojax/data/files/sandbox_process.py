@@ -12,7 +12,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 
-from pneumojax.data.files import jpeg12
+from pneumojax.data.files import jpeg12, pillow_decoder
 
 
 def main() -> None:
@@ -39,7 +39,9 @@ def main() -> None:
 
 
 def decode(frame: bytes, tags: dict) -> np.ndarray:
-    """Decodes one frame with the named plugin of pydicom, or 12-bit JPEG directly with GDCM."""
+    """Decodes one frame with the named plugin of pydicom, with Pillow, or 12-bit JPEG with GDCM."""
+    if tags['Plugin'] == pillow_decoder.NAME:
+        return pillow_decoder.decode(frame, tags['Kind'])
     if tags['Plugin'] == jpeg12.NAME:
         return jpeg12.decode(frame, tags['Rows'], tags['Columns'])
     dataset = pydicom.Dataset()

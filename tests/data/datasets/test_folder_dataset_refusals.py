@@ -104,4 +104,4 @@ def test_folders_and_files_that_are_not_there(root, tmp_path):
     refused('data.table: there is no file', root, '', tmp_path / 'nowhere.csv')
     (tmp_path / 'other').mkdir()
     (tmp_path / 'other' / 'a.txt').touch()
-    refused('no DICOM, PNG or JPEG image', tmp_path / 'other')
+    refused('no DICOM file or picture', tmp_path / 'other')
