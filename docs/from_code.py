@@ -151,6 +151,13 @@ def prediction_files() -> str:
     return _table(('file', 'content'), [(_code(k), v) for k, v in FILES.items()])
 
 
+def external_files() -> str:
+    """What evaluate writes about images from elsewhere."""
+    from pneumojax.prediction.external import FILES
+
+    return _table(('file', 'content'), [(_code(k), v) for k, v in FILES.items()])
+
+
 def result_columns() -> str:
     """The columns of results.csv."""
     from pneumojax.prediction.submission import COLUMNS
@@ -190,6 +197,7 @@ TABLES = {
     'free keys': free_keys,
     'run files': run_files,
     'prediction files': prediction_files,
+    'external files': external_files,
     'result columns': result_columns,
 }
 

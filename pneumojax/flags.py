@@ -47,16 +47,17 @@ MODE = flags.DEFINE_enum(
 INPUT = flags.DEFINE_string(
     'input', None,
     'predict: the file or folder to read. convert: a .safetensors, .pth or .ckpt file, or '
-    "'imagenet'.",
+    "'imagenet'. evaluate: labelled images from elsewhere, to score under the run's own rule.",
 )  # fmt: skip
 OUTPUT = flags.DEFINE_string(
-    'output', None, 'predict, export, convert: the folder to write. serve: of the node.'
-)
+    'output', None,
+    'predict, export, convert, evaluate with --input: the folder to write. serve: of the node.',
+)  # fmt: skip
 
 COMPARE = flags.DEFINE_string(
     'compare', None,
-    'evaluate: only print how the run differs from this other one (a run directory or a '
-    'per_image.csv) on the same images.',
+    'evaluate: only print how the run differs from this other one (a run directory, an external '
+    'evaluation or a per_image.csv) on the same images.',
 )  # fmt: skip
 
 COMPILATION_CACHE = flags.DEFINE_string(
@@ -157,20 +158,67 @@ class _PrecisionParser(flags.EnumParser):
 
 flags.FLAGS['precision'].parser = _PrecisionParser(_PRECISIONS)
 
+# --- which flag belongs to which mode ----------------------------------------------------------
+EXTERNAL, COMPARING = 'evaluate --input', 'evaluate --compare'  # told apart by what is given
+_OF_RUNS = ('prepare', 'train', 'evaluate', EXTERNAL, COMPARING, 'predict', 'serve', 'export',
+            'ablate')  # fmt: skip
+# The modes that read a flag; every mode reads those that are not here.
+READ_BY: dict[str, tuple[str, ...]] = {
+    'fold': _OF_RUNS,
+    'workdir': _OF_RUNS,
+    'input': ('predict', 'convert', EXTERNAL),
+    'output': ('predict', 'serve', 'export', 'convert', EXTERNAL),
+    'compare': (COMPARING,),
+    'profile': ('train',),
+    **dict.fromkeys(
+        ('coordinator', 'num_processes', 'process_id'), ('train', 'prepare', 'evaluate')
+    ),
+    **dict.fromkeys(('format', 'shape'), ('export',)),
+    **dict.fromkeys(('runtime', 'precision'), ('predict', 'serve', EXTERNAL)),
+    **dict.fromkeys(('accept', 'outputs', 'seg', 'seg_for'), ('predict', 'serve')),
+    **dict.fromkeys(('heatmap', 'overlays', 'report', 'show_names', 'private'), ('predict',)),
+    **dict.fromkeys(('node', 'dead_letters'), ('serve',)),
+}
+
+
+def mode() -> str:
+    """The mode as `READ_BY` names it."""
+    if MODE.value != 'evaluate':
+        return MODE.value
+    if INPUT.value or OUTPUT.value:
+        return EXTERNAL
+    return COMPARING if COMPARE.value else 'evaluate'
+
+
+def require_read() -> None:
+    """Raises UsageError for a flag on the command line that the mode would ignore."""
+    for name, modes in READ_BY.items():
+        if flags.FLAGS[name].present and mode() not in modes:
+            default = '' if flags.FLAGS['mode'].present else ', the mode if none is given'
+            raise UsageError(
+                f'--{name} is not read by --mode={mode()}{default}, only by {", ".join(modes)}; '
+                'leave it out, or give another --mode'
+            )
+
 
 def required(flag: flags.FlagHolder) -> str:
     """The flag's value. UsageError if it is not given."""
     if not flag.value:
-        raise UsageError(f'--mode={MODE.value} needs --{flag.name}')
+        raise UsageError(f'--mode={mode()} needs --{flag.name}')
     return flag.value
+
+
+def folders() -> tuple[str, str]:
+    """--input and --output. UsageError if one is not given."""
+    return required(INPUT), required(OUTPUT)
 
 
 def coordinator() -> tuple[str, int | None, int | None] | None:
     """Arguments of `processes.join`, or None where a single process does it all."""
     if not COORDINATOR.value:
+        if NUM_PROCESSES.value is not None or PROCESS_ID.value is not None:
+            raise UsageError('--num_processes and --process_id need --coordinator=HOST:PORT')
         return None
-    if MODE.value not in ('train', 'prepare', 'evaluate'):
-        raise UsageError(f'--mode={MODE.value} runs in one process: leave out --coordinator')
     return COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
 
 
@@ -190,6 +238,17 @@ def config_and_workdir() -> tuple[ml_collections.ConfigDict, pathlib.Path]:
         config, workdir = layout.select_fold(config, workdir, FOLD.value)
     config_lib.check(config)
     return config, workdir
+
+
+def evaluated() -> tuple[ml_collections.ConfigDict | None, Run]:
+    """What `--compare` compares: a run with its configuration, or an external evaluation."""
+    workdirs = WORKDIR.value
+    if len(workdirs) == 1 and CONFIG.value is None:
+        folder = Run(workdirs[0])
+        if (folder / 'per_image.csv').is_file() and not folder.exists:
+            return None, folder
+    config, workdir = config_and_workdir()
+    return config, Run(workdir)
 
 
 def trained_runs() -> list[Run]:

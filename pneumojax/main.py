@@ -8,12 +8,10 @@
   python -m pneumojax.main --mode=predict --workdir=runs/stage2 --input=FOLDER --output=FOLDER
   python -m pneumojax.main --mode=serve --workdir=runs/stage2 --node=node.toml --output=FOLDER
 
-Once installed, `pneumojax --config=demo` does the same as the first command.
---help lists all options, --version says which version this is.
-You can change any value of a config: --config.batch_size=8. configs/base.py explains all values.
-After an interruption, rerun the same command to continue. Exit status: 0 done, 1 the loss is not
-finite, 2 unusable arguments or data, 3 predicted but some files could not be read or none is a
-radiograph, 128 + N interrupted by a signal (training writes a checkpoint first).
+Once installed, `pneumojax --config=demo` does the same as the first command. --help lists all
+options. You can change any value of a config: --config.batch_size=8; configs/base.py explains them.
+After an interruption, rerun the same command. Exit status: 0 done, 1 the loss is not finite, 2 bad
+arguments or data, 3 predicted but some files unreadable or none is a radiograph, 128 + N signal.
 """
 
 if __name__ == '__main__':
@@ -37,6 +35,7 @@ absl_flags.adopt_module_key_flags(flags)  # so that --help lists them
 def main(argv: list[str]) -> int:
     """Runs one mode and returns the exit status."""
     require_no_words(argv)
+    flags.require_read()
     compilation.keep(flags.COMPILATION_CACHE.value)
     if where := flags.coordinator():
         processes.join(*where)
@@ -63,32 +62,34 @@ def _train() -> None:
 
 
 def _evaluate() -> None:
-    config, workdir = flags.config_and_workdir()
-    if flags.COMPARE.value:
+    if flags.mode() == flags.COMPARING:
         from pneumojax.evaluation.comparison import compare
 
-        compare(config, Run(workdir), flags.COMPARE.value)
+        compare(*flags.evaluated(), flags.required(flags.COMPARE))
+    elif flags.mode() == flags.EXTERNAL:
+        from pneumojax.prediction import external
+
+        external.evaluate(flags.trained_runs(), *flags.folders(), flags.prediction_options())
     else:
         from pneumojax.experiments import stages
 
+        config, workdir = flags.config_and_workdir()
         processes.on_main(lambda: stages.evaluate(config, workdir))
 
 
 def _predict() -> int:
     from pneumojax.prediction.predict import predict
 
-    folders = flags.required(flags.INPUT), flags.required(flags.OUTPUT)
-    return predict(flags.trained_runs(), *folders, flags.prediction_options())
+    return predict(flags.trained_runs(), *flags.folders(), flags.prediction_options())
 
 
 def _serve() -> int:
     from pneumojax.serving import serve
 
-    output = flags.required(flags.OUTPUT)
+    output, options = flags.required(flags.OUTPUT), flags.prediction_options()
     if flags.DEAD_LETTERS.value:
         return serve.dead_letters(output, flags.DEAD_LETTERS.value)
-    node = flags.required(flags.NODE)
-    return serve.serve(flags.trained_runs(), node, output, flags.prediction_options())
+    return serve.serve(flags.trained_runs(), flags.required(flags.NODE), output, options)
 
 
 def _export() -> None:
@@ -101,7 +102,7 @@ def _export() -> None:
 def _convert() -> None:
     from pneumojax.models.convert import convert
 
-    convert(flags.required(flags.INPUT), flags.required(flags.OUTPUT), flags.CONFIG.value)
+    convert(*flags.folders(), flags.CONFIG.value)
 
 
 def _ablate() -> None:

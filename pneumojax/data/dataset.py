@@ -15,6 +15,8 @@ from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
 from pneumojax.system.progress import log
 
+MAX_FOLDS = 1000  # as many as `data.num_folds` may be
+
 
 class Dataset(NamedTuple):
     """A data set, decoded at one size and split. Index i means the same image everywhere."""
@@ -139,6 +141,22 @@ def find(data: ConfigDict, *, unlabelled: bool = False) -> tuple[Example, ...]:
             data.root, data.masks, data.table, patients, fold=data.fold, num_folds=data.num_folds
         )
     return siim.find(data.root, patients).examples
+
+
+def find_all(root: str) -> tuple[Example, ...]:
+    """Lists all labelled images below a folder in either layout, on whichever side of a split.
+
+    Args:
+      root: as `data.root`; its tables and masks have their default names.
+
+    Raises:
+      UsageError: there is no usable data set; see `siim.find` and `folder_dataset.find`.
+    """
+    default = pathlib.Path(root) / 'patients.csv'
+    patients = str(default) if default.is_file() else ''
+    if pathlib.Path(root).is_dir() and siim.find_annotations(root) is not None:
+        return siim.find(root, patients).examples
+    return folder_dataset.find(root, patients=patients, num_folds=MAX_FOLDS, with_test=True)
 
 
 def _subset(examples: tuple[Example, ...], count: int, seed: int) -> tuple[Example, ...]:

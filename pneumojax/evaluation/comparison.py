@@ -84,16 +84,17 @@ def _same_images(one: PerImage, other: PerImage) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in columns)
 
 
-def compare(config: ml_collections.ConfigDict, run: Run, other: str) -> dict[str, Any]:
+def compare(config: ml_collections.ConfigDict | None, run: Run, other: str) -> dict[str, Any]:
     """Compares two evaluations and prints the differences, run minus other.
 
     Only files are read: both must have been evaluated. The result is added to the run's
     comparisons.json.
 
     Args:
-      config: the run's; its data set says which images are of the same patient.
-      run: an evaluated run, with folds or without.
-      other: another evaluated run directory, or any CSV with per_image.csv's columns.
+      config: the run's; its data set says which images are of the same patient. None for an
+        external evaluation, whose per_image.csv says so itself.
+      run: an evaluated run, with folds or without, or the folder of an external evaluation.
+      other: another evaluated run or folder, or any CSV with per_image.csv's columns.
 
     Returns:
       What comparisons.json holds under the name of the other.
@@ -102,16 +103,17 @@ def compare(config: ml_collections.ConfigDict, run: Run, other: str) -> dict[str
       UsageError: one is not evaluated, they share no image, their true masks differ, or the run was
         trained with another configuration.
     """
-    run.require_config(config)
+    if config is not None:
+        run.require_config(config)
     ours, theirs = read_csv(run.path), read_csv(pathlib.Path(other))
     everything = len(ours) + len(theirs)
     ours, theirs = _shared_images(ours, theirs, (str(run.path), other))
-    if config.data.fold == ALL_FOLDS:  # any of them has all images
-        config = layout.fold_config(config, 0)
-    patient_of = {text.cell(e.image_id): e.patient_id for e in dataset_lib.examples(config)}
-    patients = [patient_of.get(image_id, image_id) for image_id in ours.image_ids]
+    patients, seed, samples = ours.patients, 0, bootstrap.SAMPLES
+    if config is not None:
+        patients = _patients(config, ours.image_ids)
+        seed, samples = config.seed, config.evaluation.bootstrap
     ours, theirs = (dataclasses.replace(side, patients=patients) for side in (ours, theirs))
-    found = difference([ours], [theirs], seed=config.seed, samples=config.evaluation.bootstrap)
+    found = difference([ours], [theirs], seed=seed, samples=samples)
     report = {**found, 'n': len(ours), 'n_positive': int(ours.positive.sum())}
     path = run / 'comparisons.json'
     earlier = run.read_json(path.name) if path.exists() else {}
@@ -124,6 +126,13 @@ def compare(config: ml_collections.ConfigDict, run: Run, other: str) -> dict[str
         + '; 95 % paired bootstrap intervals over patients'
     )
     return report
+
+
+def _patients(config: ml_collections.ConfigDict, image_ids: Sequence[str]) -> list[str]:
+    if config.data.fold == ALL_FOLDS:  # any of them has all images
+        config = layout.fold_config(config, 0)
+    patient_of = {text.cell(e.image_id): e.patient_id for e in dataset_lib.examples(config)}
+    return [patient_of.get(image_id, image_id) for image_id in image_ids]
 
 
 def _shared_images(

@@ -17,6 +17,7 @@ _COLUMNS = {
     'dice': (float, '.6f'), 'true_px': (int, 'd'), 'predicted_px': (int, 'd'),
     'probability': (float, '.6f'),
 }  # fmt: skip
+_PATIENT = 'patient'  # a number of its own in each file, so that nobody is named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +70,26 @@ class PerImage:
         return type(self)(**columns)
 
 
-def to_csv(images: PerImage) -> str:
-    """The content of per_image.csv: one row per image, ImageIds by `system.text.cell`."""
+def to_csv(images: PerImage, *, with_patients: bool = False) -> str:
+    """The content of per_image.csv: one row per image, ImageIds by `system.text.cell`.
+
+    Args:
+      images: the results.
+      with_patients: add a column that numbers the patients, in the order of the images.
+    """
     content = io.StringIO()
     writer = csv.writer(content, lineterminator='\n')
-    writer.writerow(['ImageId', *_COLUMNS])
+    writer.writerow(['ImageId', *_COLUMNS, *[_PATIENT] * with_patients])
     columns = [[format(v, f) for v in getattr(images, name)] for name, (_, f) in _COLUMNS.items()]
+    if with_patients:
+        numbers: dict[str, int] = {}
+        columns.append([str(numbers.setdefault(p, len(numbers) + 1)) for p in images.patients])
     writer.writerows(zip(map(text.cell, images.image_ids), *columns, strict=True))
     return content.getvalue()
 
 
 def read_csv(path: pathlib.Path) -> PerImage:
-    """Reads a per_image.csv. It does not know patients: each image counts as one.
+    """Reads a per_image.csv. Where it does not number patients, each image counts as one.
 
     ImageIds come as `system.text.cell` shows them, whoever wrote the file.
 
@@ -98,7 +107,8 @@ def read_csv(path: pathlib.Path) -> PerImage:
             name: np.array([kind(row[name]) for row in rows.values()])
             for name, (kind, _) in _COLUMNS.items()
         }
-        return PerImage(list(rows), list(rows), **columns)
+        patients = [row.get(_PATIENT) or name for name, row in rows.items()]
+        return PerImage(list(rows), patients, **columns)
     except OSError:
         raise UsageError(f'{file} cannot be read; run --mode=evaluate on that run first') from None
     except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -1,6 +1,8 @@
 """The pictures of an evaluation: curves.png, calibration.png and contact_sheet.png."""
 
-from typing import Any
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,13 +81,43 @@ def write_contact_sheet(run: Run, evaluation: Evaluation, rule: rules.Rule, titl
       title: heading.
     """
     dataset, result = evaluation.dataset, list(evaluation.results.values())[-1]
+
+    def cases() -> Iterator[Case]:
+        chosen = dataset.validation[choose_cases(result.images)]
+        for index, probability in evaluation.predict(chosen):
+            image, true = example_lib.load(dataset.examples[index])
+            yield Case(dataset.examples[index].image_id, image, true, probability)
+
+    draw_contact_sheet(run / 'contact_sheet.png', cases(), rule, title)
+
+
+class Case(NamedTuple):
+    """An image to show beside its outlines."""
+
+    image_id: str
+    image: np.ndarray  # uint8 [H, W]
+    true: np.ndarray  # uint8 0/1 [H, W]
+    probability: np.ndarray  # float32 [H, W]
+
+
+def draw_contact_sheet(
+    path: pathlib.Path, cases: Iterable[Case], rule: rules.Rule, title: str
+) -> None:
+    """Writes images beside their true and predicted outlines, with the Dice of each.
+
+    Args:
+      path: of the PNG.
+      cases: at most 16.
+      rule: makes the masks.
+      title: heading.
+    """
     tiles, captions = [], []
-    for index, probability in evaluation.predict(dataset.validation[choose_cases(result.images)]):
-        example = dataset.examples[index]
-        image, true = example_lib.load(example)
-        predicted = rules.apply(rule, probability)
-        tiles.append(contact_sheet.panel(image, predicted, true))
+    for case in cases:
+        predicted = rules.apply(rule, case.probability)
+        tiles.append(contact_sheet.panel(case.image, predicted, case.true))
         captions.append(contact_sheet.caption(
-            example.image_id, metrics.dice(predicted, true), metrics.image_probability(probability)
+            case.image_id,
+            metrics.dice(predicted, case.true),
+            metrics.image_probability(case.probability),
         ))  # fmt: skip
-    write_png(run / 'contact_sheet.png', contact_sheet.contact_sheet(tiles, captions, 4, title))
+    write_png(path, contact_sheet.contact_sheet(tiles, captions, 4, title))

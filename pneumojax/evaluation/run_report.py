@@ -16,6 +16,7 @@ from pneumojax.evaluation.wording import (
 )
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
+from pneumojax.system.text import visible
 
 _PICTURES = (
     ('curves.png', 'Learning, thresholds, ROC, Dice by size'),
@@ -48,29 +49,85 @@ def write(run: Run) -> pathlib.Path:
     warning += ''.join(f' <b>{escape(text)}</b>' for text in missing_positives(evaluation))
     if learned_from_phantoms(config, evaluation):
         warning += ' <b>Trained on drawn phantoms: this says nothing about real radiographs.</b>'
-    run.write_text('report.html', f"""<!DOCTYPE html>
+    sub = (
+        f'{evaluation["n"]} held-out images, {evaluation["n_positive"]} with pneumothorax &middot; '
+        f'{config.image_size} px &middot; step {evaluation["step"]}'
+    )
+    run.write_text('report.html', _page(config.name, sub, warning, f"""
+<h2>Results, with 95 % intervals</h2><table>{_table(evaluation, variants)}</table>
+<p class="note">Thresholds {escape(evaluation.get('thresholds', 'not stated'))}. For use on other
+images: {escape(rule_sentence(rule))}
+</p>{pictures}""", 'model_card.md, per_image.csv, evaluation.json and thresholds.json'
+    ))  # fmt: skip
+    return run / 'report.html'
+
+
+def write_external(folder: Run, name: str) -> None:
+    """Writes the page of an evaluation on images from elsewhere, from the files of its folder.
+
+    Args:
+      folder: with evaluation.json, and contact_sheet.png if there is one.
+      name: of the networks.
+    """
+    evaluation = folder.read_json('evaluation.json')
+    external = evaluation['external']
+    warning = '<b>Not for diagnosis.</b> Research software; read the limits below.'
+    if any(network.get('phantoms') for network in external['networks']):
+        warning += ' <b>Trained on drawn phantoms: this says nothing about real radiographs.</b>'
+    left_out = external['left_out']
+    facts = {
+        'Folder': external['input'],
+        'Its images and masks': f'SHA-256 {external["digest"]}',
+        'Networks': '; '.join(f'{n["name"]}, step {n["step"]}, weights {n["digest"]}'
+                              for n in external['networks']),
+        'Rule': rule_sentence(external['rule']),
+        'Chosen on these images': 'nothing',
+        'Left out, as trained or calibrated on': f'{left_out["same_image_id"]} by ImageId, '
+                                                 f'{left_out["same_file"]} more by content',
+        'That was compared with': external['compared_with'],
+        'Patients': external['patients'],
+    }  # fmt: skip
+    rows = ''.join(
+        f'<tr><th>{escape(key)}</th><td>{escape(visible(str(value)))}</td></tr>'
+        for key, value in facts.items()
+    )
+    sub = (
+        f'{evaluation["n"]} images from elsewhere, {evaluation["n_positive"]} with pneumothorax '
+        f'&middot; {escape(name)}'
+    )
+    folder.write_text(
+        'report.html',
+        _page(
+            f'{name}: external evaluation',
+            sub,
+            warning,
+            f"""
+<h2>Results, with 95 % intervals</h2><table>{_table(evaluation, {})}</table>
+<h2>Of what</h2><table>{rows}</table>
+{_picture(folder / 'contact_sheet.png', _PICTURES[-1][1])}""",
+            'per_image.csv and evaluation.json',
+        ),
+    )
+
+
+def _page(title: str, sub: str, warning: str, body: str, files: str) -> str:
+    """A whole page; all but the title is HTML."""
+    return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
 content="default-src &#x27;none&#x27;; img-src data:; style-src &#x27;unsafe-inline&#x27;">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(config.name)}: evaluation</title><style>{STYLE}
+<title>{escape(title)}</title><style>{STYLE}
 table {{ border-collapse: collapse; }} td, th {{ padding: 3px 22px 3px 0; text-align: left; }}
 td {{ font-variant-numeric: tabular-nums; }} .picture {{ max-width: 100%; background: #fff; }}
 .picture[alt=Calibration] {{ width: 460px; }}
 </style></head><body>
-<h1>{escape(config.name)}</h1>
-<p class="sub">{evaluation['n']} held-out images, {evaluation['n_positive']} with pneumothorax
-&middot; {config.image_size} px &middot; step {evaluation['step']}</p>
-<p class="warning">{warning}</p>
-<h2>Results, with 95 % intervals</h2><table>{_table(evaluation, variants)}</table>
-<p class="note">Thresholds {escape(evaluation.get('thresholds', 'not stated'))}. For use on other
-images: {escape(rule_sentence(rule))}
-</p>{pictures}
+<h1>{escape(title)}</h1>
+<p class="sub">{sub}</p>
+<p class="warning">{warning}</p>{body}
 <h2>Limits</h2><ul>{''.join(f'<li>{escape(limit)}</li>' for limit in LIMITS)}</ul>
-<p class="note">For more, see model_card.md, per_image.csv, evaluation.json and thresholds.json
-beside this page.</p></body></html>
-""")  # fmt: skip
-    return run / 'report.html'
+<p class="note">For more, see {files} beside this page.</p></body></html>
+"""
 
 
 def _table(evaluation: dict[str, Any], variants: dict[str, Any]) -> str:

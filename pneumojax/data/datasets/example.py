@@ -50,14 +50,19 @@ def read(example: Example) -> np.ndarray:
       UsageError: the file cannot be read, or the mask was made for an image of another shape.
     """
     image = _read(example)
-    if example.mask_shape not in (None, image.shape):
-        (height, width), (mask_height, mask_width) = image.shape, example.mask_shape
+    check_shape(example, image.shape)
+    return image
+
+
+def check_shape(example: Example, shape: tuple[int, int]) -> None:
+    """Raises UsageError if the mask was made for an image of another shape than this (H, W)."""
+    if example.mask_shape not in (None, shape):
+        (height, width), (mask_height, mask_width) = shape, example.mask_shape
         raise UsageError(
             f'ImageId {example.image_id}: the image {example.path} has {height} x {width} pixels '
             f'(height x width), its mask {mask_height} x {mask_width}; save the mask at the size '
             'of the image'
         )
-    return image
 
 
 def draw(example: Example, shape: tuple[int, int]) -> np.ndarray:

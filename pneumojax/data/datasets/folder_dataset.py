@@ -58,7 +58,7 @@ class Files(NamedTuple):
 
 def find(
     root: str, masks: str = '', table: str = '', patients: str = '', *, fold: int = 0,
-    num_folds: int = 5,
+    num_folds: int = 5, with_test: bool = False,
 ) -> tuple[Example, ...]:  # fmt: skip
     """Lists the labelled images below a folder. Headers and masks are read, but no image.
 
@@ -70,6 +70,7 @@ def find(
         that of the DICOM files. An image without any is a patient of its own.
       fold: the fold in the table's column `fold` to hold out; 0 if there is a column `split`.
       num_folds: how many folds that column holds.
+      with_test: also those that the table's column `split` keeps for testing.
 
     Returns:
       The examples, sorted by ImageId.
@@ -87,7 +88,7 @@ def find(
             f'config.data.root: {len(files.images)} images below {root!r}, but no mask of any of '
             f'them{_example_names(files)}; {EXPECTED}'
         )
-    names = _chosen(files.images, found, rows)
+    names = _chosen(files.images, found, rows, with_test)
     owners = _owners(names, files.images, rows, patients)
     drawn = _read_masks({name: found[name] for name in names if name in found}, files.images)
     examples = tuple(
@@ -289,7 +290,10 @@ def _orientation(path: str) -> int:
 
 
 def _chosen(
-    images: Mapping[str, Image], found: Mapping[str, Mask], rows: Mapping[str, TableRow] | None
+    images: Mapping[str, Image],
+    found: Mapping[str, Mask],
+    rows: Mapping[str, TableRow] | None,
+    with_test: bool,
 ) -> list[str]:
     """ImageIds of the images to use; warnings count those left out."""
     listed = set(images)
@@ -298,7 +302,7 @@ def _chosen(
         _warn(without_row, '%d images have no row in the table and are left out')
         without_image = [(name, '') for name in rows if name not in images]
         _warn(without_image, '%d ImageIds of the table have no image and are left out')
-        test = {name for name in listed & rows.keys() if rows[name].side == 'test'}
+        test = {n for n in listed & rows.keys() if rows[n].side == 'test' and not with_test}
         message = "%d images are left out because the table's column split is test"
         _warn([(name, '') for name in sorted(test)], message)
         listed = (listed & rows.keys()) - test
