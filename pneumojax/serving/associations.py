@@ -16,6 +16,7 @@ from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import (
     AssociationSocket,
     RequestHandler,
@@ -108,9 +109,21 @@ class _Handler(RequestHandler):
         association = super()._create_association()
         server: Any = self.server
         association.dimse = _Messages(association, server.max_object_bytes)
-        bounded_socket: Any = association.dul.socket
-        bounded_socket.recv = functools.partial(_receive, bounded_socket, server.seconds)
+        dul: Any = association.dul
+        dul.run = functools.partial(_run, dul)
+        dul.socket.recv = functools.partial(_receive, dul.socket, server.seconds)
         return association
+
+
+def _run(dul: DULServiceProvider) -> None:
+    """Runs the thread of a connection, then wakes the association's, which waits for a request.
+
+    Otherwise that would wait for the whole timeout after its peer is gone.
+    """
+    try:
+        threading.Thread.run(dul)
+    finally:
+        dul.to_user_queue.put(None)  # type: ignore[arg-type]  # as if the time were over
 
 
 def _receive(association_socket: AssociationSocket, seconds: float, nr_bytes: int) -> bytearray:

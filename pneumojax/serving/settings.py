@@ -144,7 +144,7 @@ class Receive:
     port: int = _number(11112, 0, 65535)
     max_object_mb: int = _number(128, 1, 512)
     max_associations: int = _number(8, 1, 256)
-    timeout_seconds: float = _number(30.0, 1, 3600)
+    timeout_seconds: float = _number(30.0, 1, 86400)
     tls: Tls | None = None
 
     def __post_init__(self) -> None:
