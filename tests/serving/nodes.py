@@ -34,8 +34,10 @@ class Node:
             '[receive]\nport = 0\n[[receive.peer]]\nae_title = "STORESCU"\n'
             'addresses = ["127.0.0.1"]\n'
         )
+        if 'quiet_seconds' not in node:
+            node += '\nquiet_seconds = 0.2'
         (self.folder / 'node.toml').write_text(
-            f'[node]\nquiet_seconds = 0.2\nfree_mb = 0\n{node}\n'
+            f'[node]\nfree_mb = 0\n{node}\n'
             f'[health]\nport = 0\n{receive if rest is None else rest}\n{send}\n'
         )
         self.arguments = [
@@ -72,8 +74,10 @@ class Node:
 
     def events(self, name=None):
         """Lines of the log since the last start, as objects."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines(keepends=True)
-                 if line.endswith('\n')]  # fmt: skip
+        text = self.log.read_text()
+        whole = text[: text.rfind('\n') + 1].splitlines()
+        assert all(line.startswith('{') for line in whole), text
+        lines = [json.loads(line) for line in whole]
         return [line for line in lines if name in (None, line['event'])]
 
     def store(self, *datasets):
