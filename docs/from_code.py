@@ -144,6 +144,13 @@ def run_files() -> str:
     return _table(('file', 'content'), [(_code(k), v) for k, v in FILES.items()])
 
 
+def node_files() -> str:
+    """What the folder of a node holds."""
+    from pneumojax.serving.serve import FILES
+
+    return _table(('file', 'content'), [(_code(k), v) for k, v in FILES.items()])
+
+
 def prediction_files() -> str:
     """What predict writes."""
     from pneumojax.prediction.outputs import FILES
@@ -198,6 +205,7 @@ TABLES = {
     'run files': run_files,
     'prediction files': prediction_files,
     'external files': external_files,
+    'node files': node_files,
     'result columns': result_columns,
 }
 

@@ -15,7 +15,8 @@ import numpy as np
 from pneumojax.data.files.silence import silence_libraries
 from pneumojax.errors import UsageError
 from pneumojax.prediction.ensemble import Ensemble
-from pneumojax.prediction.outputs import DICOM, Options
+from pneumojax.prediction.options import Options
+from pneumojax.prediction.outputs import DICOM
 from pneumojax.runs.run import Run
 from pneumojax.serving import events
 from pneumojax.serving import settings as settings_lib
@@ -54,10 +55,10 @@ def serve(runs: Sequence[Run], node: str, output: str, options: Options) -> int:
     """
     settings = settings_lib.read(node)
     _require_libraries()
-    if options.seg == 'none':
-        raise UsageError('--mode=serve sends DICOM SEG files, so it cannot be used with --seg=none')
+    if not any(options.writes(name) for name in DICOM):
+        raise UsageError('--mode=serve sends DICOM files: drop --seg=none, or name some --outputs')
     with (
-        _state_folder(pathlib.Path(output)) as folder, events.structured(), silence_libraries(),
+        events.structured(), silence_libraries(), _state_folder(pathlib.Path(output)) as folder,
         Queue(folder / QUEUE) as queue, signals.Held(_ENDING) as held,
     ):  # fmt: skip
         load = functools.partial(Ensemble, runs, options.runtime, options.precision, images=1)

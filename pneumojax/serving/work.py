@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pydicom
 
 from pneumojax.prediction.ensemble import Ensemble
-from pneumojax.prediction.outputs import Options
+from pneumojax.prediction.options import Options
 from pneumojax.prediction.predict import predict_file
 from pneumojax.prediction.streaming import Item
 from pneumojax.serving import events

@@ -5,9 +5,9 @@
     python -m tests.faults.node --studies=2000 --kills=0 --down=0 --most=1 --rest=0
 
 The second says how long a result takes, the third how the memory grows. Studies are sent by
-storescu, each until storescu says that all of it was taken. In the meantime the node is killed: at a random moment, or right before it
-changes a file for the Nth time. In the end the results are read back by DICOMweb: exactly one for
-each image, nothing else, and nothing left to do in the queue.
+storescu, each until storescu says that all of it was taken. In the meantime the node is killed: at
+a random moment, or right before it changes a file for the Nth time. In the end the results are read
+back by DICOMweb: exactly one for each image, nothing else, and nothing left to do in the queue.
 """
 
 import argparse
