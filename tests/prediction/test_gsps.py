@@ -111,6 +111,7 @@ def test_dcmtk_shows_the_radiograph_as_before(tmp_path, tags):
 def test_what_it_says(tmp_path):
     read = write(tmp_path / 'x.dcm', header(PixelSpacing=[0.2, 0.1]), MASKS['some'])
     assert errors(tmp_path / 'x.dcm', 'GrayscaleSoftcopyPresentationState') == []
+    assert 'Test passed' in run('dcmpschk', tmp_path / 'x.dcm')
     words = read.GraphicAnnotationSequence[0].TextObjectSequence[0]
     assert words.UnformattedTextValue == 'RESEARCH - NOT FOR DIAGNOSIS'
     referenced = read.ReferencedSeriesSequence[0]

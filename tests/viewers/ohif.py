@@ -163,6 +163,7 @@ def show(browser, address: str, study: str, output: pathlib.Path) -> None:
     browser.get(f'{address}/viewer?StudyInstanceUIDs={study}')
     _wait_for(lambda: browser.find_elements(By.CSS_SELECTOR, 'canvas'))
     _settle(browser)
+    _click(browser, 'Skip all')  # the guided tour
     browser.save_screenshot(str(output / f'{study}-0.png'))
     count = len(browser.find_elements(By.CSS_SELECTOR, '[data-cy^="study-browser-thumbnail"]'))
     for i in range(count):
@@ -171,12 +172,17 @@ def show(browser, address: str, study: str, output: pathlib.Path) -> None:
             break
         ActionChains(browser).double_click(thumbnails[i]).perform()
         _settle(browser)
-        for button in browser.find_elements(By.CSS_SELECTOR, '[data-cy$="-yes-btn"]'):
-            button.click()
-            _settle(browser)
+        _click(browser, 'Yes')  # it asks whether to open a segmentation
         browser.save_screenshot(str(output / f'{study}-{i + 1}.png'))
     lines = [f'{entry["level"]} {entry["message"]}' for entry in browser.get_log('browser')]
     (output / f'{study}.log').write_text('\n'.join(lines))
+
+
+def _click(browser, words: str) -> None:
+    """Clicks what says so, if it is there, and waits."""
+    for button in browser.find_elements('xpath', f"//*[text()='{words}']"):
+        browser.execute_script('arguments[0].click()', button)
+        _settle(browser)
 
 
 def _settle(browser) -> None:
