@@ -88,7 +88,10 @@ class Archive:
         return found
 
     def instances(self, study: str, modality: str) -> list[tuple[str, str, str]]:
-        """(series, SOP class, SOP instance) UIDs of the images of one modality in a study."""
+        """(series, SOP class, SOP instance) UIDs of the images of one modality in a study.
+
+        The class is empty where the archive does not say.
+        """
         found = []
         series = self._all(
             lambda **page: self._client.search_for_series(
@@ -99,7 +102,8 @@ class Archive:
             for entry in self._all(
                 lambda one=one, **page: self._client.search_for_instances(study, one, **page)
             ):
-                found.append((one, str(_value(entry, '00080016')), str(_value(entry, '00080018'))))
+                sop_class = str(_value(entry, '00080016') or '')
+                found.append((one, sop_class, str(_value(entry, '00080018'))))
         return found
 
     def fetch(self, study: str, series: str, instance: str, limit: int) -> bytes:

@@ -72,13 +72,22 @@ class Poller:
             key = digest(f'{modality} {study}')
             if count >= 0 and self._queue.polled_instances(key) == count:
                 continue
+            is_complete = True
             for series, sop_class, instance in self._archive.instances(study, modality):
                 if self._is_ending():
                     return fetched
-                if sop_class not in headers.STORAGE_CLASSES or self._is_known(instance):
+                is_other = sop_class and sop_class not in headers.STORAGE_CLASSES
+                if is_other or self._is_known(instance):
                     continue
-                fetched += self._fetch(study, series, instance)
-            self._queue.set_polled(key, count)
+                try:
+                    fetched += self._fetch(study, series, instance)
+                except Failed as error:
+                    if error.status is None:  # the archive itself is away
+                        raise
+                    is_complete = False  # the next poll tries this one again, after the others
+                    events.problem('not fetched', why=str(error))
+            if is_complete:
+                self._queue.set_polled(key, count)
         return fetched
 
     def _is_known(self, instance: str) -> bool:

@@ -79,9 +79,15 @@ class Sender:
         deliveries = self._queue.due_deliveries(self._settings.name)
         if not deliveries:
             return False
+        there = [d for d in deliveries if (self._results / d.file).is_file()]
+        for delivery in deliveries:
+            if delivery not in there:
+                self._refused(delivery, 'its file is gone')
+        if not there:
+            return True
         try:
-            with self._connect([self._results / d.file for d in deliveries]) as send:
-                for delivery in deliveries:
+            with self._connect([self._results / d.file for d in there]) as send:
+                for delivery in there:
                     if self._is_ending():
                         break
                     self._deliver(delivery, send)
@@ -95,20 +101,30 @@ class Sender:
         return True
 
     def _deliver(self, delivery: Delivery, send: Callable[[pathlib.Path], None]) -> None:
-        about = {'image': delivery.image, 'destination': self._settings.name}
         try:
             send(self._results / delivery.file)
+        except Unreachable:
+            raise
         except RefusedResult as refusal:
-            self._figures.count('sending_failed')
-            is_dead = self._queue.refused(delivery, str(refusal), self._settings.tries)
-            what = 'dead letter' if is_dead else 'result refused'
-            events.problem(what, **about, tries=delivery.tries + 1, why=str(refusal))
+            self._refused(delivery, str(refusal))
+            return
+        except Exception as error:  # one result must not keep back the others
+            self._refused(delivery, type(error).__name__)
             return
         self._queue.sent(delivery)
         seconds = max(0.0, time.time() - delivery.received)
         self._figures.count('results_sent')
         self._figures.observe(seconds)
+        about = {'image': delivery.image, 'destination': self._settings.name}
         events.event('sent', **about, seconds=round(seconds, 3))
+
+    def _refused(self, delivery: Delivery, reason: str) -> None:
+        self._figures.count('sending_failed')
+        is_dead = self._queue.refused(delivery, reason, self._settings.tries)
+        events.problem(
+            'dead letter' if is_dead else 'result refused', image=delivery.image,
+            destination=self._settings.name, tries=delivery.tries + 1, why=reason,
+        )  # fmt: skip
 
 
 class _Store:

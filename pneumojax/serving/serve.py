@@ -190,6 +190,9 @@ class _Node:
         """Runs all parts; images are taken up while the network is being loaded."""
         for number in self._queue.bury_unfinished(self._settings.node.tries):
             events.problem('dead letter', image=number, why='the process ended each time')
+        for (kind, name, state), count in self._queue.counts().items():
+            if (kind, state) == ('delivery', 'waiting') and name not in self._senders:
+                events.problem('no such destination any more', destination=name, results=count)
         self._inbox.adopt()
         self._health.start()
         if self._receiver:

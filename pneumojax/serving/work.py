@@ -1,5 +1,6 @@
 """Predicts one image of the queue after the other, with the network kept loaded."""
 
+import errno
 import pathlib
 from collections.abc import Sequence
 
@@ -15,6 +16,9 @@ from pneumojax.serving.inbox import Inbox
 from pneumojax.serving.queue import Image, Queue, digest
 from pneumojax.serving.settings import Node
 
+# What is wrong with the disk, and not with the image.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+         errno.EMFILE, errno.ENFILE)  # fmt: skip
 _DISK_WAIT = 10.0  # seconds until the next attempt where the disk is full
 
 
@@ -48,23 +52,27 @@ class Worker:
         self._destinations, self._figures = destinations, figures
 
     def step(self) -> bool:
-        """Predicts an image that is due; returns whether there was one."""
+        """Predicts an image that is due; returns whether there was one.
+
+        Raises:
+          OSError, sqlite3.OperationalError: the disk is full, or cannot be written.
+        """
+        self._inbox.check_space()
         image = self._queue.begin_image(self._settings.quiet_seconds)
         if image is None:
             return False
         path = self._inbox.path(image.name)
         item = Item(str(path), path.name, image.name)
         try:
-            self._inbox.check_space()
             row = predict_file(self._ensemble, item, self._results, self._options)
-        except OSError as error:  # the disk, and not the image
-            self._queue.postponed(image, _DISK_WAIT)
-            events.problem('prediction postponed', image=image.number, why=error.strerror)
-            return True
         # Anything may go wrong with a hostile image, and the next one must be predicted all the
         # same. Messages of libraries may quote the image, so only the type is passed on.
         except Exception as error:
-            self._failed(image, type(error).__name__)
+            if isinstance(error, OSError) and error.errno in _DISK:
+                self._queue.postponed(image, _DISK_WAIT)
+                events.problem('prediction postponed', image=image.number, why=error.strerror)
+            else:
+                self._failed(image, type(error).__name__)
             return True
         if row['status'] == 'skipped':
             self._queue.skipped(image, row['reason'])

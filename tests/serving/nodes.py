@@ -42,7 +42,7 @@ class Node:
         )
         self.arguments = [
             '--mode=serve', f'--workdir={run}', f'--node={self.folder / "node.toml"}',
-            f'--output={self.state}', '--runtime=jax', *arguments,
+            f'--output={self.state}', *arguments,
         ]  # fmt: skip
         self.process = None
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.faults.conftest import small_disk
 from tests.faults.zygote import Zygote
 from tests.serving.files import radiograph
 from tests.serving.nodes import Node, to_orthanc
@@ -114,6 +115,25 @@ def test_the_archive_is_down_for_a_while(node, archive):
     node.start()
     wait_for(lambda: len(archive.tags('SEG')) == 3, node.process)
     assert referenced(archive) == uids(sent)
+
+
+def test_a_full_disk_then_room_again(node, archive):
+    small_disk(node.state, '600k')
+    try:
+        node.start()
+        sent = [radiograph(i, i, size=160) for i in range(30)]
+        first = node.store(*sent)
+        assert 0 < len(first) < 30
+        assert node.events('object not stored')
+        assert node.get('/healthz')[0] == 200
+        subprocess.run(['mount', '-o', 'remount,size=50m', str(node.state)], check=True)
+        assert node.store(*sent) == sent
+        wait_for(lambda: len(archive.tags('SEG')) == 30, node.process)
+        assert referenced(archive) == uids(sent)
+        assert not node.events('dead letter')
+    finally:
+        node.kill()
+        subprocess.run(['umount', '-l', str(node.state)], check=True)
 
 
 def test_an_image_that_comes_while_its_study_is_predicted(node, archive):

@@ -87,6 +87,22 @@ def test_an_archive_that_limits_its_answers(monkeypatch):
     assert archive._all(lambda offset=0: entries) == entries  # offsets ignored
 
 
+def test_an_image_that_cannot_be_had_stops_only_itself(poller, orthanc, queue, monkeypatch):
+    orthanc.upload(*(radiograph(i, i) for i in range(3)))
+    one, broken = poller(), radiograph(0, 0).SOPInstanceUID
+    fetch = one._archive.fetch
+
+    def sometimes(study, series, instance, limit):
+        return fetch(study, series, instance + '.9' * (instance == broken), limit)
+
+    monkeypatch.setattr(one._archive, 'fetch', sometimes)
+    assert one.step()
+    assert queue.counts() == {('image', '', 'received'): 2}
+    monkeypatch.setattr(one._archive, 'fetch', fetch)
+    assert again(one)
+    assert queue.counts() == {('image', '', 'received'): 3}
+
+
 def test_no_archive(poller, queue):
     one = poller(url='http://127.0.0.1:9/dicom-web')
     assert not one.step()

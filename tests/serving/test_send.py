@@ -126,6 +126,19 @@ def test_what_is_refused_is_tried_again_and_then_dead(queue, results, archive):
     assert states(queue) == {'waiting': 5}
 
 
+def test_a_result_that_is_gone_or_damaged_keeps_back_no_other(queue, results, archive):
+    (results / '0.dcm').unlink()
+    damaged = pydicom.dcmread(results / '1.dcm')
+    damaged.PixelData = pydicom.encaps.encapsulate([b'no RLE'])
+    damaged.save_as(results / '1.dcm')
+    where, taken = archive()
+    one = sender(queue, results, tries=1, **where)
+    assert one.step()
+    assert states(queue) == {'sent': 3, 'dead': 2}
+    assert {d.reason for d in queue.dead()} >= {'its file is gone'}
+    assert len(taken) == 3
+
+
 def test_a_full_archive_costs_no_attempt(queue, results, archive):
     one = sender(queue, results, **archive(0xA700)[0])
     for _ in range(5):
