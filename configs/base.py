@@ -156,6 +156,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation = evaluation = ml_collections.ConfigDict()
     evaluation.batch_size = 16  # images per prediction step
     evaluation.every_epochs = 1  # epochs between two validations; 0: no validation
+    # Held-out images whose overlays TensorBoard shows at each validation, those with a pneumothorax
+    # first; 0: none. They are in RUN/tensorboard, as others are in RUN/contact_sheet.png.
+    evaluation.pictures = 4
     evaluation.weights = 'average'  # which weights are reported: 'average' (if any) or 'last'
     # Chosen on held-out images: 'single', one threshold and a smallest area (A); 'triplet', two
     # thresholds (W, sneddy). 'half': 0.5 at every pixel and nothing chosen (I), which shows what

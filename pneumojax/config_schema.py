@@ -168,6 +168,7 @@ KEYS: dict[str, Key] = {
     ),
     'evaluation.batch_size': whole(1, 2**16, free=True),
     'evaluation.every_epochs': whole(0, 10**6, '0: never'),
+    'evaluation.pictures': whole(0, 64, '0: none', free=True, absent=4),
     'evaluation.weights': choice('average', 'last'),
     'evaluation.rule': choice('single', 'triplet', 'half'),
     'evaluation.regions': boolean(absent=False),

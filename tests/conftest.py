@@ -55,6 +55,7 @@ def tiny_config(root, cache):
     config.averaging.start = 1
     config.evaluation.batch_size = 8
     config.evaluation.bootstrap = 200
+    config.evaluation.pictures = 0
     return config
 
 

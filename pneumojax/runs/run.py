@@ -29,7 +29,8 @@ FILES = {
     'refused here.',
     'split.json': 'train: ImageIds trained on and held out; they must stay the same.',
     'metrics.jsonl': 'train: loss, learning rate and validation Dice, one JSON object a line.',
-    'tensorboard/': 'train: the same figures for TensorBoard.',
+    'tensorboard/': 'train: the same figures for TensorBoard, and overlays of a few held-out '
+    'images (`evaluation.pictures`).',
     f'{FOLDER}/': 'train: Orbax, one folder per step, with `params`, `batch_stats`, `opt_state`; '
     'the last one of a run with averaging also has `average_params` and `average_batch_stats`.',
     'profile/': 'train with --profile: traces of steps, for XProf or Perfetto.',

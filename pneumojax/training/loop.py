@@ -30,6 +30,7 @@ from pneumojax.training.recalibration import choose_images, update_batch_stats
 from pneumojax.training.state import TrainState, create_state
 from pneumojax.training.stopping import StopRequest
 from pneumojax.training.validation import validate
+from pneumojax.training.validation_pictures import ValidationPictures
 
 
 def train(config: ml_collections.ConfigDict, run: Run, *, profile: int = 0) -> None:
@@ -170,6 +171,8 @@ class Trainer:
         self.learning_rate = optimizer.learning_rate(config, plan)
         self.stop = StopRequest(devices)
         self.log = MetricsLog(run)
+        shows = processes.is_main() and config.evaluation.pictures and not config.loss.restoration
+        self.pictures = ValidationPictures(config, dataset) if shows else None
         self.saver = Saver(run.checkpoints, config.checkpoint.keep)
         self.saver.step = first_step or None
         self.progress = bar(
@@ -301,6 +304,9 @@ class Trainer:
             raise self._not_finite(step, f'validation loss {values["loss"]:g} after it')
         epoch = self.plan.epoch(step)
         self.log.write(step=step, epoch=epoch - 1, split='validation', **values)
+        if self.pictures:
+            pictures = self.pictures.draw(self.devices.unreplicate(variables))
+            self.log.write_pictures(step, pictures)
         shown = {'val_loss': values['loss'], 'positive_dice': values.get('positive_dice')}
         self.progress.set_postfix(
             epoch=epoch, refresh=False,

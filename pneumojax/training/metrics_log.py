@@ -2,10 +2,14 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import cv2
+import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import scalar
 
 from pneumojax.runs.run import Run
@@ -48,7 +52,22 @@ class MetricsLog:
         with atomic.naming(self.run / 'tensorboard'):
             for name, value in values.items():
                 if value is not None:
-                    summary = scalar(f'{split}/{name}', value)
-                    event = Event(wall_time=time.time(), step=step, summary=summary)
-                    self._board.write_event(event)
+                    self._add(step, scalar(f'{split}/{name}', value))
             self._board.flush()
+
+    def write_pictures(self, step: int, pictures: Sequence[np.ndarray]) -> None:
+        """Shows pictures, uint8 RGB [H, W, 3], in TensorBoard. Their tags are numbers, no names."""
+        with atomic.naming(self.run / 'tensorboard'):
+            for number, picture in enumerate(pictures, 1):
+                _, code = cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+                height, width, channels = picture.shape
+                image = Summary.Image(
+                    height=height, width=width, colorspace=channels,
+                    encoded_image_string=code.tobytes(),
+                )  # fmt: skip
+                value = Summary.Value(tag=f'validation/image {number}', image=image)
+                self._add(step, Summary(value=[value]))
+            self._board.flush()
+
+    def _add(self, step: int, summary: Summary) -> None:
+        self._board.write_event(Event(wall_time=time.time(), step=step, summary=summary))
