@@ -21,6 +21,7 @@ from pneumojax.prediction.reference import Algorithm
 LAYER = 'PNEUMOTHORAX'
 ORANGE = (75.1, 18.3, 75.2)  # `overlay.PREDICTED` in CIELab
 _LONGEST = 8000  # points of a line: their tag holds 65,534 bytes
+_MOST = 100_000  # points of all lines, of noise and no lung: 2 seconds and some megabytes
 
 
 def make(
@@ -36,7 +37,11 @@ def make(
 
     Raises:
       reference.NoReference: the radiograph's UIDs are missing or malformed.
+      reference.CannotBeMade: the outline has more points than a viewer draws in reasonable time.
     """
+    found = list(outlines(mask))
+    if sum(map(len, found)) > _MOST:
+        raise reference.CannotBeMade(f'the outline has more than {_MOST} points')
     source = reference.reference(header, mask.shape)
     made = reference.instance('gsps', source, key, algorithm)
     layer = hd.pr.GraphicLayer(
@@ -44,8 +49,7 @@ def make(
         display_color=hd.color.CIELabColor(*ORANGE),
     )  # fmt: skip
     lines = [
-        hd.pr.GraphicObject('POLYLINE', graphic_data=points, units='PIXEL')
-        for points in outlines(mask)
+        hd.pr.GraphicObject('POLYLINE', graphic_data=points, units='PIXEL') for points in found
     ]
     words = hd.pr.TextObject(
         text_value=reference.WARNING + algorithm.warning,

@@ -132,7 +132,7 @@ def _write_object(
     try:
         dataset = make(header, algorithm=_algorithm(image.ensemble), key=_key(image))
         reference.write(path, dataset)
-    except reference.NoReference as error:
+    except reference.CannotBeMade as error:
         raise NotPossible(f'no {name}: {error}') from None
     except OSError:
         raise

@@ -53,8 +53,12 @@ class Instance(NamedTuple):
     sop: str
 
 
-class NoReference(ValueError):
-    """The source cannot be referenced; the message says why, without quoting it."""
+class CannotBeMade(ValueError):
+    """There is no such object about this radiograph; the message says why, without quoting it."""
+
+
+class NoReference(CannotBeMade):
+    """The radiograph cannot be referenced."""
 
 
 def reference(header: pydicom.Dataset, shape: tuple[int, ...]) -> pydicom.Dataset:

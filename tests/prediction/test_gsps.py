@@ -72,6 +72,12 @@ def test_lines_are_closed_or_go_on_in_the_next(tmp_path):
     assert errors(tmp_path / 'x.dcm', 'GrayscaleSoftcopyPresentationState') == []
 
 
+def test_an_outline_of_noise_is_refused():
+    noise = (np.random.default_rng(0).random((600, 600)) > 0.8).astype(np.uint8)
+    with pytest.raises(reference.CannotBeMade, match='more than 100000 points'):
+        gsps.make(header(), noise, algorithm=ALGORITHM, key='x')
+
+
 @pytest.mark.parametrize(
     'tags',
     [
