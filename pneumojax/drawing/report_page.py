@@ -53,6 +53,22 @@ details ul { margin: 4px 0; padding-left: 20px; }
 .error { color: var(--bad); }
 .bar { height: 4px; margin-top: 4px; border-radius: 2px; background: var(--soft); }
 .bar i { display: block; height: 100%; border-radius: 2px; background: var(--bar); }
+/* On a phone there is no place for columns: a row's cells stand one below another. */
+@media (max-width: 700px) {
+  body { padding: 18px 14px 60px; }
+  details th { white-space: normal; }
+  #images, #images tbody { display: block; }
+  #images colgroup, #images th.plain, #images td:empty { display: none; }
+  #images thead tr { display: flex; flex-wrap: wrap; border-bottom: 2px solid var(--line); }
+  #images th { position: static; border: 0; }
+  #images th button { padding: 7px 10px 7px 0; }
+  #images tbody tr:not([hidden]) { display: grid; grid-template-columns: 104px minmax(0, 1fr);
+    column-gap: 12px; padding: 10px 0; border-bottom: 1px solid var(--line); }
+  #images td { grid-column: 2; padding: 1px 0; border: 0; }
+  #images td.picture { grid-column: 1; grid-row: 1 / span 7; }
+  #images td.number { text-align: left; }
+  #images td[data-label]::before { content: attr(data-label) " "; color: var(--faint); }
+}
 @media print { .tools { display: none; } #images th { position: static; } }
 """
 

@@ -121,6 +121,9 @@ content="default-src &#x27;none&#x27;; img-src data:; style-src &#x27;unsafe-inl
 table {{ border-collapse: collapse; }} td, th {{ padding: 3px 22px 3px 0; text-align: left; }}
 td {{ font-variant-numeric: tabular-nums; }} .picture {{ max-width: 100%; background: #fff; }}
 .picture[alt=Calibration] {{ width: 460px; }}
+@media (max-width: 700px) {{ table, tbody, tr, th, td {{ display: block; padding: 0; }}
+  tr {{ padding: 6px 0; border-bottom: 1px solid var(--line); }} tr.head {{ display: none; }}
+  td[data-label]::before {{ content: attr(data-label) ": "; color: var(--faint); }} }}
 </style></head><body>
 <h1>{escape(title)}</h1>
 <p class="sub">{sub}</p>
@@ -133,10 +136,14 @@ td {{ font-variant-numeric: tabular-nums; }} .picture {{ max-width: 100%; backgr
 def _table(evaluation: dict[str, Any], variants: dict[str, Any]) -> str:
     others = list(variants)[:-1]  # the last one is the run's own
     head = ''.join(f'<th>{escape(label)}</th>' for label in others)
-    lines = [f'<tr><th></th>{head}<th>this run</th></tr>'] if others else []
+    lines = [f'<tr class="head"><th></th>{head}<th>this run</th></tr>'] if others else []
+    names = [f' data-label="{escape(name)}"' for name in (*others, 'this run')] if others else ['']
     for key, label in METRIC_NAMES.items():
         shown = [variants[name][key] for name in others] + [evaluation[key]]
-        cells = ''.join(f'<td>{value_and_interval(metric)}</td>' for metric in shown)
+        cells = ''.join(
+            f'<td{name}>{value_and_interval(metric)}</td>'
+            for name, metric in zip(names, shown, strict=True)
+        )
         lines.append(f'<tr><th>{label}</th>{cells}</tr>')
     return ''.join(lines)
 

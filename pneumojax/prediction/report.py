@@ -108,7 +108,9 @@ def _head(about: About) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Pneumothorax predictions</title>
 <style>{STYLE}</style>
-<noscript><style>#images .unsorted tr {{ display: table-row !important; }}</style></noscript>
+<noscript><style>#images .unsorted tr {{ display: table-row !important; }}
+@media (max-width: 700px) {{ #images .unsorted tr {{ display: grid !important; }} }}
+</style></noscript>
 </head><body>
 <h1>Pneumothorax predictions</h1>
 <p class="sub">{escape(names)} &middot; pneumojax {escape(about.version)}</p>
@@ -182,25 +184,27 @@ def _row(order: int, row: ResultRow, show_names: bool) -> str:
         f' data-{key}="{escape(str(value))}"' for key, value in data.items() if value is not None
     )
     cells = [
-        _picture(row),
         f'<div class="name">{name}</div>'
         f'<div class="file" title="{escape(shown)}">{escape(shown)}</div>{_links(row)}',
         *([escape(visible(row.get('patient') or ''))] if show_names else []),
     ]
-    numbers = [
-        _probability(row['probability']),
-        f'{row["area_px"]:,}' if ok else '',
-        f'{row["area_mm2"]:,.0f}' if row['area_mm2'] is not None else '',
-    ]
+    numbers = {
+        'Probability': _probability(row['probability']),
+        'Area, px': f'{row["area_px"]:,}' if ok else '',
+        'Area, mm²': f'{row["area_mm2"]:,.0f}' if row['area_mm2'] is not None else '',
+    }
     status = 'predicted' if ok else row['status']
     last = (
         f'<span class="{escape(row["status"])}">{escape(status)}</span>'
         f'<div class="note">{escape(reason)}</div>'
     )
     return (
-        f'<tr{attributes}>'
+        f'<tr{attributes}><td class="picture">{_picture(row)}</td>'
         + ''.join(f'<td>{cell}</td>' for cell in cells)
-        + ''.join(f'<td class="number">{cell}</td>' for cell in numbers)
+        + ''.join(
+            f'<td class="number" data-label="{label}">{cell}</td>'
+            for label, cell in numbers.items()
+        )
         + f'<td>{last}</td></tr>\n'
     )
 

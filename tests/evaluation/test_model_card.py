@@ -11,6 +11,7 @@ from pneumojax.drawing.overlay import write_png
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import model_card, run_report, thresholds
 from pneumojax.evaluation.wording import METRIC_NAMES
+from tests.narrow_pages import DESK, PHONE, assert_readable, show
 from tests.tiny_runs import write_run
 
 EVALUATION = {
@@ -64,6 +65,28 @@ def test_a_card_says_when_there_were_no_patients(run):
     assert 'Drawn phantoms, no radiographs' in model_card.make(run)
     run_report.write(run)
     assert 'drawn phantoms' in (run / 'report.html').read_text()
+
+
+@pytest.mark.slow
+def test_the_report_can_be_read_on_a_phone(run, browser):
+    figures = {name: EVALUATION[name] for name in METRIC_NAMES}
+    variants = dict.fromkeys(('last weights', '+ SWA', '+ TTA'), figures)
+    run.write_json('evaluation.json', EVALUATION | {'variants': variants})
+    for name, shape in (('curves', (1200, 1700, 3)), ('calibration', (600, 700, 3))):
+        write_png(run / f'{name}.png', np.full(shape, 128, np.uint8))
+    page = run_report.write(run)
+    first = EVALUATION['mean_dice']
+    value = f'{first["value"]:.3f} ({first["low"]:.3f} to {first["high"]:.3f})'
+    for width in (PHONE, DESK):
+        assert_readable(show(browser, page, width), width)
+        tables = browser.find_elements('css selector', 'table')
+        assert len(tables) == 1
+        assert tables[0].text.count(value) >= 3
+        cell = 'getComputedStyle(document.querySelector("td"), "::before").content'
+        assert ('last weights' in browser.execute_script(f'return {cell}')) == (width == PHONE)
+        widths = browser.execute_script('return Array.from(document.images, i => i.offsetWidth)')
+        assert len(widths) == 2
+        assert max(widths) <= width
 
 
 def test_phantoms_that_an_earlier_run_drew_are_no_patients_either(run):

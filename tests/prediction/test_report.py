@@ -11,6 +11,7 @@ import pytest
 from pneumojax.drawing import overlay
 from pneumojax.evaluation.rules import Rule
 from pneumojax.prediction import report
+from tests.narrow_pages import DESK, PHONE, assert_readable, show
 
 RULE = dataclasses.asdict(Rule(top=0.7, area=800, bottom=0.3))
 RUNS = [{'name': 'r<b>', 'step': 9, 'weights': 'average', 'image_size': 64, 'flips': [],
@@ -146,6 +147,37 @@ def test_a_browser_sorts_filters_and_opens_overlays(browser, tmp_path):
     click('tr:not([hidden]) td a')
     assert pathlib.Path(browser.current_url).name == 'im_11.png'
     assert browser.execute_script('return document.images[0].naturalWidth') == 50
+    assert browser.get_log('browser') == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('show_names', [False, True])
+def test_it_can_be_read_on_a_phone(browser, tmp_path, show_names):
+    rows = [row(i, patient='Doe^Jane', file=f'a/very/long/{"x" * 90}.dcm') for i in range(6)]
+    rows += [row(6, 'skipped', reason='a CT slice, not a radiograph'), row(7, 'error', reason='no')]
+    write(tmp_path / 'report.html', rows, show_names=show_names)
+    page = tmp_path / 'report.html'
+    for width, display in ((PHONE, 'grid'), (DESK, 'table-row')):
+        assert_readable(show(browser, page, width), width)
+        browser.execute_script('document.querySelector("details").open = true')
+        scroll = browser.execute_script('return document.documentElement.scrollWidth')
+        assert scroll <= width
+        shown = browser.execute_script(
+            'const row = document.querySelector("#images tbody tr:not([hidden])");'
+            'return [getComputedStyle(row).display, row.innerText, row.offsetHeight,'
+            ' getComputedStyle(row.querySelector("[data-label]"), "::before").content]'
+        )
+        assert shown[0] == display
+        assert 'Doe^Jane' in shown[1] or not show_names
+        assert shown[2] < 250
+        assert ('Probability' in shown[3]) == (width == PHONE)
+    show(browser, page, PHONE)
+    browser.find_element('css selector', 'button[data-filter=other]').click()
+    script = 'return Array.from(document.querySelectorAll("#images tbody tr"))'
+    script += '.filter(r => r.offsetHeight).map(r => Number(r.dataset.order))'
+    assert browser.execute_script(script) == [6, 7]
+    browser.find_element('css selector', 'th[data-key=status] button').click()
+    assert browser.execute_script(script) == [7, 6]
     assert browser.get_log('browser') == []
 
 

@@ -198,7 +198,8 @@ def _webp(data: bytes) -> Layout:
 def _jpeg2000(data: bytes) -> Layout:
     boxes = list(_boxes(data))
     parts = {name: content for name, content in boxes if name in (b'jp2h', b'jp2c')}
-    if sum(name == b'jp2c' for name, _ in boxes) != 1 or b'jp2h' not in parts:
+    whole = [name for name, _ in boxes[:2]] == [b'jP  ', b'ftyp'] and b'jp2h' in parts
+    if not whole or sum(name == b'jp2c' for name, _ in boxes) != 1:
         raise ValueError('the JPEG 2000 file does not hold one image; copy it again')
     for name, content in _boxes(parts[b'jp2h']):
         space = int.from_bytes(content[3:7]) if content[:1] == b'\1' else _GREY_AND_RGB[0]

@@ -174,6 +174,7 @@ def with_space(code, number):
         (saved(GREY, 'TIFF', compression='jpeg'), 'LZW, Deflate, PackBits'),
         (saved(GREY, 'BMP', '1'), 'BMP'), (saved(GREY, 'JPEG2000', 'LA'), 'palette or other'),
         (with_space(saved(RGB, 'JPEG2000'), 18), 'palette or other'),
+        (saved(GREY, 'JPEG2000').replace(b'ftyp', b'fty\0'), 'does not hold one image'),
     ],
 )  # fmt: skip
 def test_kinds_of_pixels_that_are_not_read_are_said(read, code, words):
