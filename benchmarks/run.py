@@ -23,6 +23,7 @@ BENCHMARKS = {
     'compile': 'every program for a chip that need not be here: memory, work, roofline',
     'end_to_end': 'from DICOM files through both stages to a submission, every part',
     'pipeline': 'from DICOM files to records and from records to batches, per core',
+    'plausibility': 'which pictures get the note that they are no chest radiographs',
     'predict': 'one image, a folder, a first mask: JAX, the exported network, PyTorch',
     'predict_memory': 'does memory grow with the folder that is predicted',
     'profile_steps': 'where the time of training steps goes, by kind of operation, from a trace',

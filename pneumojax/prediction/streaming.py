@@ -16,6 +16,7 @@ import numpy as np
 
 from pneumojax.data import geometry
 from pneumojax.data.files import chest, headers, inputs
+from pneumojax.prediction import plausibility
 from pneumojax.prediction.ensemble import Ensemble, Squares
 from pneumojax.prediction.journal import ResultRow
 from pneumojax.system import parallel
@@ -103,7 +104,8 @@ def load(item: Item, sizes: Sequence[int], accept: chest.Accept = 'chest') -> Lo
         return Loaded(item, None, {}, row | {'status': 'error', 'reason': str(reason)})
     squares = {s: geometry.fit_image(radiograph.image, s, radiograph.aspect) for s in sizes}
     note = inputs.name_note(item.file, item.name)
-    row['notes'] = [*([note] if note else []), *radiograph.notes]
+    doubt = plausibility.note(radiograph.image)
+    row['notes'] = [*filter(None, (note, doubt)), *radiograph.notes]
     if radiograph.header is not None:
         instance = headers.text(radiograph.header, 'SOPInstanceUID')
         # To find duplicates. Hashed, because in a malformed header it may be a name.
