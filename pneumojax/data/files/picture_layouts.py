@@ -207,6 +207,9 @@ def _jpeg2000(data: bytes) -> Layout:
             raise ValueError(f'a JPEG 2000 file with a palette or other colours; {_SAVE}')
     stream = parts[b'jp2c']
     height, width, channels, bits = codestreams.jpeg2000_header(stream)
+    stated = dict(_boxes(parts[b'jp2h'])).get(b'ihdr', b'')
+    if stated[:10] != height.to_bytes(4) + width.to_bytes(4) + channels.to_bytes(2):
+        raise ValueError('the JPEG 2000 file states two sizes; copy it again')
     each = {stream[at : at + 3] for at in range(42, 42 + 3 * channels, 3)}
     if channels not in (1, 3) or not 8 <= bits <= 16 or each != {bytes([bits - 1, 1, 1])}:
         raise ValueError(f'a JPEG 2000 file of {channels} channels of {bits} bits; {_SAVE}')

@@ -175,6 +175,7 @@ def with_space(code, number):
         (saved(GREY, 'BMP', '1'), 'BMP'), (saved(GREY, 'JPEG2000', 'LA'), 'palette or other'),
         (with_space(saved(RGB, 'JPEG2000'), 18), 'palette or other'),
         (saved(GREY, 'JPEG2000').replace(b'ftyp', b'fty\0'), 'does not hold one image'),
+        (saved(GREY, 'JPEG2000').replace(b'ihdr\0\0\0@', b'ihdr\0\0\0\2'), 'two sizes'),
     ],
 )  # fmt: skip
 def test_kinds_of_pixels_that_are_not_read_are_said(read, code, words):
