@@ -7,6 +7,7 @@ same study. It therefore holds the patient's name, as the radiograph does.
 import io
 import os
 import re
+import unicodedata
 from typing import Any, NamedTuple
 
 import highdicom as hd
@@ -171,13 +172,16 @@ def clean(header: pydicom.Dataset, keyword: str) -> Any:
     element = header[keyword]
     if element.value is None:
         return ''
+    text = str(element.value)
     try:
-        if element.VM > 1:
+        if element.VM > 1 or any(unicodedata.category(letter) == 'Cc' for letter in text):
             return ''
-        valuerep.validate_value(element.VR, str(element.value), pydicom.config.RAISE)
+        valuerep.validate_value(element.VR, text, pydicom.config.RAISE)
+        if element.VR in ('DA', 'TM'):  # the form may be right, and the 30th of February in it
+            {'DA': valuerep.DA, 'TM': valuerep.TM}[element.VR](text)
     except ValueError:
         return ''
-    if keyword == 'PatientSex' and str(element.value) not in ('M', 'F', 'O'):
+    if keyword == 'PatientSex' and text not in ('M', 'F', 'O'):
         return ''
     return element.value
 

@@ -25,6 +25,7 @@ MALFORMED = (
     {'PatientName': '山田^太郎', 'StudyID': 'more than sixteen characters'},
     {'PatientName': 'a' * 300, 'PatientID': 'b' * 300},
     {'PatientID': ['1', '2'], 'StudyDate': '2024', 'StudyTime': '99:99'},
+    {'StudyDate': '19700230', 'PatientBirthDate': '19701301', 'AccessionNumber': '1\0'},
     {'PatientBirthDate': 'May 1970', 'PatientOrientation': 'A'},
     {'PatientOrientation': ['Q', 'Z'], 'InstanceNumber': '99999999999'},
     {'PixelSpacing': ['0', '1'], 'ImagerPixelSpacing': '0.1'},

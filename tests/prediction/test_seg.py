@@ -133,6 +133,8 @@ def test_malformed_headers_give_sound_files(tmp_path, tags):
         ({'PatientID': 'a\\b', 'AccessionNumber': '1' * 20}, ['PatientID', 'AccessionNumber']),
         ({'PatientID': ['1', '2'], 'PatientSex': 'Male'}, ['PatientID', 'PatientSex']),
         ({'StudyDate': '2.1.2024', 'StudyID': '1' * 17}, ['StudyDate', 'StudyID']),
+        ({'StudyDate': '19700230', 'StudyTime': '256000'}, ['StudyDate', 'StudyTime']),
+        ({'PatientName': 'A\0B', 'StudyID': '1\x012'}, ['PatientName', 'StudyID']),
         ({'PatientID': '', 'PatientSex': None, 'PatientName': ' '}, []),
     ],
 )

@@ -106,6 +106,15 @@ def test_what_an_area_means_is_said(tmp_path):
     assert [unit for _, _, unit in values(found)] == ['1', '{pixels}']
 
 
+def test_a_network_of_phantoms_says_so(tmp_path):
+    drawn = ALGORITHM._replace(parameters={'trained_on': 'drawn phantoms'})
+    made = sr.make(header(), MARKED, segmentation=None, algorithm=drawn, key='x')
+    reference.write(tmp_path / 'x.dcm', made)
+    found, _ = group(highdicom.sr.srread(tmp_path / 'x.dcm'))
+    said = 'RESEARCH - NOT FOR DIAGNOSIS; trained on drawn phantoms. '
+    assert comments(found)[0].startswith(said)
+
+
 def test_dcmtk_prints_it(tmp_path):
     write(tmp_path / 'x.dcm')
     said = run('dsrdump', '--print-all-codes', '--print-long-values', tmp_path / 'x.dcm')
