@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 
+import pydicom
 import pytest
 
 from tests.faults.conftest import small_disk
@@ -57,18 +58,29 @@ def uids(datasets):
 
 
 def test_images_in_results_out_then_nothing_is_left_to_do(node, archive):
+    node.arguments.append('--outputs=seg,sr,secondary_capture,gsps')
     node.start()
     sent = [radiograph(i, i // 2) for i in range(6)]
     assert node.store(*sent) == sent
     assert node.store(*sent[:3]) == sent[:3]  # again: confirmed, and no second result
     wait_for(lambda: len(archive.tags('SEG')) == 6, node.process)
+    wait_for(lambda: 'state="waiting"' not in node.get('/metrics')[1], node.process)
     assert referenced(archive) == uids(sent)
+    assert len(archive.tags('SR')) == 6
+    results = list((node.state / 'results').rglob('*.dcm'))
+    assert len(archive.get('/instances')) == len(results) > 12
+    # An archive that forwards all it has sends results back; they are not taken for images.
+    captures = list((node.state / 'results' / 'secondary_capture').iterdir())
+    assert captures
+    returned = [pydicom.dcmread(path) for path in captures]
+    assert node.store(*returned) == returned
+    assert f'objects_own_result_total {len(captures)}\n' in node.get('/metrics')[1]
     seg = archive.tags('SEG')[0]
     assert (seg['PatientName'], seg['SOPClassUID']) == ('Doe^Jane', '1.2.840.10008.5.1.4.1.1.66.4')
     assert node.get('/healthz') == (200, '{"ok": true, "why": []}\n')
     assert node.get('/readyz')[0] == 200
     figures = node.get('/metrics')[1]
-    wait_for(lambda: 'pneumojax_results_sent_total 6\n' in node.get('/metrics')[1])
+    assert f'pneumojax_results_sent_total {len(results)}\n' in figures
     assert 'pneumojax_objects_duplicate_total 3\n' in figures
     assert node.get('/else')[0] == 404
     # Nobody is named.

@@ -3,12 +3,14 @@
 import ast
 import pathlib
 import re
+import sys
 import tomllib
 
 import pytest
 
 from pneumojax.errors import UsageError
-from pneumojax.serving import settings
+from pneumojax.prediction.options import Options
+from pneumojax.serving import serve, settings
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / 'deploy' / 'node.toml'
@@ -142,6 +144,23 @@ def test_secrets_come_from_the_environment_or_a_file(tmp_path, monkeypatch):
     (tmp_path / 'token').write_text('\n')
     with pytest.raises(UsageError, match='is empty'):
         b.login.secret()
+
+
+def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pynetdicom', None)
+    with pytest.raises(UsageError, match=r"needs pynetdicom: pip install 'pneumojax\[node\]'"):
+        serve.serve([], EXAMPLE, tmp_path / 'state', Options())
+    assert not (tmp_path / 'state').exists()
+
+
+def test_results_are_asked_for(tmp_path):
+    with pytest.raises(UsageError, match='drop --seg=none'):
+        serve.serve([], EXAMPLE, tmp_path / 'state', Options(seg='none'))
+
+
+def test_dead_letters_of_a_folder_that_is_none(tmp_path):
+    with pytest.raises(UsageError, match=r'holds no queue\.sqlite'):
+        serve.dead_letters(tmp_path, 'list')
 
 
 @pytest.mark.parametrize(
