@@ -70,9 +70,9 @@ class Trial:
         ):
             self.archive, self.node = archive, node
             node.start()
-            threads = [threading.Thread(target=self.send, args=(port,))]
+            threads = [threading.Thread(target=self.send, args=(port,), daemon=True)]
             if self.options.down:
-                threads.append(threading.Thread(target=self.take_down))
+                threads.append(threading.Thread(target=self.take_down, daemon=True))
             for thread in threads:
                 thread.start()
             self.kill_until(threads)
