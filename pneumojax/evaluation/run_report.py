@@ -123,6 +123,7 @@ td {{ font-variant-numeric: tabular-nums; }} .picture {{ max-width: 100%; backgr
 .picture[alt=Calibration] {{ width: 460px; }}
 @media (max-width: 700px) {{ table, tbody, tr, th, td {{ display: block; padding: 0; }}
   tr {{ padding: 6px 0; border-bottom: 1px solid var(--line); }} tr.head {{ display: none; }}
+  td {{ overflow-wrap: anywhere; }}
   td[data-label]::before {{ content: attr(data-label) ": "; color: var(--faint); }} }}
 </style></head><body>
 <h1>{escape(title)}</h1>

@@ -20,6 +20,7 @@ from pneumojax.prediction.options import Options
 from pneumojax.runs.run import Run
 from pneumojax.system import progress
 from tests.data.files.test_inputs import make
+from tests.narrow_pages import DESK, PHONE, assert_readable, show
 from tests.prediction.predictions import predict, results
 from tests.tiny_runs import write_run
 
@@ -320,3 +321,9 @@ def test_the_report_says_what_it_is_of(trained, labelled, tmp_path, messages):
     ):  # fmt: skip
         assert words in page
     assert any('scored under the rule of' in m for m in messages)
+
+
+@pytest.mark.parametrize('width', [PHONE, DESK])
+def test_the_report_can_be_read_on_a_phone(trained, labelled, tmp_path, browser, width):
+    evaluate([trained], labelled, tmp_path / 'out')
+    assert_readable(show(browser, tmp_path / 'out' / 'report.html', width), width)
