@@ -9,6 +9,7 @@ from tests.fuzz.associations import Peer, strangers
 from tests.waiting import wait_for
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')  # of the attacker's own libraries
 def test_a_few_dozen_hostile_peers(receiver, inbox, tmp_path, capfd):
     one = receiver(timeout_seconds=2.0)
