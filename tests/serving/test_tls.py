@@ -27,64 +27,25 @@ def pki(tmp_path_factory):
         pytest.skip('openssl is not installed')
     folder = tmp_path_factory.mktemp('pki')
 
-    def openssl(*arguments):
-        subprocess.run(['openssl', *arguments], cwd=folder, check=True, capture_output=True)
+    def openssl(command):
+        subprocess.run(['openssl', *command.split()], cwd=folder, check=True, capture_output=True)
 
+    new = 'req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
     for ca in ('ca', 'other_ca'):
         openssl(
-            'req',
-            '-x509',
-            '-newkey',
-            'ec',
-            '-pkeyopt',
-            'ec_paramgen_curve:P-256',
-            '-nodes',
-            '-keyout',
-            f'{ca}.key',
-            '-out',
-            f'{ca}.pem',
-            '-subj',
-            f'/CN={ca}',
-            '-days',
-            '2',
+            f'{new} -x509 -keyout {ca}.key -out {ca}.pem -subj /CN={ca} -days 2 '
+            '-addext keyUsage=critical,keyCertSign'
         )
     for name, ca, alternative in (
-        ('node', 'ca', 'IP:127.0.0.1'),
-        ('client', 'ca', 'DNS:client'),
-        ('stranger', 'other_ca', 'IP:127.0.0.1'),
-        ('elsewhere', 'ca', 'DNS:elsewhere'),
-    ):
+        ('node', 'ca', 'IP:127.0.0.1'), ('client', 'ca', 'DNS:client'),
+        ('stranger', 'other_ca', 'IP:127.0.0.1'), ('elsewhere', 'ca', 'DNS:elsewhere'),
+    ):  # fmt: skip
+        openssl(f'{new} -keyout {name}.key -out {name}.csr -subj /CN={name}')
+        # From Python 3.13 on, a certificate must name the key of its authority.
+        (folder / 'ext').write_text(f'subjectAltName={alternative}\nauthorityKeyIdentifier=keyid\n')
         openssl(
-            'req',
-            '-newkey',
-            'ec',
-            '-pkeyopt',
-            'ec_paramgen_curve:P-256',
-            '-nodes',
-            '-keyout',
-            f'{name}.key',
-            '-out',
-            f'{name}.csr',
-            '-subj',
-            f'/CN={name}',
-        )
-        (folder / 'ext').write_text(f'subjectAltName={alternative}\n')
-        openssl(
-            'x509',
-            '-req',
-            '-in',
-            f'{name}.csr',
-            '-CA',
-            f'{ca}.pem',
-            '-CAkey',
-            f'{ca}.key',
-            '-CAcreateserial',
-            '-out',
-            f'{name}.crt',
-            '-days',
-            '2',
-            '-extfile',
-            'ext',
+            f'x509 -req -in {name}.csr -CA {ca}.pem -CAkey {ca}.key -CAcreateserial '
+            f'-out {name}.crt -days 2 -extfile ext'
         )
     return folder
 
