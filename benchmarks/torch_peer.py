@@ -54,7 +54,7 @@ from pneumojax.training.metrics_log import MetricsLog
 # Values of a configuration that this loop does not have.
 UNKNOWN = {
     'model.classification_head': 'none', 'model.frozen_batch_norm': False, 'augment.window': 0,
-    'loss.focal': 0.0, 'loss.dice_reduction': 'batch', 'optimizer.accumulate': 1,
+    'loss.dice_reduction': 'batch', 'optimizer.accumulate': 1,
     'optimizer.freeze_encoder_epochs': 0, 'averaging.every_steps': 0,
 }  # fmt: skip
 
@@ -192,13 +192,15 @@ def to_tensors(config, augment: torch_augment.Augment, batch) -> tuple[torch.Ten
 
 
 def loss_of(config, logits, masks) -> dict[str, torch.Tensor]:
-    """BCE, mean over pixels, and soft Dice over the whole batch (A)."""
+    """BCE and focal loss, means over pixels, and soft Dice over the whole batch (A, W)."""
     weights = config.loss
-    bce = functional.binary_cross_entropy_with_logits(logits, masks)
+    each = functional.binary_cross_entropy_with_logits(logits, masks, reduction='none')
+    focal = (each * (1 - torch.exp(-each)) ** weights.focal_gamma).mean()
+    bce = each.mean()
     p = torch.sigmoid(logits)
     dice = (2 * (p * masks).sum() + weights.smooth) / (p.sum() + masks.sum() + weights.smooth)
-    loss = weights.bce * bce + weights.dice * (1 - dice)
-    return {'loss': loss, 'bce': bce, 'dice_loss': 1 - dice}
+    loss = weights.bce * bce + weights.dice * (1 - dice) + weights.focal * focal
+    return {'loss': loss, 'bce': bce, 'dice_loss': 1 - dice, 'focal': focal}
 
 
 def train_step(config, network, optimize, images, masks) -> dict[str, float]:

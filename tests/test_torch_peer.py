@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -46,7 +47,7 @@ def test_a_peer_is_a_run_that_predicts_what_pytorch_does(config, tmp_path, monke
             expected = (torch.sigmoid(network(inputs)) + flipped)[:, 0].numpy() / 2
         predict = tta.make_predict(config, build.make_model(config), ('horizontal',))
         variables = run.checkpoints.load_variables(step, shapes, averaged=averaged)
-        np.testing.assert_allclose(predict(variables, images), expected, atol=1e-5)
+        np.testing.assert_allclose(predict(variables, jnp.asarray(images)), expected, atol=1e-5)
     rows = run.metrics()
     assert {row['epoch'] for row in rows} == {0, 1, 2}
     assert run.read_json('peer.json')['averaged_epochs'] == 2
@@ -64,7 +65,7 @@ def test_its_loss_is_ours(config):
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (2, 5, 4, 1)).astype(np.float32)
     masks = (rng.random(logits.shape) < 0.3).astype(np.float32)
-    config.loss.bce, config.loss.dice = 2.0, 0.5
+    config.loss.bce, config.loss.dice, config.loss.focal = 2.0, 0.5, 4.0
     ours, _ = losses.combined(logits, masks, config.loss)
     theirs = torch_peer.loss_of(config, torch.from_numpy(logits), torch.from_numpy(masks))
     assert float(theirs['loss']) == pytest.approx(float(ours), rel=1e-6)
@@ -72,7 +73,7 @@ def test_its_loss_is_ours(config):
 
 @pytest.mark.parametrize(
     ('key', 'value'),
-    [('loss.focal', 1.0), ('averaging.kind', 'ema'), ('augment.window', 16)],
+    [('optimizer.accumulate', 2), ('averaging.kind', 'ema'), ('augment.window', 16)],
 )
 def test_what_it_does_not_do_is_refused(config, key, value):
     torch_peer.refuse(config)
@@ -86,12 +87,14 @@ def test_a_refused_configuration_is_one_line_and_status_2(tmp_path):
     """The command as its docstring has it."""
     result = subprocess.run(
         [sys.executable, '-m', 'benchmarks.torch_peer', '--config=configs/stage1.py',
-         '--config.loss.focal=1', f'--workdir={tmp_path}/peer', '--fold=0'],
+         '--config.augment.window=16', f'--workdir={tmp_path}/peer', '--fold=0'],
         cwd=pathlib.Path(torch_peer.__file__).parents[1], capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1] == 'pneumojax: config.loss.focal: the peer knows only 0.0'
+    assert result.stderr.splitlines()[-1] == (
+        'pneumojax: config.augment.window: the peer knows only 0'
+    )
     assert not (tmp_path / 'peer').exists()
 
 

@@ -1,5 +1,6 @@
 """From a config to a data set that can be read: draw phantoms, find images, decode once, split."""
 
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -57,6 +58,13 @@ def examples(config: ConfigDict) -> tuple[Example, ...]:
         )
     found = find(data, unlabelled=config.loss.restoration > 0)
     return _subset(found, data.num_examples, data.split_seed) if data.num_examples else found
+
+
+def require_folder(config: ConfigDict) -> None:
+    """UsageError where there is no folder of images, which is known before they are read."""
+    data = config.data
+    if not data.phantoms.num_images and not os.path.isdir(data.root):
+        find(data, unlabelled=config.loss.restoration > 0)  # says what it looked for
 
 
 @silence_libraries()

@@ -74,7 +74,7 @@ def _train_parts(config: ml_collections.ConfigDict, workdir: pathlib.Path, profi
 
     def claim() -> None:
         if run.checkpoints.latest_step() is None:
-            initialization.require_weights(first)
+            initialization.require_start(first)
         Run(workdir).start(config)
 
     processes.on_main(claim)

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from pneumojax import config as config_lib
+from pneumojax.data import dataset as dataset_lib
 from pneumojax.data.sampling import Plan
 from pneumojax.errors import UsageError
 from pneumojax.models import build, download, pretrained
@@ -118,8 +119,9 @@ def initial_variables(config: ml_collections.ConfigDict, held_out: list[str]) ->
     return random
 
 
-def require_weights(config: ml_collections.ConfigDict) -> None:
-    """UsageError where the weights to start from cannot be had; 'imagenet' is fetched."""
+def require_start(config: ml_collections.ConfigDict) -> None:
+    """UsageError where there are no images or no weights to start from; 'imagenet' is fetched."""
+    dataset_lib.require_folder(config)
     if config.init_from:
         require_checkpoint(Run(config.init_from))
     elif config.model.pretrained:

@@ -62,7 +62,7 @@ def train(config: ml_collections.ConfigDict, run: Run, *, profile: int = 0) -> N
         if existed and processes.is_main():  # fail early if it is in use, or another config's
             claim()
         is_new = run.checkpoints.latest_step() is None
-        processes.main_first(lambda: initialization.require_weights(config) if is_new else None)
+        processes.main_first(lambda: initialization.require_start(config) if is_new else None)
         dataset = processes.main_first(lambda: dataset_lib.load(config))
         # A directory is claimed only with all there that its training needs.
         start = initial_variables(config, dataset) if is_new else None

@@ -201,7 +201,9 @@ def test_weights_that_cannot_be_had_claim_no_directory(config, tmp_path, monkeyp
     offline = download.Source('http://127.0.0.1:9/weights', 'x.safetensors', '0' * 64)
     monkeypatch.setattr(download.resolve, '__defaults__', ([offline],))
     run, root = Run(tmp_path / 'run'), config.data.root
-    config.model.pretrained, config.data.root = 'imagenet', str(tmp_path / 'nowhere')
+    empty = tmp_path / 'without images'
+    empty.mkdir()
+    config.model.pretrained, config.data.root = 'imagenet', str(empty)
     both = config.copy_and_resolve_references()
     both.stages = {'one': {'seed': 1}, 'two': {'seed': 2}}
     for train in (lambda: loop.train(config, run), lambda: stages.train(both, run.path)):
