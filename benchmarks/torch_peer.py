@@ -146,7 +146,7 @@ def make_network(config, dataset) -> nn.Module:
     model = config.model
     network = torch_unet.make_unet(model.width, model.channels, tuple(model.stage_sizes))
     if config.init_from or model.pretrained:
-        variables = initialization.variables(config, dataset.split_ids()['validation'])
+        variables = initialization.initial_variables(config, dataset.split_ids()['validation'])
         named = pretrained.to_torch(variables)
         network.load_state_dict({name: torch.from_numpy(v) for name, v in named.items()})
     elif torch_unet.origin(network) != 'segmentation_models_pytorch':
