@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -196,6 +197,8 @@ def folder(tmp_path_factory):
     run = write_run(root / 'runs' / 'stage2')
     phantom.write_dataset(root / 'night', num_images=3, size=64, seed=1, positive_share=0.4)
     predict([run], root / 'night', root / 'masks', Options(runtime='jax'))
+    seg = root / 'masks' / 'seg'
+    shutil.copy(next(seg.iterdir()), seg / 'IMAGE.dcm')
     export(run.config(), run, str(root / 'exported'), 'onnx')
     image = inputs.read(next((root / 'night').rglob('*.dcm'))).image[:50]
     cv2.imwrite(str(root / 'radiograph.png'), image)

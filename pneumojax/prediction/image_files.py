@@ -129,8 +129,9 @@ def _write_object(
     header = image.radiograph.header
     if header is None:
         raise NotPossible
+    algorithm, key = _algorithm(image.ensemble), _key(image)
     try:
-        dataset = make(header, algorithm=_algorithm(image.ensemble), key=_key(image))
+        dataset = make(header, algorithm=algorithm, key=key)
         reference.write(path, dataset)
     except reference.CannotBeMade as error:
         raise NotPossible(f'no {name}: {error}') from None

@@ -121,10 +121,10 @@ def initial_variables(config: ml_collections.ConfigDict, held_out: list[str]) ->
 
 def require_start(config: ml_collections.ConfigDict) -> None:
     """UsageError where there are no images or no weights to start from; 'imagenet' is fetched."""
-    dataset_lib.require_folder(config)
     if config.init_from:
         require_checkpoint(Run(config.init_from))
-    elif config.model.pretrained:
+    dataset_lib.require_folder(config)
+    if config.model.pretrained and not config.init_from:
         pretrained.load(download.resolve(config.model.pretrained))
 
 

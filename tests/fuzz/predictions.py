@@ -30,6 +30,7 @@ class FakeEnsemble:
         },
     )  # fmt: skip
 
+    learned_from_phantoms = ()
     runtime = {'name': 'none', 'precision': 'float32'}  # noqa: RUF012
     evaluation = None
 

@@ -14,6 +14,7 @@ from pneumojax.serving.settings import Peer, Receive
 from tests.faults.conftest import small_disk  # noqa: F401
 from tests.serving import orthanc as orthanc_lib
 from tests.serving.files import radiograph
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def receiver(inbox):
 
     def start(**changes):
         peers = Peer('STORESCU', ('127.0.0.1',)), Peer('ELSEWHERE', ('192.0.2.0/24',))
-        settings = Receive(**({'peer': peers, 'port': 0, 'timeout_seconds': 5.0} | changes))
+        settings = Receive(**({'peer': peers, 'port': 0, 'timeout_seconds': PATIENCE} | changes))
         with_log = events.structured()
         with_log.__enter__()
         one = Receiver(settings, 'PNEUMOJAX', inbox, Figures())

@@ -157,7 +157,7 @@ def test_no_name_of_a_peer_reaches_the_disk(receiver, inbox, tmp_path, instance)
     before = {path for path in tmp_path.rglob('*') if 'queue' not in path.name}
     hostile = radiograph(1)
     hostile['SOPInstanceUID']._value = instance
-    association = associate(receiver())
+    association = associate(receiver(timeout_seconds=10.0))
     try:
         status = association.send_c_store(hostile).get('Status')
         assert status != 0x0000
