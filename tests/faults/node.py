@@ -28,6 +28,7 @@ from dicomweb_client import DICOMwebClient
 
 from tests.faults.zygote import Zygote
 from tests.fuzz.associations import memory
+from tests.serving.dcmtk import find
 from tests.serving.files import radiograph
 from tests.serving.nodes import Node, to_orthanc
 from tests.serving.orthanc import Orthanc, free_ports
@@ -100,8 +101,8 @@ class Trial:
             for path, dataset in zip(paths, datasets, strict=True):
                 dataset.save_as(path, enforce_file_format=True)
             while subprocess.run(
-                ['storescu', '-aec', 'PNEUMOJAX', '-to', '5', '-td', '10', '127.0.0.1', str(port),
-                 *map(str, paths)], capture_output=True, check=False,
+                [find('storescu') or 'storescu', '-aec', 'PNEUMOJAX', '-to', '5', '-td', '10',
+                 '127.0.0.1', str(port), *map(str, paths)], capture_output=True, check=False,
             ).returncode:  # fmt: skip
                 time.sleep(0.2)
             self.sent |= {dataset.SOPInstanceUID for dataset in datasets}

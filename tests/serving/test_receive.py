@@ -3,7 +3,6 @@ well-behaved."""
 
 import contextlib
 import hashlib
-import shutil
 import socket
 import struct
 import subprocess
@@ -19,15 +18,17 @@ from pneumojax.serving.inbox import Inbox
 from pneumojax.serving.queue import Queue
 from pneumojax.serving.settings import Peer
 from tests.faults.conftest import small_disk
+from tests.serving.dcmtk import find
 from tests.serving.files import PREFIX, radiograph
 from tests.waiting import PATIENCE, wait_for
 
 
 def dcmtk(program, receiver, *arguments, called='PNEUMOJAX', calling='STORESCU'):
-    if not shutil.which(program):
+    path = find(program)
+    if not path:
         pytest.skip('Debian package dcmtk is not installed')
     return subprocess.run(
-        [program, '-aet', calling, '-aec', called, '127.0.0.1', str(receiver.port), *arguments],
+        [path, '-aet', calling, '-aec', called, '127.0.0.1', str(receiver.port), *arguments],
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from pneumojax.serving import dicomweb, tls
 from pneumojax.serving.health import Figures
 from pneumojax.serving.send import Sender
 from pneumojax.serving.settings import Send, Tls
+from tests.serving.dcmtk import find
 from tests.serving.files import radiograph
 from tests.waiting import PATIENCE
 
@@ -56,24 +57,14 @@ def files(pki, name=None, ca='ca'):
 
 
 def echo(receiver, *arguments):
-    if not shutil.which('echoscu'):
+    path = find('echoscu')
+    if not path:
         pytest.skip('Debian package dcmtk is not installed')
     return subprocess.run(
-        [
-            'echoscu',
-            '-aet',
-            'STORESCU',
-            '-aec',
-            'PNEUMOJAX',
-            *map(str, arguments),
-            '127.0.0.1',
-            str(receiver.port),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    ).returncode
+        [path, '-aet', 'STORESCU', '-aec', 'PNEUMOJAX', *map(str, arguments),
+         '127.0.0.1', str(receiver.port)],
+        capture_output=True, timeout=PATIENCE, check=False,
+    ).returncode  # fmt: skip
 
 
 def test_peers_must_show_a_certificate_of_the_authority(receiver, pki):
