@@ -29,6 +29,8 @@ from pneumojax.evaluation import (
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.results import Evaluation, Result
 from pneumojax.evaluation.scores import Scores
+from pneumojax.evaluation.sections import registry
+from pneumojax.evaluation.sections.section import Measured
 from pneumojax.models import build
 from pneumojax.runs.run import Run
 from pneumojax.system import atomic
@@ -114,7 +116,7 @@ def evaluate_variant(
         dice=fitted.dice,
         true_px=scored.true_px,
         predicted_px=fitted.predicted_px,
-        probability=scored.probability,
+        score=scored.score,
     )
     summary = metrics.summarize(images, seed=config.seed, samples=config.evaluation.bootstrap)
     return Result(summary, images, scored)
@@ -174,6 +176,9 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     }
     report = {
         **result.summary,
+        **registry.summarize(
+            Measured(result.images), seed=config.seed, samples=config.evaluation.bootstrap
+        ),
         # A k-fold training has no images of its own to train on.
         **({'trained_on': trained_on} if trained_on['n'] else {}),
         **({'phantoms': True} if phantom.are_in(config.data) else {}),

@@ -9,7 +9,7 @@ all-empty score and the two parts beside the mean.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from pneumojax.evaluation.per_image import PerImage
 
 Weights = Float64[np.ndarray, 'S N']  # how often each of N images counts in each of S samples
 Values = Float64[np.ndarray, ' S']  # a metric in each sample; NaN where it is undefined
+Metric = Callable[[PerImage, Weights], Values]
 SCORE_SHARE = 0.001  # of all pixels: 1,049 at 1024 x 1024, half of the 10 % quantile of lesions
 
 
@@ -108,8 +109,8 @@ def specificity(images: PerImage, weights: Weights) -> Values:
 
 def auc(images: PerImage, weights: Weights) -> Values:
     """Area under the ROC curve: P(positive is higher) + P(equal) / 2 (Mann and Whitney 1947)."""
-    order = np.argsort(images.probability, kind='stable')
-    ranked = images.probability[order]
+    order = np.argsort(images.score, kind='stable')
+    ranked = images.score[order]
     starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))  # of each tied block
     positives = np.add.reduceat((weights * images.positive)[:, order], starts, axis=1)
     negatives = np.add.reduceat((weights * ~images.positive)[:, order], starts, axis=1)
@@ -118,7 +119,7 @@ def auc(images: PerImage, weights: Weights) -> Values:
 
 
 # What evaluation.json holds, in the order of every report.
-METRICS: dict[str, Callable[[PerImage, Weights], Values]] = {
+METRICS: dict[str, Metric] = {
     'mean_dice': mean_dice,
     'all_empty_dice': all_empty_dice,
     'positive_dice': positive_dice,
@@ -128,16 +129,19 @@ METRICS: dict[str, Callable[[PerImage, Weights], Values]] = {
 }
 
 
-def compute(images: PerImage, weights: Weights | None = None) -> Float64[np.ndarray, 'S M']:
-    """All of `METRICS` on samples of images; NaN where one is undefined, such as AUC of one class.
+def compute(
+    images: PerImage, weights: Weights | None = None, wanted: Mapping[str, Metric] = METRICS
+) -> Float64[np.ndarray, 'S M']:
+    """M metrics on samples of images; NaN where one is undefined, such as AUC of one class.
 
     Args:
       images: N images.
       weights: of the images in each sample; None: one sample, in which each image counts once.
+      wanted: the metrics.
     """
     weights = np.ones((1, len(images))) if weights is None else weights
-    with np.errstate(invalid='ignore'):
-        return np.stack([metric(images, weights) for metric in METRICS.values()], axis=1)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return np.stack([metric(images, weights) for metric in wanted.values()], axis=1)
 
 
 def summarize(images: PerImage, *, seed: int, samples: int = bootstrap.SAMPLES) -> dict[str, Any]:
@@ -152,15 +156,24 @@ def summarize(images: PerImage, *, seed: int, samples: int = bootstrap.SAMPLES) 
       {name: {'value', 'low', 'high'}} for each name in `METRICS`, and 'n', 'n_positive'. Undefined
       metrics are None, never NaN, so the result is valid JSON.
     """
+    summary: dict[str, Any] = with_intervals(METRICS, images, seed=seed, samples=samples)
+    return summary | {'n': len(images), 'n_positive': int(images.positive.sum())}
+
+
+def with_intervals(
+    wanted: Mapping[str, Metric], images: PerImage, *, seed: int, samples: int
+) -> dict[str, Any]:
+    """{name: {'value', 'low', 'high'}} of some metrics, as `summarize` gives them."""
     rng = np.random.default_rng(seed)
     drawn = np.concatenate([
-        compute(images, weights) for weights in bootstrap.resamples(rng, images.patients, samples)
+        compute(images, weights, wanted)
+        for weights in bootstrap.resamples(rng, images.patients, samples)
     ])  # fmt: skip
-    summary: dict[str, Any] = {}
-    for name, value, column in zip(METRICS, compute(images)[0], drawn.T, strict=True):
+    found = {}
+    for name, value, column in zip(wanted, compute(images, None, wanted)[0], drawn.T, strict=True):
         low, high = bootstrap.interval(value, column)
-        summary[name] = {'value': number(value), 'low': low, 'high': high}
-    return summary | {'n': len(images), 'n_positive': int(images.positive.sum())}
+        found[name] = {'value': number(value), 'low': low, 'high': high}
+    return found
 
 
 def number(value: float) -> float | None:

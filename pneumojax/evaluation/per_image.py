@@ -17,6 +17,8 @@ _COLUMNS = {
     'dice': (float, '.6f'), 'true_px': (int, 'd'), 'predicted_px': (int, 'd'),
     'probability': (float, '.6f'),
 }  # fmt: skip
+# Those that only some files have. An empty cell is NaN: undefined for this image.
+_MORE: dict[str, tuple[type, str]] = {'score': (float, '.6f')}
 _PATIENT = 'patient'  # a number of its own in each file, so that nobody is named
 
 
@@ -30,7 +32,8 @@ class PerImage:
       dice: float64 [N], in [0, 1].
       true_px: int64 [N], pixels in the true mask.
       predicted_px: int64 [N], pixels in the predicted mask.
-      probability: float64 [N], image-level score, see `metrics.image_probability`.
+      score: float64 [N], ranks the images, see `metrics.image_probability`.
+      probability: float64 [N] in [0, 1], calibrated on other patients; None where it is not.
 
     Raises:
       ValueError: there are no images, a column has another length, or a score is not finite.
@@ -41,14 +44,17 @@ class PerImage:
     dice: np.ndarray
     true_px: np.ndarray
     predicted_px: np.ndarray
-    probability: np.ndarray
+    score: np.ndarray
+    probability: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        lengths = {name: len(column) for name, column in vars(self).items()}
+        lengths = {name: len(c) for name, c in vars(self).items() if c is not None}
         if len(set(lengths.values())) > 1 or not lengths['dice']:
             raise ValueError(f'one value per image expected in every column, got {lengths}')
-        if not np.isfinite(self.probability).all():
-            raise ValueError('image-level probabilities must be finite')
+        for name in ('score', 'probability'):
+            column = getattr(self, name)
+            if column is not None and not np.isfinite(column).all():
+                raise ValueError(f'{name}: image-level values must be finite')
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -66,7 +72,10 @@ class PerImage:
     def take(self, rows: Iterable[int]) -> Self:
         """Some of the images, by their indices."""
         rows = list(rows)
-        columns: Any = {name: np.asarray(column)[rows] for name, column in vars(self).items()}
+        columns: Any = {
+            name: None if column is None else np.asarray(column)[rows]
+            for name, column in vars(self).items()
+        }
         return type(self)(**columns)
 
 
@@ -79,8 +88,16 @@ def to_csv(images: PerImage, *, with_patients: bool = False) -> str:
     """
     content = io.StringIO()
     writer = csv.writer(content, lineterminator='\n')
-    writer.writerow(['ImageId', *_COLUMNS, *[_PATIENT] * with_patients])
-    columns = [[format(v, f) for v in getattr(images, name)] for name, (_, f) in _COLUMNS.items()]
+    # Where nothing is calibrated, the score stands for the probability, as it ever did.
+    of = dict(vars(images))
+    if images.probability is None:
+        of |= {'probability': images.score, 'score': None}
+    more = [name for name in _MORE if of[name] is not None]
+    writer.writerow(['ImageId', *_COLUMNS, *more, *[_PATIENT] * with_patients])
+    columns = [
+        ['' if v != v else format(v, (_COLUMNS | _MORE)[name][1]) for v in of[name]]
+        for name in (*_COLUMNS, *more)
+    ]
     if with_patients:
         numbers: dict[str, int] = {}
         columns.append([str(numbers.setdefault(p, len(numbers) + 1)) for p in images.patients])
@@ -107,6 +124,11 @@ def read_csv(path: pathlib.Path) -> PerImage:
             name: np.array([kind(row[name]) for row in rows.values()])
             for name, (kind, _) in _COLUMNS.items()
         }
+        for name, (kind, _) in _MORE.items():
+            if all(row.get(name) is not None for row in rows.values()):
+                columns[name] = np.array([kind(row[name] or 'nan') for row in rows.values()])
+        if 'score' not in columns:
+            columns['score'] = columns.pop('probability')
         patients = [row.get(_PATIENT) or name for name, row in rows.items()]
         return PerImage(list(rows), patients, **columns)
     except OSError:

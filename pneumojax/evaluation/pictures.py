@@ -33,7 +33,7 @@ def write_curves(
     images = result.images
     panels = curves.Panels(
         history=history,
-        roc=metrics.roc(images.probability, images.positive),
+        roc=metrics.roc(images.score, images.positive),
         auc=result.summary['auc']['value'],
         sweep=thresholds.sweep(result.scores, 0 if rule.marks_nothing else rule.area),
         chosen=None if rule.marks_nothing else (rule.top, rule.bottom),
@@ -64,7 +64,7 @@ def choose_cases(images: PerImage) -> list[int]:
     """
     positives, negatives = np.flatnonzero(images.positive), np.flatnonzero(~images.positive)
     positives = positives[np.argsort(-images.dice[positives], kind='stable')]
-    negatives = negatives[np.argsort(-images.probability[negatives], kind='stable')]
+    negatives = negatives[np.argsort(-images.score[negatives], kind='stable')]
     middle = max(0, len(positives) // 2 - 2)
     groups = positives[:4], positives[middle : middle + 4], positives[-4:], negatives[:4]
     return list(dict.fromkeys(int(i) for group in groups for i in group))

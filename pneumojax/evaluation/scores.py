@@ -64,10 +64,10 @@ class Scores(counts.PixelCounts):
     """N images, in the order of `Dataset.validation`.
 
     Attributes:
-      probability: float64 [N], see `metrics.image_probability`.
+      score: float64 [N], see `metrics.image_probability`.
     """
 
-    probability: np.ndarray
+    score: np.ndarray
 
 
 def concatenate(parts: Sequence[Scores]) -> Scores:
@@ -145,21 +145,21 @@ def score(
     regions: bool = False,
 ) -> Scores:
     """Predicts all validation images and keeps what `Scores` holds, `regions` if wanted."""
-    histograms, pixels, image_probability, tables = [], [], [], []
+    histograms, pixels, image_scores, tables = [], [], [], []
     stream = predictor(variables, dataset, dataset.validation)
     total = len(dataset.validation)
     for index, probability in bar(stream, f'evaluate ({label})', total, unit='image'):
         mask = rle.decode_all(dataset.examples[index].rles, probability.shape)
         histograms.append(counts.pixel_histogram(probability, mask))
         pixels.append(probability.size)
-        image_probability.append(metrics.image_probability(probability))
+        image_scores.append(metrics.image_probability(probability))
         if regions:
             tables.append(counts.region_table(probability, mask))
     return Scores(
         histograms=np.stack(histograms),
         pixels=np.array(pixels),
         regions=np.stack(tables) if regions else None,
-        probability=np.array(image_probability),
+        score=np.array(image_scores),
     )
 
 
@@ -235,6 +235,7 @@ def _about(trained: TrainedRun, wanted: Sequence[Variant]) -> str:
         'data': dataset.records.folder.name,
         'images': [dataset.examples[i].image_id for i in dataset.validation],
         'bins': rules.BINS,
+        'format': 2,
         'score_share': metrics.SCORE_SHARE,
         'regions': [counts.REGION_BOTTOMS, counts.REGIONS] * config.evaluation.regions,
     }

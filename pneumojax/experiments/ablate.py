@@ -177,7 +177,7 @@ def _cross_fit(
     fitted = thresholds.cross_fit(scored, parts, config.evaluation.rule, grid)
     return PerImage(
         [example.image_id for example in examples], patients,
-        fitted.dice, scored.true_px, fitted.predicted_px, scored.probability,
+        fitted.dice, scored.true_px, fitted.predicted_px, scored.score,
     )  # fmt: skip
 
 

@@ -21,6 +21,8 @@ from pneumojax.data.datasets.example import Example
 from pneumojax.data.files.silence import silence_libraries
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import metrics, per_image, pictures, rules, run_report
+from pneumojax.evaluation.sections import registry
+from pneumojax.evaluation.sections.section import Measured
 from pneumojax.evaluation.wording import METRIC_NAMES, value_and_interval
 from pneumojax.prediction.ensemble import Ensemble, Squares
 from pneumojax.prediction.options import Options
@@ -79,6 +81,7 @@ def evaluate(
     first = ensemble.identity[0]
     report = {
         **summary,
+        **registry.summarize(Measured(images), seed=0),
         'step': first['step'],
         'thresholds': "the run's own; nothing was chosen on these images",
         'external': {
@@ -193,13 +196,13 @@ def _score(ensemble: Ensemble, examples: Sequence[Example]) -> per_image.PerImag
             'dice': metrics.dice(predicted, case.true),
             'true_px': int(np.count_nonzero(case.true)),
             'predicted_px': int(np.count_nonzero(predicted)),
-            'probability': metrics.image_probability(case.probability),
+            'score': metrics.image_probability(case.probability),
         }
 
     rows = list(bar(_rows(ensemble, examples, finish), 'evaluate', len(examples), unit='image'))
     columns = {
         name: np.array([row[name] for row in rows])
-        for name in ('dice', 'true_px', 'predicted_px', 'probability')
+        for name in ('dice', 'true_px', 'predicted_px', 'score')
     }
     ids, patients = [e.image_id for e in examples], [e.patient_id for e in examples]
     return per_image.PerImage(ids, patients, **columns)

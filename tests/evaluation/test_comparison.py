@@ -42,8 +42,8 @@ def test_values_are_differences_of_means_over_seeds():
         'positive_dice': dice[:, positive].mean(),
         'sensitivity': marked[:, positive].mean(),
         'specificity': -marked[:, ~positive].mean(),
-        'auc': np.mean([roc_auc_score(positive, images.probability) for images in ours])
-        - np.mean([roc_auc_score(positive, images.probability) for images in theirs]),
+        'auc': np.mean([roc_auc_score(positive, images.score) for images in ours])
+        - np.mean([roc_auc_score(positive, images.score) for images in theirs]),
     }  # fmt: skip
     for name, value in expected.items():
         assert found[name]['difference'] == pytest.approx(value, abs=1e-12)

@@ -121,7 +121,7 @@ def test_the_area_rule_is_taken_away_by_allowing_no_area(config):
     histograms[:, 0, 5] = size
     histograms[::2, 0, 5], histograms[::2, 1, 900] = size - 10_000, 10_000  # six
     histograms[1::6, 0, 5], histograms[1::6, 0, 900] = size - 100, 100  # two
-    scored = Scores(histograms, np.full(12, size), probability=np.full(12, 0.5))
+    scored = Scores(histograms, np.full(12, size), score=np.full(12, 0.5))
     examples = [SimpleNamespace(image_id=str(i), patient_id=str(i)) for i in range(12)]
     assert ablate._cross_fit(config, scored, examples, area_rule=True).dice.mean() == 1
     assert ablate._cross_fit(config, scored, examples, area_rule=False).dice.mean() == 10 / 12

@@ -1,0 +1,1 @@
+"""What an evaluation reports beyond its six figures, one module for each section."""

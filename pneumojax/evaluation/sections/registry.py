@@ -1,0 +1,31 @@
+"""The sections of an evaluation, in the order of its reports."""
+
+from typing import Any
+
+from pneumojax.evaluation import bootstrap, metrics
+from pneumojax.evaluation.sections.section import Measured, Section
+
+SECTIONS: tuple[Section, ...] = ()
+
+
+def summarize(
+    measured: Measured, *, seed: int, samples: int = bootstrap.SAMPLES
+) -> dict[str, dict[str, Any]]:
+    """The sections that can be made of what was measured, as evaluation.json holds them.
+
+    Args:
+      measured: N images, and what else is known of them.
+      seed: of the bootstrap.
+      samples: resamples.
+
+    Returns:
+      {key: {metric: {'value', 'low', 'high'}, ..., and what the section's `details` add}}.
+    """
+    return {
+        section.key: {
+            **metrics.with_intervals(section.metrics, measured.images, seed=seed, samples=samples),
+            **section.details(measured, seed=seed, samples=samples),
+        }
+        for section in SECTIONS
+        if section.is_known(measured.images)
+    }
