@@ -6,7 +6,7 @@ difference itself is resampled, paired image by image, whole patients at a time.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -17,6 +17,7 @@ from pneumojax.data import dataset as dataset_lib
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import bootstrap, metrics
 from pneumojax.evaluation.per_image import PerImage, read_csv
+from pneumojax.evaluation.sections.registry import SECTIONS
 from pneumojax.evaluation.wording import METRIC_NAMES
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
@@ -29,6 +30,7 @@ def difference(
     *,
     seed: int,
     samples: int = bootstrap.SAMPLES,
+    wanted: Mapping[str, metrics.Metric] = metrics.METRICS,
 ) -> dict[str, dict[str, float | None]]:
     """Ours minus theirs in every metric, with 95 % percentile bootstrap intervals.
 
@@ -42,10 +44,11 @@ def difference(
       ours, theirs: the results of two methods on the same images, one table for each of S seeds.
       seed: of the bootstrap.
       samples: resamples.
+      wanted: the metrics.
 
     Returns:
-      {name: {'first', 'second', 'difference', 'low', 'high'}} for each name in `metrics.METRICS`,
-      ours first; None where undefined.
+      {name: {'first', 'second', 'difference', 'low', 'high'}} for each name in `wanted`, ours
+      first; None where undefined.
 
     Raises:
       ValueError: the images, their true masks, their patients or the numbers of seeds differ.
@@ -59,7 +62,7 @@ def difference(
 
     def measure(side: Sequence[PerImage], weights: np.ndarray | None = None) -> np.ndarray:
         """float64 [seeds, samples, metrics]."""
-        return np.stack([metrics.compute(images, weights) for images in side])
+        return np.stack([metrics.compute(images, weights, wanted) for images in side])
 
     rng, drawn = np.random.default_rng(seed), []
     for weights in bootstrap.resamples(rng, patients, samples):
@@ -68,7 +71,7 @@ def difference(
         drawn.append(np.einsum('bs,sbf->bf', times / seeds, gap))
     whole = [measure(side)[:, 0].mean(axis=0) for side in (ours, theirs)]
     result = {}
-    for name, a, b, column in zip(metrics.METRICS, *whole, np.concatenate(drawn).T, strict=True):
+    for name, a, b, column in zip(wanted, *whole, np.concatenate(drawn).T, strict=True):
         low, high = bootstrap.interval(a - b, column)
         values = {'first': a, 'second': b, 'difference': a - b}
         result[name] = {
@@ -113,8 +116,20 @@ def compare(config: ml_collections.ConfigDict | None, run: Run, other: str) -> d
         patients = _patients(config, ours.image_ids)
         seed, samples = config.seed, config.evaluation.bootstrap
     ours, theirs = (dataclasses.replace(side, patients=patients) for side in (ours, theirs))
-    found = difference([ours], [theirs], seed=seed, samples=samples)
-    report = {**found, 'n': len(ours), 'n_positive': int(ours.positive.sum())}
+
+    def differences(wanted: Mapping[str, metrics.Metric]) -> dict[str, Any]:
+        return difference([ours], [theirs], seed=seed, samples=samples, wanted=wanted)
+
+    report = {
+        **differences(metrics.METRICS),
+        **{
+            section.key: differences(section.metrics)
+            for section in SECTIONS
+            if section.metrics and section.is_known(ours) and section.is_known(theirs)
+        },
+        'n': len(ours),
+        'n_positive': int(ours.positive.sum()),
+    }
     path = run / 'comparisons.json'
     earlier = run.read_json(path.name) if path.exists() else {}
     run.write_json(path.name, earlier | {str(other): report})
@@ -159,18 +174,24 @@ def table(report: dict[str, Any], ours: str, theirs: str) -> str:
     """The differences as text, one metric a line.
 
     Args:
-      report: of `difference`.
+      report: of `compare`.
       ours, theirs: names of the two, for the head of the table.
     """
     width = max(12, len(ours), len(theirs)) + 2
     lines = [f'{"":42}{ours:>{width}}{theirs:>{width}}{"difference":>12}{"95 %":>18}']
-    for name, label in METRIC_NAMES.items():
-        row = report[name]
-        if row['difference'] is None or name == 'all_empty_dice':  # the same for both
-            continue
-        interval = '' if row['low'] is None else f'{row["low"]:+.4f} {row["high"]:+.4f}'
-        lines.append(
-            f'{label:42}{row["first"]:>{width}.4f}{row["second"]:>{width}.4f}'
-            f'{row["difference"]:>+12.4f}{interval:>18}'
-        )
+    known = [section for section in SECTIONS if section.key in report]
+    for title, names, rows in (
+        ('', METRIC_NAMES, report),
+        *((section.title, section.names, report[section.key]) for section in known),
+    ):
+        lines += ['', title] if title else []
+        for name, label in names.items():
+            row = rows[name]
+            if row['difference'] is None or name == 'all_empty_dice':  # the same for both
+                continue
+            interval = '' if row['low'] is None else f'{row["low"]:+.4f} {row["high"]:+.4f}'
+            lines.append(
+                f'{label:42}{row["first"]:>{width}.4f}{row["second"]:>{width}.4f}'
+                f'{row["difference"]:>+12.4f}{interval:>18}'
+            )
     return '\n'.join(lines)

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from pneumojax.drawing.report_page import STYLE
+from pneumojax.evaluation.sections.registry import SECTIONS
 from pneumojax.evaluation.wording import (
     LIMITS,
     METRIC_NAMES,
@@ -57,7 +58,8 @@ def write(run: Run) -> pathlib.Path:
 <h2>Results, with 95 % intervals</h2><table>{_table(evaluation, variants)}</table>
 <p class="note">Thresholds {escape(evaluation.get('thresholds', 'not stated'))}. For use on other
 images: {escape(rule_sentence(rule))}
-</p>{pictures}""", 'model_card.md, per_image.csv, evaluation.json and thresholds.json'
+</p>{_sections(evaluation)}{pictures}""",
+        'model_card.md, per_image.csv, evaluation.json and thresholds.json',
     ))  # fmt: skip
     return run / 'report.html'
 
@@ -103,7 +105,7 @@ def write_external(folder: Run, name: str) -> None:
             warning,
             f"""
 <h2>Results, with 95 % intervals</h2><table>{_table(evaluation, {})}</table>
-<h2>Of what</h2><table>{rows}</table>
+<h2>Of what</h2><table>{rows}</table>{_sections(evaluation)}
 {_picture(folder / 'contact_sheet.png', _PICTURES[-1][1])}""",
             'per_image.csv and evaluation.json',
         ),
@@ -147,6 +149,26 @@ def _table(evaluation: dict[str, Any], variants: dict[str, Any]) -> str:
         )
         lines.append(f'<tr><th>{label}</th>{cells}</tr>')
     return ''.join(lines)
+
+
+def _sections(evaluation: dict[str, Any]) -> str:
+    """The metrics of each section, with how they are defined; older runs have none."""
+    parts = []
+    for section in SECTIONS:
+        found = evaluation.get(section.key)
+        if not found:
+            continue
+        rows = ''.join(
+            f'<tr><th>{escape(label)}</th><td>{value_and_interval(found[name])}</td></tr>'
+            for name, label in section.names.items()
+            if name in found
+        )
+        parts.append(
+            f'<h2>{escape(section.title)}</h2>'
+            + (f'<table>{rows}</table>' if rows else '')
+            + f'<p class="note">{escape(section.note)}</p>'
+        )
+    return ''.join(parts)
 
 
 def _picture(path: pathlib.Path, title: str) -> str:

@@ -1,12 +1,15 @@
 """Paired differences against their definition, one resample at a time, and against the t-test."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import comparison
+from pneumojax.evaluation import comparison, per_image
+from pneumojax.evaluation.sections.section import Section
 from pneumojax.runs.run import Run
 from tests.evaluation.tables import table
 
@@ -133,3 +136,30 @@ def test_two_evaluated_runs_are_compared_on_the_images_of_both(config, tmp_path,
         comparison.compare(config, mine, str(theirs.path))
     with pytest.raises(UsageError, match='--mode=evaluate'):
         comparison.compare(config, mine, str(tmp_path / 'nowhere'))
+
+
+def test_sections_are_compared_where_both_sides_measured_them(tmp_path, monkeypatch, capsys):
+    """Plain paired differences; where one side lacks the column, there is no such section."""
+
+    def probability(images, weights):
+        return weights @ images.probability / weights.sum(axis=1)
+
+    section = Section(
+        'extra', 'More figures', 'The mean.', {'mean_probability': probability},
+        {'mean_probability': 'Mean probability'}, needs=('probability',),
+    )  # fmt: skip
+    monkeypatch.setattr(comparison, 'SECTIONS', (section,))
+    ours, theirs = (side[0] for side in tables(4))
+    for name, images, column in (
+        ('a', ours, ours.score), ('b', theirs, theirs.score / 2), ('c', theirs, None),
+    ):  # fmt: skip
+        with_column = dataclasses.replace(images, probability=column)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'per_image.csv').write_text(per_image.to_csv(with_column))
+    found = comparison.compare(None, Run(tmp_path / 'a'), str(tmp_path / 'b'))
+    assert found['extra']['mean_probability']['difference'] == pytest.approx(
+        ours.score.mean() - theirs.score.mean() / 2, abs=1e-6
+    )
+    shown = capsys.readouterr().out
+    assert shown.index('Dice on images') < shown.index('More figures') < shown.index('Mean prob')
+    assert 'extra' not in comparison.compare(None, Run(tmp_path / 'a'), str(tmp_path / 'c'))
