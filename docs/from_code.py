@@ -4,7 +4,8 @@
     python -m docs.from_code --check    only lists the pages that are stale, and exits with 1
 
 In a page, everything between `<!-- generated: NAME -->` and `<!-- end -->` is what the function of
-that name in `TABLES` returns, as Markdown. `docs/architecture.py` draws the picture of the folders.
+that name in `TABLES` returns, as Markdown. `docs/architecture.py` draws the picture of the folders,
+`docs/evaluation_schema.py` makes the JSON Schema of evaluation.json.
 """
 
 import ast
@@ -16,7 +17,7 @@ import sys
 import tokenize
 from typing import Any, NamedTuple
 
-from docs import architecture, docstrings
+from docs import architecture, docstrings, evaluation_schema
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
@@ -223,6 +224,7 @@ def stale() -> dict[pathlib.Path, str]:
     """The files that are not as the code makes them, each with the text that it should have."""
     wanted = {path: fill(path.read_text()) for path in sorted(ROOT.glob('docs/**/*.md'))}
     wanted[architecture.PICTURE] = architecture.draw()
+    wanted[evaluation_schema.FILE] = evaluation_schema.text()
     return {
         path: text for path, text in wanted.items() if not path.exists() or path.read_text() != text
     }

@@ -22,6 +22,7 @@ from configs import base
 from pneumojax.data.phantoms import phantom
 from pneumojax.runs.run import Run
 from pneumojax.training import loop
+from tests.tiny_runs import write_evaluated_run
 
 # A busy machine takes long over an example without anything being wrong.
 hypothesis.settings.register_profile('pneumojax', deadline=None)
@@ -95,6 +96,13 @@ def trained(phantoms, cache, tmp_path_factory):
     config, run = tiny_config(phantoms, cache), Run(tmp_path_factory.mktemp('runs') / 'whole')
     loop.train(config, run)
     return config, run
+
+
+@pytest.fixture(scope='session')
+def evaluated(phantoms, cache, tmp_path_factory):
+    """A run of random weights, really evaluated, with variants; nobody changes it."""
+    path = tmp_path_factory.mktemp('runs') / 'evaluated'
+    return write_evaluated_run(path, phantoms, cache, evaluation__compare=True)
 
 
 @pytest.fixture(scope='session')

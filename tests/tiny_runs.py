@@ -4,6 +4,9 @@ import jax
 import numpy as np
 
 from configs import base
+from pneumojax import config as config_lib
+from pneumojax.data import dataset as dataset_lib
+from pneumojax.evaluation import evaluate
 from pneumojax.models import build
 from pneumojax.runs.run import Run
 
@@ -37,4 +40,25 @@ def write_run(path, *, size=32, seed=0, flips=('horizontal',), rule=(0.5, 0, 0.5
         'top': top, 'area': area, 'bottom': bottom, 'reference_pixels': 1024 * 1024,
         'weights': 'last', 'flips': list(flips), 'step': step, 'image_size': size,
     })  # fmt: skip
+    return run
+
+
+def write_evaluated_run(path, root, cache, **changes):
+    """A run of random weights, evaluated on held-out images of a data set.
+
+    Args:
+      path: of the run directory.
+      root, cache: of the data set.
+      changes: dotted keys of its config, with '__' for dots.
+    """
+    run = write_run(path)
+    config = run.config()
+    config.data.root, config.data.cache, config.data.num_folds = str(root), str(cache), 4
+    config.evaluation.bootstrap = 100
+    for key, value in changes.items():
+        *groups, last = key.split('__')
+        config_lib.get(config, '.'.join(groups))[last] = value
+    run.write_text('config.json', config_lib.to_json(config))
+    run.write_json('split.json', dataset_lib.load(config).split_ids())
+    evaluate.evaluate(config, run)
     return run

@@ -22,6 +22,7 @@ from pneumojax.evaluation import (
     model_card,
     per_image,
     pictures,
+    reporting,
     run_report,
     scores,
     thresholds,
@@ -42,8 +43,8 @@ PARTS = 5  # of the held-out patients, for choosing and scoring the rule
 def evaluate(config: ml_collections.ConfigDict, run: Run, *, keep: bool = False) -> dict[str, Any]:
     """Evaluates a run on its validation images and writes the results.
 
-    Writes evaluation.json, per_image.csv, thresholds.json, scores.npz, model_card.md, report.html
-    and its pictures.
+    Writes evaluation.json, per_image.csv, thresholds.json, scores.npz, model_card.md,
+    reporting.md, report.html and its pictures.
 
     Args:
       config: the run's configuration; `evaluation` and `tta` may differ from what it trained with.
@@ -182,11 +183,34 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         # A k-fold training has no images of its own to train on.
         **({'trained_on': trained_on} if trained_on['n'] else {}),
         **({'phantoms': True} if phantom.are_in(config.data) else {}),
+        'data': _describe(dataset),
         **weights,
         **evaluation.about,
         'variants': variants,
     }
     run.write_json('evaluation.json', report)  # last: all of the above is of this checkpoint
     model_card.write(run)
+    reporting.write(run)
     run_report.write(run)
     return report
+
+
+def _describe(dataset: Dataset) -> dict[str, Any]:
+    """What masks there are, who assigned the sides, and how many patients are on each.
+
+    'masks' is None where no image has one, 'patients' where the data set names none.
+    """
+    examples = dataset.examples
+    masks = None
+    if dataset.positive.any():
+        masks = 'files' if any(e.mask_shape for e in examples) else 'run-length codes'
+    named = any(e.patient_id != e.image_id for e in examples)
+    patients = {
+        side: len({examples[i].patient_id for i in rows})
+        for side, rows in (('trained_on', dataset.train), ('held_out', dataset.validation))
+    }
+    return {
+        'masks': masks,
+        'split': 'table' if examples[0].side else 'drawn',
+        'patients': patients if named else None,
+    }

@@ -3,26 +3,23 @@
 The headings follow Mitchell et al., Model Cards for Model Reporting (2019).
 """
 
-import html
+import json
 import pathlib
 import re
 from typing import Any
 
-import ml_collections
-
-from pneumojax.config import ALL_FOLDS
 from pneumojax.errors import UsageError
+from pneumojax.evaluation import run_facts
+from pneumojax.evaluation.run_facts import RunFacts
 from pneumojax.evaluation.wording import (
     LIMITS,
     METRIC_NAMES,
-    learned_from_phantoms,
     missing_positives,
     rule_sentence,
     value_and_interval,
 )
-from pneumojax.runs import layout
 from pneumojax.runs.run import Run
-from pneumojax.system import text
+from pneumojax.system.text import markdown, visible
 
 
 def write(run: Run) -> pathlib.Path:
@@ -46,21 +43,22 @@ def write(run: Run) -> pathlib.Path:
 
 
 def make(run: Run) -> str:
-    """The card as Markdown text."""
-    config = layout.last_stage(run.config())
-    evaluation, rule = run.read_json('evaluation.json'), run.read_json('thresholds.json')
-    metrics = '\n'.join(
-        f'| {label} | {value_and_interval(evaluation.get(name) or {})} |'
-        for name, label in METRIC_NAMES.items()
-    )
+    """The card as Markdown text, with Hugging Face's head of YAML."""
+    facts = run_facts.read(run)
+    evaluation, rule = facts.evaluation, facts.rule
     missing = [f'**{sentence}**' for sentence in missing_positives(evaluation)]
-    return f"""# Model card: {_plain(config.name)}
+    lines = (run_facts.network, run_facts.preparation, run_facts.training, run_facts.weights,
+             run_facts.views)  # fmt: skip
+    # What is not known is not claimed: without names, an image may show a patient trained on.
+    unseen = ' of patients not trained on' if run_facts.are_patients_named(facts) else ''
+    return f"""{head(facts)}
+# Model card: {markdown(facts.config.name)}
 
 Written by `pneumojax.evaluation.model_card` from the files of the run, at step {rule['step']}.
 
 ## Model
 
-{_model(config, rule)}
+{chr(10).join(f'- {line(facts)}' for line in lines)}
 
 ## Intended use
 
@@ -74,74 +72,99 @@ Out of scope: any clinical use.
 
 ## Data
 
-{_data(config, run, evaluation)}
+{_data(facts)}
 
 ## Results
 
-On {evaluation['n']} held-out images of patients not trained on, {evaluation['n_positive']} of them
+On {evaluation['n']} held-out images{unseen}, {evaluation['n_positive']} of them
 with pneumothorax. Thresholds {evaluation.get('thresholds', 'not stated')}.
 Intervals are bootstrap intervals over patients.
 
-| metric | value (95 % interval) |
-|---|---|
-{metrics}
-
+{_table({label: evaluation[name] for name, label in METRIC_NAMES.items()})}
 Marking nothing at all scores the second line. Compare the first line with it.
-
+{_sections(facts)}
 ## Limits
 
 {chr(10).join(f'- {limit}' for limit in (*missing, *LIMITS))}
 - The results hold for images like those held out: from the same source, with masks by the same
   readers.
+{'' if 'subgroups' in evaluation else _NO_SUBGROUPS}
+## Licence
+
+Not stated: this program does not know under which licence these weights may be used. Whoever
+trained them says so, here and at `license` in the first lines of this file, and minds what the
+images and the pretrained weights allow.
+"""
+
+
+_NO_SUBGROUPS = """\
 - Subgroups (age, sex, view, device, drains in place) were not measured separately.
 """
 
 
-def _plain(words: str) -> str:
-    """A user's text with its Markdown and HTML escaped (CommonMark 0.31, 2.4 and 2.5)."""
-    escaped = re.sub(r'([\\`*_{}\[\]()#|~!$])', r'\\\1', text.visible(words))
-    return html.escape(escaped, quote=False)
+def head(facts: RunFacts) -> str:
+    """Hugging Face's metadata: YAML between two lines of dashes, its values written as JSON.
 
-
-def _model(config: ml_collections.ConfigDict, rule: dict[str, Any]) -> str:
-    model = config.model
-    plain = model.width == 64 and tuple(model.stage_sizes) == (3, 4, 6, 3)
-    narrowed = f', narrowed: width {model.width}, blocks {tuple(model.stage_sizes)}'
-    if config.init_from:
-        start = 'the weights of an earlier run'
-    elif model.pretrained:
-        start = f'pretrained weights ({_plain(pathlib.PurePath(model.pretrained).name)})'
-    else:
-        start = 'random weights'
-    flips = ' and '.join(rule['flips'])
-    lines = [
-        'U-Net with a ResNet34 encoder' + ('' if plain else narrowed),
-        f'Input: {config.image_size} x {config.image_size} px, {model.channels} channel(s); images '
-        'are resized without distortion and masks mapped back to the original size',
-        f'Trained for {config.num_epochs} epochs from {start}, batch {config.batch_size}, '
-        f'{config.optimizer.name}, {config.loss.bce:g} cross-entropy + {config.loss.dice:g} Dice',
-        f'Weights: {"averaged (SWA)" if rule["weights"] == "average" else "last"}',
-        f'Prediction: mean of the image and its {flips} flip' if flips else 'Prediction: one view',
+    The keys are those of `huggingface_hub.ModelCardData`; `license` is the hub's word for what is
+    not known. Metrics that are undefined are left out.
+    """
+    config, evaluation = facts.config, facts.evaluation
+    tags = ['pneumothorax', 'chest-radiograph', 'medical', 'dicom', 'u-net', 'jax', 'flax',
+            'research-only']  # fmt: skip
+    shown = 'held-out chest radiographs'
+    if facts.phantoms:
+        tags.append('trained-on-phantoms')
+        shown = 'held-out drawn phantoms, no radiographs'
+    figures = [(name, label, evaluation[name]) for name, label in METRIC_NAMES.items()]
+    for section, metrics in run_facts.sections(evaluation):
+        for name, (label, metric) in zip(section.names, metrics.items(), strict=True):
+            figures.append((f'{section.key}.{name}', f'{section.title}: {label}', metric))
+    metrics = [
+        {'type': name, 'name': label, 'value': metric['value'], 'verified': False}
+        for name, label, metric in figures
+        if metric.get('value') is not None
     ]
-    return '\n'.join(f'- {line}' for line in lines)
+    task = {'type': 'image-segmentation', 'name': 'Pneumothorax segmentation'}
+    dataset = {
+        'type': 'drawn-phantoms' if facts.phantoms else 'chest-radiographs',
+        'name': f'{evaluation["n"]} {shown}, {evaluation["n_positive"]} with pneumothorax',
+        'split': 'held out',
+    }
+    lines = [
+        '---', 'license: unknown', 'library_name: pneumojax', 'pipeline_tag: image-segmentation',
+        'tags:', *(f'- {tag}' for tag in tags), 'model-index:',
+        f'- name: {_quoted(config.name)}', '  results:',
+        f'  - task: {json.dumps(task)}', f'    dataset: {json.dumps(dataset)}', '    metrics:',
+        *(f'    - {json.dumps(metric)}' for metric in metrics), '---',
+    ]  # fmt: skip
+    return '\n'.join(lines) + '\n'
 
 
-def _data(config: ml_collections.ConfigDict, run: Run, evaluation: dict[str, Any]) -> str:
-    folds = config.data.num_folds
-    if config.data.fold == ALL_FOLDS:
-        images = (
-            f'{evaluation["n"]} images in {folds} folds, no patient in two of them; each image was '
-            'predicted by the network that was trained on the other folds'
-        )
-    else:
-        split = run.read_json('split.json')
-        images = (
-            f'{len(split["train"])} images trained on, {len(split["validation"])} held out (fold '
-            f'{config.data.fold} of {folds}, or as its table states; no patient is on both sides)'
-        )
-    if learned_from_phantoms(config, evaluation):
+def _quoted(words: str) -> str:
+    """A user's text as a YAML string that stays text for a reader who takes YAML for Markdown."""
+    return re.sub(
+        r'[<>&\[\]()*`$!|~#]', lambda char: f'\\u{ord(char[0]):04x}', json.dumps(visible(words))
+    )
+
+
+def _data(facts: RunFacts) -> str:
+    images = run_facts.images(facts)
+    if facts.phantoms:
         return (
             f'**Drawn phantoms, no radiographs**: {images}. The results show that the program '
             'works; they say nothing about real radiographs.'
         )
     return f'A folder of radiographs and masks: {images}.'
+
+
+def _sections(facts: RunFacts) -> str:
+    parts = []
+    for section, metrics in run_facts.sections(facts.evaluation):
+        table = _table(metrics) if metrics else ''
+        parts.append(f'\n### {section.title}\n\n{table}\n{section.note}\n')
+    return ''.join(parts)
+
+
+def _table(metrics: dict[str, Any]) -> str:
+    rows = ''.join(f'| {label} | {value_and_interval(metrics[label])} |\n' for label in metrics)
+    return f'| metric | value (95 % interval) |\n|---|---|\n{rows}'

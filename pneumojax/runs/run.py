@@ -46,7 +46,10 @@ FILES = {
     'curves.png': 'evaluate: learning curves, thresholds, ROC, Dice by size.',
     'calibration.png': 'evaluate: pixel probabilities against the share of pixels in lesions.',
     'contact_sheet.png': 'evaluate: best, middle and worst positives, most suspicious negatives.',
-    'model_card.md': 'evaluate: what the network is, its training data, its scores, its limits.',
+    'model_card.md': 'evaluate: what the network is, its training data, its scores, its limits, '
+    "under Hugging Face's head.",
+    'reporting.md': 'evaluate: the items of CLAIM 2024 and TRIPOD+AI, filled as far as the run '
+    'knows; what people have to add is marked.',
     'report.html': 'evaluate: all of it on one page.',
     'exported/': 'predict: the network for OpenVINO and ONNX Runtime, made when first needed.',
 }

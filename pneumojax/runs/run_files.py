@@ -28,6 +28,15 @@ def is_metrics_row(row: Any) -> bool:
     )
 
 
+def is_figure(figure: Any) -> bool:
+    """Whether this is a metric with its interval, each a number or None."""
+    if not isinstance(figure, dict):
+        return False
+    value, low, high = (figure.get(part) for part in ('value', 'low', 'high'))
+    valid = all(n is None or _is_number(n) for n in (value, low, high))
+    return valid and (low is None) == (high is None)
+
+
 def _check_thresholds(value: dict[str, Any]) -> None:
     for key in ('top', 'bottom'):
         _require(_is_number(value.get(key)), key, 'a number')
@@ -42,8 +51,12 @@ def _check_evaluation(value: dict[str, Any]) -> None:
         _require(_is_count(value.get(key)), key, 'a whole number')
     _check_figures(value, 'it')
     _require(isinstance(value.get('thresholds', ''), str), 'thresholds', 'a text')
+    for key in ('variants', 'trained_on', 'data'):
+        _require(isinstance(value.get(key, {}), dict), key, 'an object')
+    if trained_on := value.get('trained_on'):
+        for key in ('n', 'n_positive'):
+            _require(_is_count(trained_on.get(key)), f'trained_on.{key}', 'a whole number')
     variants = value.get('variants', {})
-    _require(isinstance(variants, dict), 'variants', 'an object')
     for label, figures in variants.items():
         _require(isinstance(figures, dict), label, 'an object')
         _check_figures(figures, label)
@@ -51,13 +64,9 @@ def _check_evaluation(value: dict[str, Any]) -> None:
 
 def _check_figures(value: dict[str, Any], where: str) -> None:
     for key in FIGURES:
-        figure = value.get(key)
-        if not isinstance(figure, dict):
+        if not isinstance(value.get(key), dict):
             raise ValueError(f'{where} should hold an object {key!r}')
-        numbers = [figure.get(part) for part in ('value', 'low', 'high')]
-        valid = all(n is None or _is_number(n) for n in numbers)
-        valid = valid and (numbers[1] is None) == (numbers[2] is None)
-        _require(valid, key, 'value, low and high, numbers or null')
+        _require(is_figure(value[key]), key, 'value, low and high, numbers or null')
 
 
 def _check_split(value: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """Text of unknown origin, such as the name of a file, made safe to show in tables and on pages."""
 
+import html
+import re
 import unicodedata
 
 # What a spreadsheet may take for the start of a formula; the last four are wide forms.
@@ -26,6 +28,12 @@ def cell(text: str) -> str:
     """
     shown = visible(text)
     return "'" + shown if shown.startswith(_FORMULA) else shown
+
+
+def markdown(text: str) -> str:
+    """A user's text with its Markdown and HTML escaped (CommonMark 0.31, 2.4 and 2.5)."""
+    escaped = re.sub(r'([\\`*_{}\[\]()#|~!$])', r'\\\1', visible(text))
+    return html.escape(escaped, quote=False)
 
 
 def _escape(char: str) -> str:

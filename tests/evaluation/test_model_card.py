@@ -9,7 +9,8 @@ import pytest
 
 from pneumojax.drawing.overlay import write_png
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import model_card, run_report, thresholds
+from pneumojax.evaluation import model_card, reporting, run_facts, run_report, thresholds
+from pneumojax.evaluation.sections.section import Section
 from pneumojax.evaluation.wording import METRIC_NAMES
 from tests.narrow_pages import DESK, PHONE, assert_readable, show
 from tests.tiny_runs import write_run
@@ -20,6 +21,8 @@ EVALUATION = {
         for i, name in enumerate(METRIC_NAMES)
     },
     'n': 57, 'n_positive': 13, 'step': 7, 'thresholds': 'of the other half',
+    'trained_on': {'n': 211, 'n_positive': 40},
+    'data': {'masks': 'files', 'split': 'drawn', 'patients': {'trained_on': 99, 'held_out': 31}},
 }  # fmt: skip
 
 
@@ -102,8 +105,11 @@ def test_phantoms_that_an_earlier_run_drew_are_no_patients_either(run):
      (0, 0, ['trained on', 'held-out'])],
 )  # fmt: skip
 def test_missing_positives_are_said(run, held_out, trained, expected):
-    more = {} if trained is None else {'trained_on': {'n': 211, 'n_positive': trained}}
-    run.write_json('evaluation.json', EVALUATION | {'n_positive': held_out} | more)
+    report = EVALUATION | {'n_positive': held_out}
+    report['trained_on'] = {'n': 211, 'n_positive': trained}
+    if trained is None:
+        del report['trained_on']
+    run.write_json('evaluation.json', report)
     pages = [model_card.write(run).read_text(), run_report.write(run).read_text()]
     for which in ('trained on', 'held-out'):
         sentence = f'None of the {"images " * (which == "trained on")}{which}'
@@ -139,3 +145,93 @@ def test_the_page_holds_the_pictures_that_are_there(run):
     assert text.count('data:image/png') == 1
     assert text.count('0.100 (0.050 to 0.150)') == 2
     assert not re.search(r'https?:|<script', text)
+
+
+# --- the head ----------------------------------------------------------------------------------
+
+
+def read_head(text):
+    """The head as huggingface_hub reads it."""
+    hub = pytest.importorskip('huggingface_hub', reason='huggingface_hub is not installed')
+    return hub.ModelCard(text).data
+
+
+def test_hugging_face_reads_the_head(run):
+    path = model_card.write(run)
+    data = read_head(path.read_text(encoding='utf-8'))
+    assert (data.license, data.library_name) == ('unknown', 'pneumojax')
+    assert data.pipeline_tag == 'image-segmentation'
+    assert data.model_name == 'tiny0'
+    results = {result.metric_type: result for result in data.eval_results}
+    assert {name: r.metric_value for name, r in results.items()} == {
+        name: EVALUATION[name]['value'] for name in METRIC_NAMES
+    }
+    assert {name: r.metric_name for name, r in results.items()} == METRIC_NAMES
+    assert {r.verified for r in results.values()} == {False}
+    assert {r.task_type for r in results.values()} == {'image-segmentation'}
+    assert {r.dataset_name for r in results.values()} == {
+        '57 held-out chest radiographs, 13 with pneumothorax'
+    }
+    # What the hub's library writes of it is the same again.
+    from huggingface_hub import ModelCardData, metadata_load
+
+    written = metadata_load(path)
+    assert ModelCardData(**written).to_dict() == written
+
+
+def test_a_head_says_phantoms(run):
+    assert 'trained-on-phantoms' not in read_head(model_card.make(run)).tags
+    run.write_json('evaluation.json', EVALUATION | {'phantoms': True})
+    data = read_head(model_card.make(run))
+    assert 'trained-on-phantoms' in data.tags
+    assert all('no radiographs' in result.dataset_name for result in data.eval_results)
+
+
+def test_a_head_holds_any_name_and_leaves_out_what_is_undefined(run):
+    config = json.loads((run / 'config.json').read_text())
+    name = 'a: "b" \'c\' #d [e] {f} --- é \u2028 <g>\n- h'
+    run.write_json('config.json', config | {'name': name})
+    undefined = {'auc': {'value': None, 'low': None, 'high': None}}
+    run.write_json('evaluation.json', EVALUATION | undefined)
+    data = read_head(model_card.make(run))
+    assert data.model_name == name.replace('\n', '\\n').replace('\u2028', '\\u2028')
+    assert {r.metric_type for r in data.eval_results} == METRIC_NAMES.keys() - {'auc'}
+
+
+def test_sections_appear_by_themselves(run, monkeypatch):
+    section = Section(
+        'extra', 'More figures', 'How they are defined.', {'one': None, 'two': None},
+        {'one': 'First figure', 'two': 'Second figure'},
+    )  # fmt: skip
+    monkeypatch.setattr(run_facts, 'SECTIONS', (section,))
+    assert 'More figures' not in model_card.make(run)  # an older run has no such section
+    figures = {'one': {'value': 0.25, 'low': 0.125, 'high': 0.5},
+               'two': {'value': None, 'low': None, 'high': None}, 'curve': [1, 2]}  # fmt: skip
+    run.write_json('evaluation.json', EVALUATION | {'extra': figures})
+    text = model_card.make(run)
+    assert '### More figures\n\n| metric | value (95 % interval) |\n|---|---|\n' in text
+    assert '| First figure | 0.250 (0.125 to 0.500) |\n| Second figure | not defined |' in text
+    assert 'How they are defined.' in text
+    values = {r.metric_type: r.metric_value for r in read_head(text).eval_results}
+    assert values['extra.one'] == 0.25
+    assert 'extra.two' not in values
+    assert 'More figures: First figure' in reporting.make(run)
+    for broken in ({'one': 7}, {'one': {'value': 'x'}}, [], 'x'):
+        run.write_json('evaluation.json', EVALUATION | {'extra': broken})
+        with pytest.raises(UsageError, match=r'evaluation\.json.*extra\.one'):
+            model_card.make(run)
+
+
+def test_what_is_known_of_patients_is_said_and_no_more(run):
+    data = EVALUATION['data']
+    for patients, words, unseen in (
+        ({'trained_on': 9, 'held_out': 3}, 'no patient is on both sides', True),
+        (None, 'names no patients, so images of one may be on both sides', False),
+    ):
+        run.write_json('evaluation.json', EVALUATION | {'data': data | {'patients': patients}})
+        text = model_card.make(run)
+        assert words in text
+        assert ('of patients not trained on' in text) == unseen
+    older = {key: value for key, value in EVALUATION.items() if key != 'data'}
+    run.write_json('evaluation.json', older)
+    assert 'no patient that the data set names is on both sides' in model_card.make(run)

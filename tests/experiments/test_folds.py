@@ -21,6 +21,7 @@ from pneumojax.runs.run import Run
 from pneumojax.runtimes import export
 from pneumojax.training import loop
 from tests.conftest import tiny_config
+from tests.evaluation.schema import problems
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -106,12 +107,13 @@ def test_every_image_is_judged_by_the_network_and_the_rule_that_did_not_see_it(f
     mean = np.mean([float(row['dice']) for row in pooled.values()])
     assert report['mean_dice']['value'] == pytest.approx(mean, abs=1e-6)
     assert list(report['variants']) == ['a', 'b']  # the first stage stands beside it
+    assert problems(report) == []
     columns = ('histograms_0', 'pixels_0')
     everything = PixelCounts(*(np.concatenate([a[name] for a in arrays]) for name in columns))
     rule, best = thresholds.search(everything, config.evaluation.rule)
     stated = run.read_json('thresholds.json')
     assert (stated['top'], stated['area'], stated['calibrated_dice']) == (rule.top, rule.area, best)
-    for name in ('report.html', 'model_card.md', 'curves.png', 'contact_sheet.png'):
+    for name in ('report.html', 'model_card.md', 'reporting.md', 'curves.png', 'contact_sheet.png'):
         assert (run / name).stat().st_size > 1000
     card = (run / 'model_card.md').read_text()
     assert '40 images in 2 folds' in card

@@ -20,6 +20,7 @@ from pneumojax.prediction.options import Options
 from pneumojax.runs.run import Run
 from pneumojax.system import progress
 from tests.data.files.test_inputs import make
+from tests.evaluation.schema import problems
 from tests.narrow_pages import DESK, PHONE, assert_readable, show
 from tests.prediction.predictions import predict, results
 from tests.tiny_runs import write_run
@@ -106,6 +107,7 @@ def test_the_masks_are_those_of_predict_and_the_figures_are_theirs(trained, labe
     assert report['mean_dice']['value'] == pytest.approx(np.mean(dices))
     assert 0 < np.mean(dices) < 1
     assert (report['n'], report['n_positive']) == (16, 8)
+    assert problems(report) == []
 
 
 def test_nothing_is_chosen_and_the_run_stays_as_it_is(trained, labelled, tmp_path, monkeypatch):

@@ -1,0 +1,70 @@
+"""reporting.md: the checklists that journals ask for, filled from a run as far as it knows.
+
+What only people know is marked, never guessed.
+"""
+
+import pathlib
+
+from pneumojax.errors import UsageError
+from pneumojax.evaluation import checklists, run_facts
+from pneumojax.evaluation.checklists import Item
+from pneumojax.evaluation.run_facts import RunFacts
+from pneumojax.runs.run import Run
+from pneumojax.system.text import markdown
+
+AUTHORS = '**Authors:**'  # before what people have to add
+
+
+def write(run: Run) -> pathlib.Path:
+    """Writes reporting.md of an evaluated run.
+
+    Args:
+      run: with config.json, split.json, thresholds.json and evaluation.json.
+
+    Returns:
+      Its path.
+
+    Raises:
+      UsageError: the run was not evaluated.
+    """
+    path = run / 'reporting.md'
+    try:
+        run.write_text(path.name, make(run))
+    except OSError as error:
+        raise UsageError(f'{path} cannot be written: {error.strerror}') from None
+    return path
+
+
+def make(run: Run) -> str:
+    """Both checklists as Markdown text."""
+    facts = run_facts.read(run)
+    return f"""# Reporting checklists: {markdown(facts.config.name)}
+
+Filled from the files of the run, at step {facts.rule['step']}. The files know nothing of
+patients, readers or hospitals. What people have to add is marked with {AUTHORS} Item numbers are
+those of the publications, in our own words: read the originals, and submit their forms.
+
+## CLAIM 2024
+
+[Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300](https://doi.org/10.1148/ryai.240300)
+
+{_table(checklists.CLAIM, facts)}
+## TRIPOD+AI
+
+[Collins et al., BMJ 2024;385:e078378](https://doi.org/10.1136/bmj-2023-078378)
+
+{_table(checklists.TRIPOD_AI, facts)}"""
+
+
+def _table(checklist: dict[str, tuple[Item, ...]], facts: RunFacts) -> str:
+    lines = ['| | item | answer |', '|---|---|---|']
+    for section, items in checklist.items():
+        lines.append(f'| | **{section}** | |')
+        lines += [f'| {i.number} | {i.item} | {_answer(i, facts)} |' for i in items]
+    return '\n'.join(lines) + '\n'
+
+
+def _answer(item: Item, facts: RunFacts) -> str:
+    known = item.answer(facts) if item.answer else ''
+    asked = f'{AUTHORS} {item.authors}' if item.authors else ''
+    return '<br>'.join(filter(None, (known, asked))) or f'{AUTHORS} the run does not say'
