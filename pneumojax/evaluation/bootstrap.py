@@ -39,7 +39,7 @@ def interval(value: float, drawn: np.ndarray) -> tuple[float | None, float | Non
 
     Returns:
       (low, high); None for both where the metric is undefined. Like every percentile bootstrap, a
-      share of exactly 0 or 1 gets an interval of width 0.
+      share of exactly 0 or 1 gets an interval of width 0, see `proportions` for another.
     """
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size or not np.isfinite(value):

@@ -10,12 +10,12 @@ all-empty score and the two parts beside the mean.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Shaped
 
-from pneumojax.evaluation import bootstrap
+from pneumojax.evaluation import bootstrap, proportions
 from pneumojax.evaluation.per_image import PerImage
 
 Weights = Float64[np.ndarray, 'S N']  # how often each of N images counts in each of S samples
@@ -44,7 +44,7 @@ def dice(predicted: Shaped[np.ndarray, '...'], true: Shaped[np.ndarray, '...']) 
     return 2 * np.count_nonzero(predicted & true) / total if total else 1.0
 
 
-def image_probability(probability: Float[np.ndarray, '...']) -> float:
+def image_score(probability: Float[np.ndarray, '...']) -> float:
     """Image-level score: the probability that 0.1 % of the pixels reach (at least one pixel).
 
     A maximum would depend on one stray pixel, a mean on the size of the lesion. This quantile asks
@@ -107,15 +107,54 @@ def specificity(images: PerImage, weights: Weights) -> Values:
     return weights @ ~(images.positive | images.marked) / negatives
 
 
-def auc(images: PerImage, weights: Weights) -> Values:
-    """Area under the ROC curve: P(positive is higher) + P(equal) / 2 (Mann and Whitney 1947)."""
+def at_scores(
+    images: PerImage, weights: Weights
+) -> tuple[Float64[np.ndarray, 'S K'], Float64[np.ndarray, 'S K']]:
+    """Weights of the positives and of the negatives with each of K distinct scores, rising."""
     order = np.argsort(images.score, kind='stable')
     ranked = images.score[order]
     starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))  # of each tied block
     positives = np.add.reduceat((weights * images.positive)[:, order], starts, axis=1)
     negatives = np.add.reduceat((weights * ~images.positive)[:, order], starts, axis=1)
+    return positives, negatives
+
+
+def auc(images: PerImage, weights: Weights) -> Values:
+    """Area under the ROC curve: P(positive is higher) + P(equal) / 2 (Mann and Whitney 1947)."""
+    positives, negatives = at_scores(images, weights)
     lower = negatives.cumsum(axis=1) - negatives / 2  # ties count half
     return (positives * lower).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+class Share(NamedTuple):
+    """A metric that is a share of some images, so that exact intervals exist."""
+
+    measure: Metric
+    of: Callable[[PerImage], Bool[np.ndarray, ' N']]  # which images it is a share of
+
+    def __call__(self, images: PerImage, weights: Weights) -> Values:
+        """As every metric."""
+        return self.measure(images, weights)
+
+    def exact_interval(self, images: PerImage, value: float) -> dict[str, Any]:
+        """{'low', 'high', 'n'} for a value of it, see `proportions.exact_interval`.
+
+        Images of one patient are not independent, so n counts patients: with several images of
+        some, the interval is as wide as if all images of a patient agreed.
+        """
+        n = len({p for p, counts in zip(images.patients, self.of(images), strict=True) if counts})
+        low, high = proportions.exact_interval(value, n)
+        return {'low': low, 'high': high, 'n': n}
+
+
+def of_positives(measure: Metric) -> Share:
+    """A share of the positive images."""
+    return Share(measure, lambda images: images.positive)
+
+
+def of_negatives(measure: Metric) -> Share:
+    """A share of the negative images."""
+    return Share(measure, lambda images: ~images.positive)
 
 
 # What evaluation.json holds, in the order of every report.
@@ -123,8 +162,8 @@ METRICS: dict[str, Metric] = {
     'mean_dice': mean_dice,
     'all_empty_dice': all_empty_dice,
     'positive_dice': positive_dice,
-    'sensitivity': sensitivity,
-    'specificity': specificity,
+    'sensitivity': of_positives(sensitivity),
+    'specificity': of_negatives(specificity),
     'auc': auc,
 }
 
@@ -163,17 +202,32 @@ def summarize(images: PerImage, *, seed: int, samples: int = bootstrap.SAMPLES) 
 def with_intervals(
     wanted: Mapping[str, Metric], images: PerImage, *, seed: int, samples: int
 ) -> dict[str, Any]:
-    """{name: {'value', 'low', 'high'}} of some metrics, as `summarize` gives them."""
+    """{name: {'value', 'low', 'high'}} of some metrics, as `summarize` gives them.
+
+    A share that is exactly 0 or 1 is the same on every resample. Its interval is exact instead,
+    and there is another entry to say so: 'interval': 'exact'.
+    """
+    drawn = on_resamples(wanted, images, seed=seed, samples=samples)
+    values = compute(images, None, wanted)[0]
+    found: dict[str, Any] = {}
+    for (name, metric), value, column in zip(wanted.items(), values, drawn.T, strict=True):
+        low, high = bootstrap.interval(value, column)
+        found[name] = {'value': number(value), 'low': low, 'high': high}
+        if isinstance(metric, Share) and value in (0, 1):
+            exact = metric.exact_interval(images, value)
+            found[name] |= {'low': exact['low'], 'high': exact['high'], 'interval': 'exact'}
+    return found
+
+
+def on_resamples(
+    wanted: Mapping[str, Metric], images: PerImage, *, seed: int, samples: int
+) -> Float64[np.ndarray, 'S M']:
+    """M metrics on S resamples of patients; the same seed draws the same patients."""
     rng = np.random.default_rng(seed)
-    drawn = np.concatenate([
+    return np.concatenate([
         compute(images, weights, wanted)
         for weights in bootstrap.resamples(rng, images.patients, samples)
     ])  # fmt: skip
-    found = {}
-    for name, value, column in zip(wanted, compute(images, None, wanted)[0], drawn.T, strict=True):
-        low, high = bootstrap.interval(value, column)
-        found[name] = {'value': number(value), 'low': low, 'high': high}
-    return found
 
 
 def number(value: float) -> float | None:

@@ -32,7 +32,7 @@ class PerImage:
       dice: float64 [N], in [0, 1].
       true_px: int64 [N], pixels in the true mask.
       predicted_px: int64 [N], pixels in the predicted mask.
-      score: float64 [N], ranks the images, see `metrics.image_probability`.
+      score: float64 [N], ranks the images, see `metrics.image_score`.
       probability: float64 [N] in [0, 1], calibrated on other patients; None where it is not.
 
     Raises:

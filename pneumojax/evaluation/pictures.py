@@ -118,6 +118,6 @@ def draw_contact_sheet(
         captions.append(contact_sheet.caption(
             case.image_id,
             metrics.dice(predicted, case.true),
-            metrics.image_probability(case.probability),
+            metrics.image_score(case.probability),
         ))  # fmt: skip
     write_png(path, contact_sheet.contact_sheet(tiles, captions, 4, title))

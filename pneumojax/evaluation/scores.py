@@ -64,7 +64,7 @@ class Scores(counts.PixelCounts):
     """N images, in the order of `Dataset.validation`.
 
     Attributes:
-      score: float64 [N], see `metrics.image_probability`.
+      score: float64 [N], see `metrics.image_score`.
     """
 
     score: np.ndarray
@@ -152,7 +152,7 @@ def score(
         mask = rle.decode_all(dataset.examples[index].rles, probability.shape)
         histograms.append(counts.pixel_histogram(probability, mask))
         pixels.append(probability.size)
-        image_scores.append(metrics.image_probability(probability))
+        image_scores.append(metrics.image_score(probability))
         if regions:
             tables.append(counts.region_table(probability, mask))
     return Scores(

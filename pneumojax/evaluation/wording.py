@@ -75,10 +75,11 @@ def missing_positives(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def value_and_interval(metric: Mapping[str, Any]) -> str:
-    """'0.812 (0.790 to 0.830)' from {'value', 'low', 'high'}."""
+    """'0.812 (0.790 to 0.830)' from {'value', 'low', 'high'}, see `metrics.with_intervals`."""
     if metric.get('value') is None:
         return 'not defined'
     text = f'{metric["value"]:.3f}'
     if metric.get('low') is not None:
-        text += f' ({metric["low"]:.3f} to {metric["high"]:.3f})'
+        exact = ', exact' if metric.get('interval') == 'exact' else ''
+        text += f' ({metric["low"]:.3f} to {metric["high"]:.3f}{exact})'
     return text

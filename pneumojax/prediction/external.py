@@ -196,7 +196,7 @@ def _score(ensemble: Ensemble, examples: Sequence[Example]) -> per_image.PerImag
             'dice': metrics.dice(predicted, case.true),
             'true_px': int(np.count_nonzero(case.true)),
             'predicted_px': int(np.count_nonzero(predicted)),
-            'score': metrics.image_probability(case.probability),
+            'score': metrics.image_score(case.probability),
         }
 
     rows = list(bar(_rows(ensemble, examples, finish), 'evaluate', len(examples), unit='image'))

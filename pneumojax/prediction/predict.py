@@ -184,7 +184,7 @@ def _predicted_image(
     probability, again = ensemble.probability(loaded.squares, squares, shape, radiograph.aspect)
     mask = rules.apply(ensemble.rule, probability)
     row |= {
-        'probability': metrics.image_probability(probability),
+        'probability': metrics.image_score(probability),
         'area_px': int(np.count_nonzero(mask)),
         'shape': list(shape),
         'rle': rle.encode(mask),

@@ -35,7 +35,7 @@ class Finding(NamedTuple):
     """What is reported about one image."""
 
     shape: tuple[int, int]  # rows and columns of the image
-    probability: float  # of the whole image, in [0, 1]; a score, see `metrics.image_probability`
+    probability: float  # of the whole image, in [0, 1]; a score, see `metrics.image_score`
     area_px: int  # marked pixels
     area_mm2: float | None  # None if the spacing is unknown
     side: Side

@@ -39,19 +39,19 @@ def test_dice_refuses_broadcasting():
         metrics.dice(np.ones((8, 8)), np.ones((8, 1)))
 
 
-def test_image_probability_is_the_level_that_a_thousandth_of_the_pixels_reach():
+def test_image_score_is_the_level_that_a_thousandth_of_the_pixels_reach():
     rng = np.random.default_rng(1)
     probability = rng.permutation(10_000).reshape(100, 100) / 10_000
-    score = metrics.image_probability(probability)
+    score = metrics.image_score(probability)
     assert np.count_nonzero(probability >= score) == 10
     part = probability.ravel()[:1500]
-    assert np.count_nonzero(part >= metrics.image_probability(part)) == 2  # 1.5, rounded up
-    assert metrics.image_probability(np.array([[0.2, 0.9]])) == 0.9  # at least one pixel
+    assert np.count_nonzero(part >= metrics.image_score(part)) == 2  # 1.5, rounded up
+    assert metrics.image_score(np.array([[0.2, 0.9]])) == 0.9  # at least one pixel
     stray = np.zeros((100, 100), np.float32)
     stray[:3, :3] = 1
-    assert metrics.image_probability(stray) == 0
+    assert metrics.image_score(stray) == 0
     stray[0, 3] = 1
-    assert metrics.image_probability(stray) == 1
+    assert metrics.image_score(stray) == 1
 
 
 def auc(scores, positive):
