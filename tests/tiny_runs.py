@@ -22,6 +22,9 @@ def tiny_config(size=32, seed=0):
     return config
 
 
+CALIBRATION = {'slope': 0.5, 'intercept': -1.0, 'images': 100, 'positives': 22}
+
+
 def write_run(path, *, size=32, seed=0, flips=('horizontal',), rule=(0.5, 0, 0.5), step=7):
     """A run directory as `evaluate` leaves it; its probabilities lie on both sides of a half."""
     config, run = tiny_config(size, seed), Run(path)
@@ -39,6 +42,7 @@ def write_run(path, *, size=32, seed=0, flips=('horizontal',), rule=(0.5, 0, 0.5
     run.write_json('thresholds.json', {
         'top': top, 'area': area, 'bottom': bottom, 'reference_pixels': 1024 * 1024,
         'weights': 'last', 'flips': list(flips), 'step': step, 'image_size': size,
+        'probability': CALIBRATION,
     })  # fmt: skip
     return run
 

@@ -36,13 +36,13 @@ def panel(
     return np.hstack([bare, np.full((len(bare), 2, 3), 255, np.uint8), drawn])
 
 
-def caption(image_id: str, dice: float, probability: float) -> tuple[str, str]:
+def caption(image_id: str, dice: float, score: float) -> tuple[str, str]:
     """The caption of a tile, left and right: the end of the ImageId, and the scores.
 
     SIIM's ImageIds share their first 50 characters; the last ones tell them apart.
     """
     name = image_id if len(image_id) <= 24 else '…' + image_id[-22:]
-    return name, f'Dice {dice:.2f}    p = {probability:.2f}'
+    return name, f'Dice {dice:.2f}    score {score:.2f}'
 
 
 def contact_sheet(

@@ -18,6 +18,7 @@ from pneumojax.data.datasets import splits
 from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import (
+    image_probability,
     metrics,
     model_card,
     per_image,
@@ -118,6 +119,7 @@ def evaluate_variant(
         true_px=scored.true_px,
         predicted_px=fitted.predicted_px,
         score=scored.score,
+        probability=image_probability.cross_fit(scored.score, scored.true_px > 0, parts),
     )
     summary = metrics.summarize(images, seed=config.seed, samples=config.evaluation.bootstrap)
     return Result(summary, images, scored)
@@ -142,6 +144,13 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
             'no rule is better on the held-out images than leaving every image empty, so that is '
             'the rule in thresholds.json; --config.evaluation.rule=half marks every pixel from 0.5'
         )
+    calibration = image_probability.fit(result.images.score, result.images.positive)
+    if result.images.probability is None:
+        log.warning(
+            'image probabilities are not calibrated: that needs images with and without '
+            'pneumothorax in every part of the held-out patients'
+        )
+        calibration = None
     weights = {
         'weights': 'average' if chosen.averaged else 'last',
         'flips': list(chosen.flips),
@@ -158,6 +167,7 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         'data': {'fold': config.data.fold, 'num_folds': config.data.num_folds},
         'image_size': config.image_size,
         'judged_at': 'the original image size',
+        'probability': dataclasses.asdict(calibration) if calibration else None,
         **weights,
         **({'digest': evaluation.digest} if evaluation.digest else {}),
     })  # fmt: skip

@@ -151,6 +151,7 @@ def evaluate_one(config: ml_collections.ConfigDict, run: Run) -> None:
         rule = run.read_json('thresholds.json')
         same_rule = rule.get('kind') == config.evaluation.rule
         same_rule &= rule.get('search') == thresholds.SEARCH_VERSION
+        same_rule &= 'probability' in rule  # earlier versions calibrated none
         if same_step and same_rule and scores.are_kept(scores.load_trained(config, run)):
             return
     evaluate_lib.evaluate(config, run, keep=True)

@@ -2,6 +2,8 @@
 
 Both the slope and the intercept of the score's log-odds are fitted, on held-out patients, as the
 rule is. Targets are smoothed, so that scores which separate the classes give finite numbers too.
+With 8 to 134 positives this had a lower log loss than a temperature or isotonic regression
+(docs/explanation/figures.md has the table).
 """
 
 import dataclasses
@@ -44,7 +46,7 @@ class Calibration:
         if not 0 < self.positives < self.images < 1 << 40:
             raise ValueError(f'expected images with and without a pneumothorax: {self}')
 
-    def __call__(self, score: Float[np.ndarray, ' N']) -> Float64[np.ndarray, ' N']:
+    def __call__(self, score: Float[np.ndarray, '*shape']) -> Float64[np.ndarray, '*shape']:
         """Calibrated probabilities of scores in [0, 1]."""
         return logistic.expit(self.slope * logistic.log_odds(score) + self.intercept)
 
@@ -60,9 +62,7 @@ class Calibration:
         return cls(*(stated[field.name] for field in dataclasses.fields(cls)))
 
 
-def fit(
-    score: Float64[np.ndarray, ' N'], positive: Bool[np.ndarray, ' N']
-) -> Calibration | None:
+def fit(score: Float64[np.ndarray, ' N'], positive: Bool[np.ndarray, ' N']) -> Calibration | None:
     """Platt scaling with his smoothed targets.
 
     Args:

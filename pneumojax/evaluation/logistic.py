@@ -6,7 +6,7 @@ from jaxtyping import Float, Float64
 EPSILON = 1e-6  # keeps the log-odds of 0 and 1 finite
 
 
-def log_odds(probability: Float[np.ndarray, ' N']) -> Float64[np.ndarray, ' N']:
+def log_odds(probability: Float[np.ndarray, '*shape']) -> Float64[np.ndarray, '*shape']:
     """log(p / (1 - p)) with `EPSILON` added to both: finite, and strictly rising, on [0, 1]."""
     p = np.asarray(probability, np.float64)
     return np.log(p + EPSILON) - np.log1p(EPSILON - p)
@@ -41,6 +41,10 @@ def fit(
     free = slope is None
     a = np.full(len(weights), 0.0 if slope is None else slope * scale)
     b = np.zeros(len(weights))
+    if len(weights) > 1:  # near all of them at once is a good place to start
+        whole = fit(z, target, weights.sum(axis=0, keepdims=True), slope and slope * scale)
+        if np.isfinite(whole).all():
+            a[:], b[:] = whole
     total = weights.sum(axis=1)
     step_a, step_b = np.zeros_like(a), np.zeros_like(b)
     loss = np.full(len(weights), np.inf)
@@ -61,7 +65,8 @@ def fit(
         # A step that made the loss worse is halved, and tried again from where it began.
         step_a = np.where(better, next_a, step_a / 2)
         step_b = np.where(better, next_b, step_b / 2)
-        if not (exists & (np.maximum(np.abs(step_a), np.abs(step_b)) > 1e-9)).any():
+        if not (exists & (np.maximum(np.abs(step_a), np.abs(step_b)) > 1e-5)).any():
+            a, b = a + step_a, b + step_b  # Newton's method squares the error
             break
     a, b = np.where(exists, a, np.nan), np.where(exists, b, np.nan)
     return a / scale, b - a * mean / scale
@@ -83,15 +88,14 @@ def _newton(
     return a, b
 
 
-def _has_maximum(
-    z: np.ndarray, target: np.ndarray, weights: np.ndarray, free: bool
-) -> np.ndarray:
-    """bool [S]: whether the likelihood has a maximum at finite values (Albert and Anderson 1984)."""
+def _has_maximum(z: np.ndarray, target: np.ndarray, weights: np.ndarray, free: bool) -> np.ndarray:
+    """bool [S]: whether the classes overlap (Albert and Anderson 1984)."""
     ones, zeros = (weights > 0) & (target > 0), (weights > 0) & (target < 1)
     if not free:
-        return ones.any(axis=1) & zeros.any(axis=1)
+        return np.logical_and(ones.any(axis=1), zeros.any(axis=1))
     ranges = [
         (np.where(of, z, np.inf).min(axis=1), np.where(of, z, -np.inf).max(axis=1))
         for of in (ones, zeros)
     ]
-    return (ranges[0][0] < ranges[1][1]) & (ranges[1][0] < ranges[0][1])
+    (low, high), (other_low, other_high) = ranges
+    return np.logical_and(low < other_high, other_low < high)

@@ -8,9 +8,10 @@ and an empty prediction everywhere already scores 0.78 on SIIM. Hence every summ
 all-empty score and the two parts beside the mean.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Shaped
@@ -54,7 +55,7 @@ def image_score(probability: Float[np.ndarray, '...']) -> float:
       probability: pixel probabilities in [0, 1], usually [H, W].
 
     Returns:
-      A score in [0, 1]; for AUC, not a calibrated probability of pneumothorax.
+      A score in [0, 1]; for AUC, and for `image_probability` to calibrate.
     """
     flat = probability.reshape(-1)
     rank = math.ceil(flat.size * SCORE_SHARE)
@@ -126,7 +127,8 @@ def auc(images: PerImage, weights: Weights) -> Values:
     return (positives * lower).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
 
 
-class Share(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Share:
     """A metric that is a share of some images, so that exact intervals exist."""
 
     measure: Metric

@@ -15,6 +15,7 @@ from pneumojax.evaluation.wording import (
     LIMITS,
     METRIC_NAMES,
     missing_positives,
+    probability_sentence,
     rule_sentence,
     value_and_interval,
 )
@@ -65,8 +66,9 @@ Written by `pneumojax.evaluation.model_card` from the files of the run, at step 
 Research on the segmentation of pneumothorax in frontal chest radiographs, and teaching.
 
 - Input: one grey radiograph (DICOM or a picture)
-- Output: a probability for each pixel, a mask, and a score for the image
+- Output: a probability for each pixel, a mask, and for the image a score and a probability
 - Rule for masks: {rule_sentence(rule)}
+- {probability_sentence(rule.get('probability'))}
 
 Out of scope: any clinical use.
 

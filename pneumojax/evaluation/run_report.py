@@ -12,6 +12,7 @@ from pneumojax.evaluation.wording import (
     METRIC_NAMES,
     learned_from_phantoms,
     missing_positives,
+    probability_sentence,
     rule_sentence,
     value_and_interval,
 )
@@ -57,7 +58,7 @@ def write(run: Run) -> pathlib.Path:
     run.write_text('report.html', _page(config.name, sub, warning, f"""
 <h2>Results, with 95 % intervals</h2><table>{_table(evaluation, variants)}</table>
 <p class="note">Thresholds {escape(evaluation.get('thresholds', 'not stated'))}. For use on other
-images: {escape(rule_sentence(rule))}
+images: {escape(rule_sentence(rule))} {probability_sentence(rule.get('probability'))}
 </p>{_sections(evaluation)}{pictures}""",
         'model_card.md, per_image.csv, evaluation.json and thresholds.json',
     ))  # fmt: skip
@@ -83,6 +84,7 @@ def write_external(folder: Run, name: str) -> None:
         'Networks': '; '.join(f'{n["name"]}, step {n["step"]}, weights {n["digest"]}'
                               for n in external['networks']),
         'Rule': rule_sentence(external['rule']),
+        'Probability': probability_sentence(external['probability']),
         'Chosen on these images': 'nothing',
         'Left out, as trained or calibrated on': f'{left_out["same_image_id"]} by ImageId, '
                                                  f'{left_out["same_file"]} more by content',

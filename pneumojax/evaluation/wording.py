@@ -10,8 +10,8 @@ LIMITS = (
     'For frontal chest radiographs. How it does on other views, body parts or devices, or on '
     'children, is not known.',
     'An image without a marked area may still show a pneumothorax, especially a small one.',
-    'The probability ranks images (0.1 % of the pixels reach it). It is not the probability that '
-    'the patient has a pneumothorax.',
+    'The probability of an image is calibrated on the held-out images, with their share of '
+    'pneumothorax. Where the share or the images differ, so does the probability.',
     'Areas in mm² use the pixel spacing stated in the file, which often holds at the detector and '
     'not in the patient.',
 )
@@ -41,6 +41,25 @@ def rule_sentence(rule: Mapping[str, Any]) -> str:
     if rule.get('region'):
         sentence += f', except in connected regions of fewer than {rule["region"]} of these pixels'
     return sentence + '.'
+
+
+def probability_sentence(calibration: Mapping[str, Any] | None) -> str:
+    """What the probability of an image means, as one sentence.
+
+    Args:
+      calibration: 'probability' in a thresholds.json.
+    """
+    if calibration is None:
+        return (
+            'The probability of an image is not calibrated: it is the score, which ranks images '
+            'and tells no frequency of pneumothorax.'
+        )
+    images, positives = calibration['images'], calibration['positives']
+    return (
+        f'The probability of an image is calibrated on {images:,} held-out images, {positives:,} '
+        f'of them ({positives / images:.0%}) with pneumothorax; where that share differs, so does '
+        'the probability.'
+    )
 
 
 def learned_from_phantoms(

@@ -10,6 +10,7 @@ import numpy as np
 
 from pneumojax.data import geometry
 from pneumojax.errors import UsageError
+from pneumojax.evaluation.image_probability import Calibration
 from pneumojax.evaluation.rules import Rule
 from pneumojax.prediction import borderline
 from pneumojax.runs import layout
@@ -25,6 +26,7 @@ class EvaluatedRun(NamedTuple):
     """A run directory: its evaluation, and its networks, which predict together."""
 
     rule: Rule
+    calibration: Calibration | None
     evaluation: dict[str, Any] | None  # content of evaluation.json
     members: Sequence[Member]
 
@@ -34,7 +36,8 @@ class Ensemble:
 
     Args:
       runs: evaluated run directories, plain or with folds or stages, or folders of exported
-        networks. The first one's rule makes the masks. Folds are averaged.
+        networks. The first one's rule makes the masks, and its calibration the image
+        probabilities. Folds are averaged.
       runtime: what computes, see `runtimes.choose`.
       precision: see `runtimes.choose`.
       images: how many there are to predict, if known: batches are no larger.
@@ -56,9 +59,18 @@ class Ensemble:
         choice = choose.choose(runtime, precision)
         evaluated = [_read_run(run) for run in runs]
         self.members = [member for one in evaluated for member in one.members]
-        self.rule, self.evaluation, _ = evaluated[0]
-        if len({dataclasses.astuple(one.rule) for one in evaluated}) > 1:
-            log.info('the runs have different thresholds; using those of %s', runs[0].path)
+        self.rule, self.calibration, self.evaluation, _ = evaluated[0]
+        if len({(one.rule, one.calibration) for one in evaluated}) > 1:
+            log.info(
+                'the runs have different thresholds or calibrations; using those of %s',
+                runs[0].path,
+            )
+        if self.calibration is None:
+            log.warning(
+                '%s holds no calibration of image probabilities, so they are raw scores; if an '
+                'earlier version evaluated it, run --mode=evaluate again',
+                runs[0].path,
+            )
         if self.rule.marks_nothing:
             log.warning(
                 'every mask will be empty: when %s was evaluated, no rule was better than that; '
@@ -120,6 +132,11 @@ class Ensemble:
         return [m.identity for m in self.members]
 
     @property
+    def stated_calibration(self) -> dict[str, Any] | None:
+        """JSON that says how image probabilities are calibrated, if they are."""
+        return dataclasses.asdict(self.calibration) if self.calibration else None
+
+    @property
     def learned_from_phantoms(self) -> list[str]:
         """Names of the members that were trained on drawings."""
         return [m.identity['name'] for m in self.members if m.identity.get('phantoms')]
@@ -172,6 +189,10 @@ class Ensemble:
         again = self._predict(self._in_float32(), batch)
         return self.unfit({size: p[0] for size, p in again.items()}, shape, aspect), True
 
+    def image_probability(self, score: float) -> float:
+        """The calibrated probability of an image with this score; the score if there is none."""
+        return score if self.calibration is None else float(self.calibration(np.array(score)))
+
     def share(self, size: int) -> tuple[int, int]:
         """(members of that image size, all members)."""
         return sum(m.image_size == size for m in self.members), len(self.members)
@@ -214,10 +235,11 @@ def _read_run(run: Run) -> EvaluatedRun:
     if exported.is_export(run.path):
         member = ensemble_member.of_export(run.path)
         assert member.rule is not None  # of_export refuses an export without one
-        return EvaluatedRun(member.rule, member.evaluation, [member])
+        return EvaluatedRun(member.rule, member.calibration, member.evaluation, [member])
     whole, trained = layout.predicting_runs(run)
     return EvaluatedRun(
         ensemble_member.read_rule(whole),
+        ensemble_member.read_calibration(whole),
         ensemble_member.read_evaluation(whole),
         [ensemble_member.of_run(part) for part in trained],
     )

@@ -35,8 +35,8 @@ from pneumojax.system.progress import bar, log
 FILES = {
     'evaluation.json': 'The figures with their intervals, and under `external` what they are of: '
     'the digest of the images and masks, the networks, the rule, what was left out.',
-    'per_image.csv': 'One row per image: Dice, true and predicted pixels, probability, and a '
-    'number for each patient.',
+    'per_image.csv': 'One row per image: Dice, true and predicted pixels, probability, score, and '
+    'a number for each patient.',
     'contact_sheet.png': 'Best, middle and worst positives, most suspicious negatives.',
     'report.html': 'All of it on one page.',
 }
@@ -89,6 +89,7 @@ def evaluate(
             'digest': _digest_of_all(used, digests),
             'networks': ensemble.identity,
             'rule': dataclasses.asdict(ensemble.rule),
+            'probability': ensemble.stated_calibration,
             'runtime': ensemble.runtime,
             'version': __version__,
             'left_out': {'same_image_id': len(by_id), 'same_file': len(same)},
@@ -205,7 +206,9 @@ def _score(ensemble: Ensemble, examples: Sequence[Example]) -> per_image.PerImag
         for name in ('dice', 'true_px', 'predicted_px', 'score')
     }
     ids, patients = [e.image_id for e in examples], [e.patient_id for e in examples]
-    return per_image.PerImage(ids, patients, **columns)
+    calibration = ensemble.calibration
+    probability = None if calibration is None else calibration(columns['score'])
+    return per_image.PerImage(ids, patients, **columns, probability=probability)
 
 
 def _cases(ensemble: Ensemble, examples: Sequence[Example]) -> Iterator[pictures.Case]:

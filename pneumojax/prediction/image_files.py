@@ -15,6 +15,7 @@ import pydicom
 from pneumojax import __version__
 from pneumojax.data.files import inputs
 from pneumojax.drawing import heatmap, overlay
+from pneumojax.evaluation.wording import probability_sentence
 from pneumojax.prediction.ensemble import Ensemble
 from pneumojax.prediction.journal import ResultRow
 from pneumojax.prediction.options import Options
@@ -93,8 +94,9 @@ def _write_sr(path: pathlib.Path, image: PredictedImage, options: Options) -> No
     def make(header: pydicom.Dataset, **of: Any) -> pydicom.Dataset:
         row, side = image.row, laterality.side(image.mask, reference.orientation(header))
         finding = sr.Finding(
-            image.mask.shape, row['probability'], row['area_px'], row['area_mm2'], side
-        )
+            image.mask.shape, row['probability'], row['area_px'], row['area_mm2'], side,
+            probability_sentence(image.ensemble.stated_calibration),
+        )  # fmt: skip
         return sr.make(header, finding, segmentation=_segmentation(image, options), **of)
 
     _write_object(path, image, 'SR', make)

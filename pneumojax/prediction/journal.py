@@ -116,7 +116,11 @@ def _read(line: bytes) -> ResultRow | None:
     # Even with a forged checksum, a row cannot name files outside the folder.
     named = isinstance(row, dict) and isinstance(row.get('file'), str)
     named = named and isinstance(row.get('written', {}), dict)
-    return row if named and inputs.is_safe(row.get('ImageId')) else None
+    if not named or not inputs.is_safe(row.get('ImageId')):
+        return None
+    if 'probability' in row:  # earlier versions wrote the score alone, by this name
+        row.setdefault('score', row['probability'])
+    return row
 
 
 def _checksum(text: bytes) -> bytes:

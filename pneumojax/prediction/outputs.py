@@ -15,6 +15,7 @@ from typing import Any
 from pneumojax import __version__
 from pneumojax.data.files import inputs
 from pneumojax.errors import UsageError
+from pneumojax.evaluation.wording import probability_sentence
 from pneumojax.prediction import report, submission
 from pneumojax.prediction.ensemble import Ensemble
 from pneumojax.prediction.folder import JOURNAL, LOCK, STATEMENT, OutputFolder
@@ -35,7 +36,8 @@ DICOM = {name: file for name, file in PER_IMAGE.items() if file.suffix == '.dcm'
 
 # All that the folder holds. The documentation's reference is made from this.
 FILES = {
-    'results.csv': 'One row per input file: status, reason, probability, area in pixels and mm².',
+    'results.csv': 'One row per input file: status, reason, probability, score, area in pixels '
+    'and mm².',
     'results.jsonl': 'The same rows for scripts, a JSON object a line, with names as they are.',
     'submission.csv': "Kaggle's format: ImageId and run-length code, `-1` for an empty mask.",
     'report.html': 'All of it on one page, to sort and search (`--noreport` leaves it out).',
@@ -207,6 +209,7 @@ def write_tables(
             counts=counts,
             runs=ensemble.identity,
             rule=dataclasses.asdict(ensemble.rule),
+            probability=probability_sentence(ensemble.stated_calibration),
             evaluation=ensemble.evaluation,
             version=f'{__version__}, computed by {computed_by(ensemble)}',
             show_names=options.show_names,

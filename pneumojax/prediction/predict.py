@@ -72,6 +72,7 @@ def _statement(ensemble: Ensemble, source: str, options: Options) -> dict[str, A
         'runs': ensemble.identity,
         'runtime': ensemble.runtime,
         'rule': dataclasses.asdict(ensemble.rule),
+        'probability': ensemble.stated_calibration,
         'input': os.path.abspath(source),
         **options.identity,
     }
@@ -183,8 +184,10 @@ def _predicted_image(
     shape = radiograph.image.shape
     probability, again = ensemble.probability(loaded.squares, squares, shape, radiograph.aspect)
     mask = rules.apply(ensemble.rule, probability)
+    score = metrics.image_score(probability)
     row |= {
-        'probability': metrics.image_score(probability),
+        'probability': ensemble.image_probability(score),
+        'score': score,
         'area_px': int(np.count_nonzero(mask)),
         'shape': list(shape),
         'rle': rle.encode(mask),

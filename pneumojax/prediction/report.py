@@ -48,6 +48,7 @@ class About:
       counts: of rows 'ok', 'marked', 'skipped', 'error'.
       runs: which weights: 'name', 'step', 'weights', 'image_size', 'flips', 'phantoms' of each run.
       rule: 'top', 'area', 'bottom' of the thresholds.
+      probability: what the images' probabilities mean, in a sentence.
       evaluation: content of the first run's evaluation.json, or None.
       version: of this package.
       show_names: whether to show 'patient' of the rows.
@@ -56,6 +57,7 @@ class About:
     counts: Mapping[str, int]
     runs: Sequence[Mapping[str, Any]]
     rule: Mapping[str, Any]
+    probability: str
     evaluation: Mapping[str, Any] | None
     version: str
     show_names: bool = False
@@ -119,6 +121,7 @@ def _head(about: About) -> str:
 <details><summary>Network, thresholds, figures and limits</summary>
 <h2>Network</h2><table>{''.join(map(_run, about.runs))}</table>
 <h2>Thresholds</h2><p>{escape(rule_sentence(about.rule))}</p>
+<h2>Probability</h2><p>{escape(about.probability)}</p>
 <h2>Figures on held-out images</h2>{_figures(about.evaluation)}
 <h2>Limits</h2><ul>{''.join(f'<li>{escape(limit)}</li>' for limit in LIMITS)}</ul>
 </details>

@@ -35,10 +35,11 @@ class Finding(NamedTuple):
     """What is reported about one image."""
 
     shape: tuple[int, int]  # rows and columns of the image
-    probability: float  # of the whole image, in [0, 1]; a score, see `metrics.image_score`
+    probability: float  # of the whole image, in [0, 1]
     area_px: int  # marked pixels
     area_mm2: float | None  # None if the spacing is unknown
     side: Side
+    meaning: str  # of the probability, see `wording.probability_sentence`
 
 
 def make(
@@ -174,8 +175,7 @@ def _comments(
 ) -> list[sr.TextContentItem]:
     """What a reader of the report has to know."""
     texts = [
-        f'{reference.WARNING}{algorithm.warning}. The probability is a score of the network, not '
-        'calibrated to the frequency of pneumothorax.'
+        f'{reference.WARNING}{algorithm.warning}. {finding.meaning}',
     ]
     spacing = headers.spacing_keyword(header)
     if finding.area_mm2 is None:

@@ -93,8 +93,8 @@ def load(item: Item, sizes: Sequence[int], accept: chest.Accept = 'chest') -> Lo
     """Reads one file and fits it into squares; never raises because of what a file holds."""
     row = {
         'file': item.file, 'ImageId': item.name, 'status': 'ok', 'reason': '',
-        'notes': [], 'probability': None, 'area_px': None, 'area_mm2': None, 'sop': None,
-        **stamp(item.path),
+        'notes': [], 'probability': None, 'score': None, 'area_px': None, 'area_mm2': None,
+        'sop': None, **stamp(item.path),
     }  # fmt: skip
     try:
         radiograph = inputs.read(item.path, accept=accept)

@@ -13,7 +13,9 @@ from typing import Any, Self
 from pneumojax.system import text
 from pneumojax.system.atomic import naming, replacing
 
-COLUMNS = ('file', 'ImageId', 'status', 'reason', 'probability', 'area_px', 'area_mm2')
+COLUMNS = (
+    'file', 'ImageId', 'status', 'reason', 'probability', 'score', 'area_px', 'area_mm2',
+)  # fmt: skip
 
 
 class Results:
@@ -99,7 +101,7 @@ def _formatted(row: Mapping[str, Any]) -> dict[str, Any]:
     cells = dict(row)
     for column in ('file', 'ImageId', 'reason'):
         cells[column] = text.cell(row[column])
-    for column, form in (('probability', '.6f'), ('area_mm2', '.1f')):
+    for column, form in (('probability', '.6f'), ('score', '.6f'), ('area_mm2', '.1f')):
         if cells.get(column) is not None:
             cells[column] = format(cells[column], form)
     return cells

@@ -37,12 +37,12 @@ FILES = {
     f'{DAMAGED}/': 'train: checkpoints that could no longer be read and were passed over.',
     LOCK: 'train: which process trains here, for as long as it does.',
     'scores.npz': "evaluate: what is kept of each held-out image's probabilities.",
-    'thresholds.json': 'evaluate: the rule that turns probabilities into masks, and what it was '
-    'chosen on; predict reads it.',
+    'thresholds.json': 'evaluate: the rule that turns probabilities into masks, the calibration of '
+    'image probabilities, and what both were chosen on; predict reads it.',
     'evaluation.json': 'evaluate: mean Dice beside the all-empty one, Dice of positives, '
     'sensitivity, specificity, AUC, each with its 95 % interval.',
     'per_image.csv': 'evaluate: one row per held-out image: Dice, true and predicted pixels, '
-    'probability.',
+    'calibrated probability, score.',
     'curves.png': 'evaluate: learning curves, thresholds, ROC, Dice by size.',
     'calibration.png': 'evaluate: pixel probabilities against the share of pixels in lesions.',
     'contact_sheet.png': 'evaluate: best, middle and worst positives, most suspicious negatives.',

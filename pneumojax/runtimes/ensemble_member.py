@@ -9,6 +9,7 @@ import ml_collections
 
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
+from pneumojax.evaluation.image_probability import Calibration
 from pneumojax.evaluation.rules import Rule
 from pneumojax.evaluation.wording import learned_from_phantoms
 from pneumojax.runs.run import Run
@@ -31,6 +32,7 @@ class Member:
       flips: see `models.tta.flip_axes`.
       run, config: None for an exported network.
       folder: of an exported network; None for a run.
+      calibration: of the image probability; None where there is none.
     """
 
     identity: dict[str, Any]
@@ -42,6 +44,7 @@ class Member:
     run: Run | None = None
     config: Any = None
     folder: pathlib.Path | None = None
+    calibration: Calibration | None = None
 
     def variables(self) -> dict[str, Any]:
         """Loads the weights.
@@ -72,6 +75,21 @@ def read_rule(run: Run) -> Rule:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(
             f'{run / "thresholds.json"} holds no usable rule ({error}); run --mode=evaluate again'
+        ) from None
+
+
+def read_calibration(run: Run) -> Calibration | None:
+    """Reads how a run's thresholds.json calibrates image probabilities, if it does.
+
+    Raises:
+      UsageError: it is missing or malformed.
+    """
+    try:
+        return Calibration.from_json(run.read_json('thresholds.json').get('probability'))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UsageError(
+            f'{run / "thresholds.json"}: probability is no calibration ({error}); '
+            'run --mode=evaluate again'
         ) from None
 
 
@@ -114,7 +132,10 @@ def of_run(run: Run) -> Member:
         )
     if latest != step:
         log.warning('%s: using step %d, which was evaluated, not %d', run.path, step, latest)
-    member = _member(run, config, step, weights, flips, read_rule(run))
+    member = dataclasses.replace(
+        _member(run, config, step, weights, flips, read_rule(run)),
+        calibration=read_calibration(run),
+    )
     evaluated = run.read_json('thresholds.json').get('digest')  # older versions did not state it
     if evaluated not in (None, member.identity['digest']):
         raise UsageError(
@@ -151,12 +172,14 @@ def of_export(folder: pathlib.Path) -> Member:
     stated = exported.describe(folder)
     try:
         rule = _rule(stated['rule']) if stated['rule'] else None
+        # Older exports state none.
+        calibration = Calibration.from_json(stated.get('probability'))
         size, shape, flips = int(stated['image_size']), stated['shape'], stated['identity']['flips']
         fits = isinstance(shape[0], str) and all(isinstance(d, str) or d == size for d in shape[1:])
         member = Member(
             {'digest': stated['sha256']} | stated['identity'] | {'run': str(folder.resolve())},
             rule, stated['evaluation'], size, int(stated['batch_size']), tuple(flips),
-            folder=folder,
+            folder=folder, calibration=calibration,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise UsageError(

@@ -224,6 +224,7 @@ def _describe(member: Member, shape: Shape) -> dict[str, Any]:
         'batch_size': member.batch_size,
         'normalization': f'{member.config.model.normalization} (inside the network)',
         'rule': dataclasses.asdict(member.rule) if member.rule else None,
+        'probability': dataclasses.asdict(member.calibration) if member.calibration else None,
         'evaluation': member.evaluation,
         'version': exported.VERSION,
     }

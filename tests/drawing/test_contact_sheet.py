@@ -22,7 +22,7 @@ def test_caption_keeps_what_tells_images_apart():
     ids = [f'1.2.276.0.7230010.3.1.4.8323329.{n}.1517875163.537053' for n in (1000, 1001)]
     names = {caption(image_id, 0, 0)[0] for image_id in ids}
     assert len(names) == 2
-    assert caption('ID_0011fe81e', 0.5, 0.25) == ('ID_0011fe81e', 'Dice 0.50    p = 0.25')
+    assert caption('ID_0011fe81e', 0.5, 0.25) == ('ID_0011fe81e', 'Dice 0.50    score 0.25')
 
 
 def test_contact_sheet_holds_every_tile_unchanged_and_writes_below_it():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
 from pneumojax.evaluation import metrics
@@ -187,7 +188,10 @@ def test_same_seed_same_summary_and_valid_json_without_positives():
     assert summary == metrics.summarize(table(*columns), seed=1, samples=20)
     undefined = {'value': None, 'low': None, 'high': None}
     assert summary['positive_dice'] == summary['sensitivity'] == summary['auc'] == undefined
-    assert summary['specificity'] == {'value': 1, 'low': 1, 'high': 1}
+    low = stats.binomtest(5, 5).proportion_ci(method='exact').low
+    assert summary['specificity'] == {
+        'value': 1, 'low': pytest.approx(low), 'high': 1, 'interval': 'exact',
+    }  # fmt: skip
     json.dumps(summary, allow_nan=False)
 
 

@@ -11,7 +11,14 @@ import pytest
 from pneumojax import config as config_lib
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import comparison, folds, pictures, scores, thresholds
+from pneumojax.evaluation import (
+    comparison,
+    folds,
+    image_probability,
+    pictures,
+    scores,
+    thresholds,
+)
 from pneumojax.evaluation.counts import PixelCounts
 from pneumojax.experiments import stages
 from pneumojax.flags import expand_fold
@@ -94,6 +101,8 @@ def test_every_image_is_judged_by_the_network_and_the_rule_that_did_not_see_it(f
     leaves = [Run(run / f'fold{k}' / 'b') for k in (0, 1)]
     arrays = [leaf.read_arrays('scores.npz') for leaf in leaves]
     kept = [PixelCounts(a['histograms_0'], a['pixels_0']) for a in arrays]
+    fits = [image_probability.fit(a['score_0'], k.true_px > 0)
+            for a, k in zip(arrays, kept, strict=True)]  # fmt: skip
     for fold, leaf in enumerate(leaves):
         rule, _ = thresholds.search(kept[1 - fold], config.evaluation.rule)
         dice, area = thresholds.dice_per_image(kept[fold], rule)
@@ -101,7 +110,9 @@ def test_every_image_is_judged_by_the_network_and_the_rule_that_did_not_see_it(f
         for image_id, d, a in zip(held_out, dice, area, strict=True):
             assert pooled[image_id]['dice'] == f'{d:.6f}'
             assert pooled[image_id]['predicted_px'] == str(a)
-            assert pooled[image_id]['probability'] == alone[image_id]['probability']
+            assert pooled[image_id]['score'] == alone[image_id]['score']
+            probability = fits[1 - fold](np.array(float(alone[image_id]['score'])))
+            assert float(pooled[image_id]['probability']) == pytest.approx(probability, abs=2e-4)
     assert (report['n'], report['n_positive']) == (40, sum(r['true_px'] != '0' for r in
                                                            pooled.values()))  # fmt: skip
     mean = np.mean([float(row['dice']) for row in pooled.values()])
@@ -113,6 +124,9 @@ def test_every_image_is_judged_by_the_network_and_the_rule_that_did_not_see_it(f
     rule, best = thresholds.search(everything, config.evaluation.rule)
     stated = run.read_json('thresholds.json')
     assert (stated['top'], stated['area'], stated['calibrated_dice']) == (rule.top, rule.area, best)
+    score = np.concatenate([a['score_0'] for a in arrays])
+    fitted = image_probability.fit(score, everything.true_px > 0)
+    assert dataclasses.asdict(fitted) == pytest.approx(stated['probability'])
     for name in ('report.html', 'model_card.md', 'reporting.md', 'curves.png', 'contact_sheet.png'):
         assert (run / name).stat().st_size > 1000
     card = (run / 'model_card.md').read_text()
@@ -151,10 +165,10 @@ def test_a_fold_whose_rule_an_earlier_search_found_is_evaluated_again(folded, mo
     leaf.write_json('thresholds.json', stale)
     folds.evaluate_one(leaf.config(), leaf)
     assert leaf.read_json('thresholds.json') == stale  # by the same search: not looked at again
-    del stale['search']
-    leaf.write_json('thresholds.json', stale)
-    folds.evaluate_one(leaf.config(), leaf)
-    assert leaf.read_json('thresholds.json') == stated
+    for key in ('search', 'probability'):  # an earlier version calibrated no image probability
+        leaf.write_json('thresholds.json', {k: v for k, v in stale.items() if k != key})
+        folds.evaluate_one(leaf.config(), leaf)
+        assert leaf.read_json('thresholds.json') == stated
 
 
 def test_an_evaluation_under_another_config_is_refused(folded):

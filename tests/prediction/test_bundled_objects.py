@@ -44,7 +44,7 @@ def objects(radiograph):
     source = reference.reference(header, mask.shape)
     finding = sr.Finding(
         mask.shape, 0.9, area, spacing and area * spacing[0] * spacing[1],
-        laterality.side(mask, reference.orientation(header)),
+        laterality.side(mask, reference.orientation(header)), 'Calibrated.',
     )  # fmt: skip
     named = seg.instance(source, 'binary', ALGORITHM, 'x')
     return {

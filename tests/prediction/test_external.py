@@ -8,12 +8,13 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from sklearn.metrics import brier_score_loss
 
 from pneumojax import config as config_lib
 from pneumojax.data.files import dicom
 from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import comparison, thresholds
+from pneumojax.evaluation import comparison, image_probability, thresholds
 from pneumojax.evaluation.per_image import read_csv
 from pneumojax.prediction import external
 from pneumojax.prediction.options import Options
@@ -103,7 +104,8 @@ def test_the_masks_are_those_of_predict_and_the_figures_are_theirs(trained, labe
         assert float(row['dice']) == pytest.approx(dices[-1], abs=1e-6)
         assert int(row['predicted_px']) == int(predicted[name]['area_px']) == mask.sum()
         assert int(row['true_px']) == true[name].sum()
-        assert float(row['probability']) == pytest.approx(float(predicted[name]['probability']))
+        for column in ('probability', 'score'):
+            assert float(row[column]) == pytest.approx(float(predicted[name][column]))
     assert report['mean_dice']['value'] == pytest.approx(np.mean(dices))
     assert 0 < np.mean(dices) < 1
     assert (report['n'], report['n_positive']) == (16, 8)
@@ -116,6 +118,8 @@ def test_nothing_is_chosen_and_the_run_stays_as_it_is(trained, labelled, tmp_pat
 
     for name in ('search', 'cross_fit', 'sweep', 'dice_per_image'):
         monkeypatch.setattr(thresholds, name, refuse)
+    for name in ('fit', 'cross_fit'):
+        monkeypatch.setattr(image_probability, name, refuse)
     before = contents(trained.path)
     report = evaluate([trained], labelled, tmp_path / 'out')
     assert contents(trained.path) == before
@@ -125,6 +129,15 @@ def test_nothing_is_chosen_and_the_run_stays_as_it_is(trained, labelled, tmp_pat
         zip(('top', 'area', 'bottom'), RULE, strict=True)
     )
     assert stated['reference_pixels'] == rule['reference_pixels']
+    assert report['external']['probability'] == rule['probability']
+    score, positive = (
+        np.array([float(row[name]) for row in table(tmp_path / 'out').values()])
+        for name in ('score', 'true_px')
+    )
+    calibration = image_probability.Calibration.from_json(rule['probability'])
+    assert report['calibration']['brier']['value'] == pytest.approx(
+        brier_score_loss(positive > 0, calibration(score)), abs=1e-5
+    )
     assert {p.name for p in (tmp_path / 'out').iterdir()} == set(external.FILES)
 
 
@@ -140,7 +153,7 @@ def test_shuffled_labels_change_the_scores_but_no_mask(trained, labelled, tmp_pa
     mine, theirs = table(tmp_path / 'one'), table(tmp_path / 'other')
     assert [r['dice'] for r in mine.values()] != [r['dice'] for r in theirs.values()]
     for name in mine:
-        for column in ('predicted_px', 'probability'):
+        for column in ('predicted_px', 'probability', 'score'):
             assert mine[name][column] == theirs[name][column]
     assert one['external']['digest'] != other['external']['digest']
     assert one['external']['rule'] == other['external']['rule']
@@ -273,7 +286,8 @@ def test_two_evaluations_can_be_compared(trained, labelled, tmp_path, capsys):
     found = comparison.compare(None, Run(tmp_path / 'one'), str(tmp_path / 'two'))
     ours, theirs = (read_csv(tmp_path / name) for name in ('one', 'two'))
     expected = comparison.difference([ours], [theirs], seed=0)
-    assert found == {**expected, 'n': 16, 'n_positive': 8}
+    expected |= {'n': 16, 'n_positive': 8}
+    assert {name: found[name] for name in expected} == expected  # beside the sections'
     with open(labelled / 'patients.csv', newline='') as file:
         owners = {row['ImageId']: row['PatientId'] for row in csv.DictReader(file)}
     assert len(set(ours.patients)) == len(set(owners.values()))

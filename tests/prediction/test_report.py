@@ -41,7 +41,7 @@ def row(i, status='ok', **more):
 def write(path, rows, **more):
     about = {
         'counts': {'ok': 1234}, 'runs': RUNS, 'rule': RULE, 'evaluation': EVALUATION,
-        'version': '1', **more,
+        'version': '1', 'probability': 'It is calibrated.', **more,
     }  # fmt: skip
     report.write(path, rows, report.About(**about))
     return path.read_text(encoding='utf-8')
@@ -92,7 +92,7 @@ def test_what_it_states(tmp_path):
     text = write(tmp_path / 'r.html', [row(1)])
     for words in (
         'Not for diagnosis', 'drawn phantoms', '0.812 (0.790 to 0.830)', 'not defined',
-        'fewer than 800 pixels', '1,234', 'r&lt;b&gt;', 'not the probability that',
+        'fewer than 800 pixels', '1,234', 'r&lt;b&gt;', 'calibrated on the held-out images',
     ):  # fmt: skip
         assert words in text
     assert 'drawn phantoms' not in write(tmp_path / 's.html', [], runs=[])

@@ -9,8 +9,8 @@ from pydicom.sr.codedict import codes
 from pneumojax.prediction import reference, seg, sr
 from tests.prediction.dicom_objects import ALGORITHM, MALFORMED, SHAPE, errors, header, run
 
-MARKED = sr.Finding(SHAPE, 0.9312345, 523, 12.34, 'right')
-EMPTY = sr.Finding(SHAPE, 0.03, 0, 0.0, 'unknown')
+MARKED = sr.Finding(SHAPE, 0.9312345, 523, 12.34, 'right', 'Calibrated.')
+EMPTY = sr.Finding(SHAPE, 0.03, 0, 0.0, 'unknown', 'Calibrated.')
 
 
 def write(path, finding=MARKED, *, with_seg=True, **tags):

@@ -12,11 +12,11 @@ from pneumojax.prediction.journal import Journal
 
 OK = {
     'file': 'a/x.dcm', 'ImageId': 'x', 'status': 'ok', 'reason': 'odd, "quoted"\nnote',
-    'probability': 0.25, 'area_px': 3, 'area_mm2': 0.126, 'rle': '0 3', 'notes': [],
+    'probability': 0.25, 'score': 0.5, 'area_px': 3, 'area_mm2': 0.126, 'rle': '0 3', 'notes': [],
 }  # fmt: skip
 BAD = {
     'file': 'b.dcm', 'ImageId': 'b', 'status': 'error', 'reason': 'cut short',
-    'probability': None, 'area_px': None, 'area_mm2': None,
+    'probability': None, 'score': None, 'area_px': None, 'area_mm2': None,
 }  # fmt: skip
 
 
@@ -25,9 +25,11 @@ def test_results_hold_a_row_for_every_file(tmp_path):
     submission.write_results(path, tmp_path / 'l', [OK, BAD, BAD | {'file': 'c\udcff'}])
     text = path.read_text(encoding='utf-8')
     header, first, second, third = csv.reader(io.StringIO(text, newline=''))
-    assert header == ['file', 'ImageId', 'status', 'reason', 'probability', 'area_px', 'area_mm2']
-    assert first == ['a/x.dcm', 'x', 'ok', 'odd, "quoted"\\nnote', '0.250000', '3', '0.1']
-    assert second == ['b.dcm', 'b', 'error', 'cut short', '', '', '']
+    assert header == [*submission.COLUMNS]
+    assert header[:6] == ['file', 'ImageId', 'status', 'reason', 'probability', 'score']
+    numbers = ['0.250000', '0.500000', '3', '0.1']
+    assert first == ['a/x.dcm', 'x', 'ok', 'odd, "quoted"\\nnote', *numbers]
+    assert second == ['b.dcm', 'b', 'error', 'cut short', '', '', '', '']
     assert third[0] == 'c\\xff'
 
 
@@ -57,7 +59,7 @@ def test_no_cell_for_people_is_a_formula_or_hides_a_character(tmp_path):
         for shown in (row[0], row[3]):
             assert shown[0] not in '=+-@\t\r＝＋－＠'
             assert shown == name or not name.isprintable() or shown == "'" + name
-        assert row[4:] == ['0.250000', '3', '0.1']  # numbers stay numbers
+        assert row[4:] == ['0.250000', '0.500000', '3', '0.1']  # numbers stay numbers
         stated = json.loads(line)
         assert os.fsencode(stated['file']) == os.fsencode(name)
         assert (stated['area_px'], stated['area_mm2']) == (3, 0.126)
@@ -129,3 +131,10 @@ def test_a_journal_names_no_files_elsewhere(tmp_path, name):
         journal.add({'file': 'f', 'ImageId': name})
     with Journal(tmp_path / 'j') as journal:
         assert 'f' not in journal
+
+
+def test_rows_of_earlier_versions_had_the_score_alone_by_the_name_of_probability(tmp_path):
+    with Journal(tmp_path / 'j') as journal:
+        journal.add({'file': 'a', 'ImageId': 'a', 'probability': 0.25})
+        journal.add({'file': 'b', 'ImageId': 'b', 'probability': 0.25, 'score': 0.5})
+        assert (journal['a']['score'], journal['b']['score']) == (0.25, 0.5)

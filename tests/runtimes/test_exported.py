@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 
@@ -5,6 +6,7 @@ import pytest
 
 from pneumojax.errors import UsageError
 from pneumojax.runtimes import ensemble_member, exported
+from tests.tiny_runs import CALIBRATION
 
 GOOD = {
     'identity': {'name': 'x', 'step': 7, 'weights': 'last', 'flips': [], 'image_size': 32},
@@ -23,6 +25,9 @@ def test_a_good_description(tmp_path):
     write(tmp_path, json.dumps(GOOD))
     member = ensemble_member.of_export(tmp_path)
     assert (member.image_size, member.batch_size, member.rule.area) == (32, 4, 300)
+    assert member.calibration is None  # an earlier version exported it
+    write(tmp_path, json.dumps(GOOD | {'probability': CALIBRATION}))
+    assert dataclasses.asdict(ensemble_member.of_export(tmp_path).calibration) == CALIBRATION
 
 
 @pytest.mark.parametrize(
@@ -33,6 +38,7 @@ def test_a_good_description(tmp_path):
             {'evaluation': {'mean_dice': 1}}, {'identity': 3}, {'identity': {'name': 'x'}},
             {'identity': GOOD['identity'] | {'name': 5}},
             {'identity': GOOD['identity'] | {'step': '7'}},
+            {'probability': {'slope': 1}}, {'probability': CALIBRATION | {'slope': 0}},
         )),
         *('[' * 100_000 + ']' * 100_000, '[]', '{}', '\0'),
     ],

@@ -60,7 +60,7 @@ def _objects(path: pathlib.Path, mask: np.ndarray) -> dict[str, pydicom.Dataset]
     source = reference.reference(header, mask.shape)
     finding = sr.Finding(
         mask.shape, 0.9 if area else 0.1, area, spacing and area * spacing[0] * spacing[1],
-        laterality.side(mask, reference.orientation(header)),
+        laterality.side(mask, reference.orientation(header)), 'Calibrated.',
     )  # fmt: skip
     segmentation = seg.instance(source, 'binary', ALGORITHM, 'image.dcm')
     made = {

@@ -3,9 +3,11 @@
 from typing import Any
 
 from pneumojax.evaluation import bootstrap, metrics
+from pneumojax.evaluation.sections.image_calibration import IMAGE_CALIBRATION
+from pneumojax.evaluation.sections.image_level import IMAGE_LEVEL
 from pneumojax.evaluation.sections.section import Measured, Section
 
-SECTIONS: tuple[Section, ...] = ()
+SECTIONS: tuple[Section, ...] = (IMAGE_LEVEL, IMAGE_CALIBRATION)
 
 
 def summarize(
