@@ -49,7 +49,7 @@ def schema() -> dict[str, Any]:
             'compared_with': _TEXT,
             'patients': _TEXT,
             'patients_trained_on': _COUNT,
-        }),
+        }, {'probability': {'type': ['object', 'null']}}),
         **sections,
     }  # fmt: skip
     required = {**figures, **counts, 'step': _COUNT, 'thresholds': _TEXT}
@@ -71,7 +71,9 @@ def _figure() -> dict[str, Any]:
     number, null = {'type': 'number'}, {'type': 'null'}
     interval = [{'properties': {'low': kind, 'high': kind}} for kind in (number, null)]
     parts = {'value': _or_null(number), 'low': {}, 'high': {}}
-    return _object(parts) | {'additionalProperties': False, 'oneOf': interval}
+    # How the interval was made, where it is no bootstrap's.
+    made = {'interval': {'const': 'exact'}}
+    return _object(parts, made) | {'additionalProperties': False, 'oneOf': interval}
 
 
 def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pneumojax.evaluation.run_facts import RunFacts
 from pneumojax.evaluation.wording import (
     METRIC_NAMES,
     missing_positives,
+    probability_sentence,
     rule_sentence,
     value_and_interval,
 )
@@ -279,7 +280,11 @@ def output(facts: RunFacts) -> str:
     """What comes out, and the rule for masks."""
     stated = facts.evaluation.get('thresholds')
     how = f' Chosen by mean Dice; thresholds {markdown(stated)}.' if stated else ''
-    return f'A probability for each pixel, and a mask. {rule_sentence(facts.rule)}{how}'
+    probability = probability_sentence(facts.rule.get('probability'))
+    return (
+        'A probability for each pixel, a mask, and a probability of the image. '
+        f'{rule_sentence(facts.rule)}{how} {probability}'
+    )
 
 
 def differences(facts: RunFacts) -> str:

@@ -44,6 +44,15 @@ def _check_thresholds(value: dict[str, Any]) -> None:
         _require(_is_count(value.get(key)), key, 'a whole number')
     _require(value.get('weights') in ('average', 'last'), 'weights', "'average' or 'last'")
     _require(_are_texts(value.get('flips')), 'flips', 'a list of names')
+    calibration = value.get('probability')
+    if calibration is not None:
+        _require(isinstance(calibration, dict), 'probability', 'an object')
+        for key in ('slope', 'intercept'):
+            _require(_is_number(calibration.get(key)), f'probability.{key}', 'a number')
+        for key in ('images', 'positives'):
+            _require(_is_count(calibration.get(key)), f'probability.{key}', 'a whole number')
+        fits = 0 < calibration['positives'] < calibration['images']
+        _require(fits, 'probability.positives', 'above 0 and below probability.images')
 
 
 def _check_evaluation(value: dict[str, Any]) -> None:

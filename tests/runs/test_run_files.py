@@ -18,6 +18,7 @@ SOUND = {
     'thresholds.json': {
         'top': 0.7, 'area': 800, 'bottom': 0.3, 'reference_pixels': 1048576, 'step': 7,
         'weights': 'last', 'flips': [], 'image_size': 256,
+        'probability': {'slope': 0.5, 'intercept': -1.0, 'images': 12, 'positives': 3},
     },
     'evaluation.json': {
         **dict.fromkeys(run_files.FIGURES, FIGURE), 'n': 12, 'n_positive': 3, 'step': 7,
@@ -54,7 +55,7 @@ def test_every_odd_value_is_refused_or_harmless(run, name):
             except UsageError as error:
                 refused += name in str(error)
         (run / name).write_text(json.dumps({k: v for k, v in SOUND[name].items() if k != key}))
-        if key not in ('variants', 'thresholds', 'reference_pixels'):
+        if key not in ('variants', 'thresholds', 'reference_pixels', 'probability'):
             with pytest.raises(UsageError, match=name):
                 run.read_json(name)
     assert refused >= 7 * len(SOUND[name])
