@@ -163,7 +163,11 @@ def get_config() -> ml_collections.ConfigDict:
     # Chosen on held-out images: 'single', one threshold and a smallest area (A); 'triplet', two
     # thresholds (W, sneddy). 'half': 0.5 at every pixel and nothing chosen (I), which shows what
     # the network marks by itself where the best chosen rule would mark next to nothing.
+    # 'risk': the highest threshold that misses at most the share `miss` of a lesion (I).
     evaluation.rule = 'single'
+    # For 'risk': the largest mean share of a lesion's pixels that may be missed on new patients,
+    # with 95 % confidence over the patients it is chosen on.
+    evaluation.miss = 0.1
     # Also try rules that drop connected regions below an area (W: sneddy, 100 px).
     evaluation.regions = False
     # Also score the last weights, and prediction without flips, to show what each part gains.

@@ -34,6 +34,7 @@ class PixelCounts:
       histograms: int32 [N, 2, BINS], see `pixel_histogram`.
       pixels: int64 [N], height times width of the original.
       regions: int32 [N, B, R, 2], see `region_table`; only rules with `region` need it.
+      patients: int [N], a number for the patient of each; only risk control needs it.
 
     Raises:
       ValueError: the shapes do not agree.
@@ -42,6 +43,7 @@ class PixelCounts:
     histograms: np.ndarray
     pixels: np.ndarray
     regions: np.ndarray | None = None
+    patients: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.histograms.shape != (len(self.pixels), 2, BINS):

@@ -24,6 +24,7 @@ from pneumojax.evaluation import (
     per_image,
     pictures,
     reporting,
+    risk,
     run_report,
     scores,
     thresholds,
@@ -110,8 +111,11 @@ def evaluate_variant(
       dataset: its N validation images were scored.
       parts: int [N], see `thresholds.cross_fit`.
     """
-    fitted = thresholds.cross_fit(scored, parts, config.evaluation.rule)
     examples = [dataset.examples[i] for i in dataset.validation]
+    numbers = np.unique([example.patient_id for example in examples], return_inverse=True)[1]
+    scored = dataclasses.replace(scored, patients=numbers)
+    settings = config.evaluation
+    fitted = thresholds.cross_fit(scored, parts, settings.rule, miss=settings.miss)
     images = PerImage(
         image_ids=[example.image_id for example in examples],
         patients=[example.patient_id for example in examples],
@@ -138,7 +142,8 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     atomic.sweep(run.path)
     config, results = evaluation.config, evaluation.results
     chosen, result = list(results.items())[-1]
-    rule, calibrated_dice = thresholds.search(result.scores, config.evaluation.rule)
+    settings = config.evaluation
+    rule, calibrated_dice = thresholds.search(result.scores, settings.rule, miss=settings.miss)
     if rule.marks_nothing:
         log.warning(
             'no rule is better on the held-out images than leaving every image empty, so that is '
@@ -168,6 +173,8 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         'image_size': config.image_size,
         'judged_at': 'the original image size',
         'probability': dataclasses.asdict(calibration) if calibration else None,
+        **({'risk': risk.guarantee(result.scores, rule, settings.miss)}
+           if settings.rule == 'risk' else {}),
         **weights,
         **({'digest': evaluation.digest} if evaluation.digest else {}),
     })  # fmt: skip

@@ -152,6 +152,8 @@ def evaluate_one(config: ml_collections.ConfigDict, run: Run) -> None:
         same_rule = rule.get('kind') == config.evaluation.rule
         same_rule &= rule.get('search') == thresholds.SEARCH_VERSION
         same_rule &= 'probability' in rule  # earlier versions calibrated none
+        if config.evaluation.rule == 'risk':
+            same_rule &= rule.get('risk', {}).get('miss') == config.evaluation.miss
         if same_step and same_rule and scores.are_kept(scores.load_trained(config, run)):
             return
     evaluate_lib.evaluate(config, run, keep=True)

@@ -9,15 +9,16 @@ together with its neighbours, and has to do better than leaving every image empt
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pneumojax.evaluation import risk
 from pneumojax.evaluation.counts import REGION_BOTTOMS, REGIONS, PixelCounts
 from pneumojax.evaluation.rules import REFERENCE_PIXELS, Rule, bin_of, large_enough
 
-RuleKind = Literal['single', 'triplet', 'half']
+RuleKind = Literal['single', 'triplet', 'half', 'risk']
 HALF = Rule(top=0.5, area=0, bottom=0.5)
 EMPTY = Rule(top=0.5, area=REFERENCE_PIXELS + 1, bottom=0.5)  # no image has so many pixels
 # How far rules are averaged with others, as standard deviations: of thresholds, and of the natural
@@ -65,7 +66,7 @@ def dice_per_image(counts: PixelCounts, rule: Rule) -> tuple[np.ndarray, np.ndar
 
 
 def search(
-    counts: PixelCounts, kind: RuleKind = 'triplet', grid: Grid = GRID
+    counts: PixelCounts, kind: RuleKind = 'triplet', grid: Grid = GRID, *, miss: float = 0.1
 ) -> tuple[Rule, float]:
     """The rule of a grid whose neighbourhood has the best mean Dice, 1 where both masks are empty.
 
@@ -85,22 +86,26 @@ def search(
       counts: validation images. With `counts.regions`, rules that drop regions are tried too, at
         those bottoms of the grid (for 'single': tops) that are in `REGION_BOTTOMS`.
       kind: 'triplet' tries tops x areas x bottoms with bottom <= top; 'single' tries tops x areas
-        with bottom = top and ignores `grid.bottoms`; 'half' chooses nothing and returns `HALF`.
+        with bottom = top and ignores `grid.bottoms`; 'half' chooses nothing and returns `HALF`;
+        'risk' chooses by missed pixels instead of Dice and ignores the grid, see `risk.search`.
       grid: the rules to try.
+      miss: for 'risk': the largest mean share of a lesion that may be missed.
 
     Returns:
       (rule, its mean Dice on these images: optimistic, see `cross_fit`).
 
     Raises:
       ValueError: there are no images or no rules to try.
+      UsageError: 'risk' finds no rule that misses so little.
     """
-    if kind not in ('single', 'triplet', 'half'):
-        raise ValueError(f"kind must be 'single', 'triplet' or 'half', not {kind!r}")
+    if kind not in get_args(RuleKind):
+        raise ValueError(f'kind must be one of {get_args(RuleKind)}, not {kind!r}')
     if not len(counts):
         raise ValueError('no images to choose a rule on')
     masks = _Masks(counts)
-    if kind == 'half':
-        return HALF, float(masks.under(HALF)[0].mean())
+    if kind in ('half', 'risk'):
+        rule = HALF if kind == 'half' else risk.search(counts, miss)
+        return rule, float(masks.under(rule)[0].mean())
     bottoms = grid.tops if kind == 'single' else grid.bottoms
     outlines = _outlines(bottoms, drop_regions=counts.regions is not None)
     gains = _smooth_gains(masks, bottoms, outlines, kind, grid)
@@ -180,7 +185,12 @@ class CrossFit(NamedTuple):
 
 
 def cross_fit(
-    counts: PixelCounts, parts: ArrayLike, kind: RuleKind = 'triplet', grid: Grid = GRID
+    counts: PixelCounts,
+    parts: ArrayLike,
+    kind: RuleKind = 'triplet',
+    grid: Grid = GRID,
+    *,
+    miss: float = 0.1,
 ) -> CrossFit:
     """Scores images fairly: each part under the rule that the other parts choose.
 
@@ -189,10 +199,10 @@ def cross_fit(
       parts: int [N] from 0, the part of each image: one validation fold divided by
         `splits.assign_folds`, or the folds of images that were all predicted out of fold. No
         patient may be in two parts.
-      kind: see `search`.
-      grid: the rules to try.
+      kind, grid, miss: see `search`.
 
     Raises:
+      UsageError: see `search`.
       ValueError: fewer than two parts.
     """
     parts = np.asarray(parts)
@@ -201,7 +211,7 @@ def cross_fit(
     dice, predicted_px, rules = np.empty(len(parts)), np.empty(len(parts), np.int64), []
     for part in range(parts.max() + 1):
         here = parts == part
-        rule, _ = search(counts.take(~here), kind, grid)
+        rule, _ = search(counts.take(~here), kind, grid, miss=miss)
         dice[here], predicted_px[here] = dice_per_image(counts.take(here), rule)
         rules.append(rule)
     return CrossFit(dice, predicted_px, tuple(rules))

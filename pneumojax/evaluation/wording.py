@@ -33,14 +33,29 @@ def rule_sentence(rule: Mapping[str, Any]) -> str:
     """
     if rule['area'] > rule['reference_pixels']:
         return 'Every image is left empty: on held-out images no rule was better than that.'
-    sentence = (
+    if not rule['area']:
+        sentence = f'Every pixel that reaches a probability of {rule["bottom"]:g} is marked'
+    else:
+        sentence = _sentence_with_area(rule)
+    if rule.get('region'):
+        sentence += f', except in connected regions of fewer than {rule["region"]} of these pixels'
+    return sentence + '.' + (_guarantee(rule['risk']) if 'risk' in rule else '')
+
+
+def _sentence_with_area(rule: Mapping[str, Any]) -> str:
+    return (
         f'An image is left empty when fewer than {rule["area"]:,} pixels (at 1024 x 1024, scaled '
         f'to its size) reach a probability of {rule["top"]:g}; otherwise every pixel that reaches '
         f'{rule["bottom"]:g} is marked'
     )
-    if rule.get('region'):
-        sentence += f', except in connected regions of fewer than {rule["region"]} of these pixels'
-    return sentence + '.'
+
+
+def _guarantee(stated: Mapping[str, Any]) -> str:
+    return (
+        f' With {stated["confidence"]:.0%} confidence, it misses on average at most '
+        f'{stated["miss"]:.1%} of a lesion of further patients like the {stated["patients"]} it '
+        'was chosen on.'
+    )
 
 
 def probability_sentence(calibration: Mapping[str, Any] | None) -> str:

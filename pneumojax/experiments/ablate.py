@@ -173,8 +173,10 @@ def _cross_fit(
     if not area_rule:
         scored = dataclasses.replace(scored, regions=None)
         grid = dataclasses.replace(grid, areas=(0,))
-    parts = assign_parts(config, scored, patients)
-    fitted = thresholds.cross_fit(scored, parts, config.evaluation.rule, grid)
+    parts, settings = assign_parts(config, scored, patients), config.evaluation
+    numbers = np.unique(patients, return_inverse=True)[1]
+    scored = dataclasses.replace(scored, patients=numbers)
+    fitted = thresholds.cross_fit(scored, parts, settings.rule, grid, miss=settings.miss)
     return PerImage(
         [example.image_id for example in examples], patients,
         fitted.dice, scored.true_px, fitted.predicted_px, scored.score,

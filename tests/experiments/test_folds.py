@@ -150,8 +150,18 @@ def test_evaluation_again_predicts_nothing_and_finds_the_same(folded, monkeypatc
         stages.evaluate(config, run.path)
         assert run.read_json('thresholds.json')['kind'] == 'triplet'
         assert Run(run / 'fold0' / 'b').read_json('thresholds.json')['kind'] == 'triplet'
+        for miss in (0.9, 0.8):  # and so for another guarantee
+            config.evaluation.rule, config.evaluation.miss = 'risk', miss
+            stages.evaluate(config, run.path)
+            for folder in (run, Run(run / 'fold0' / 'b')):
+                assert folder.read_json('thresholds.json')['risk']['miss'] == miss
+        assert 'misses on average at most 80.0% of a lesion' in (run / 'model_card.md').read_text()
+        assert 'misses on average at most 80.0% of a lesion' in (run / 'report.html').read_text()
+        config.evaluation.miss = 0.01
+        with pytest.raises(UsageError, match='evaluation.miss is 0.01'):
+            stages.evaluate(config, run.path)
     finally:
-        config.evaluation.rule = 'single'
+        config.evaluation.rule, config.evaluation.miss = 'single', 0.1
         stages.evaluate(config, run.path)
 
 
