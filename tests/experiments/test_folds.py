@@ -158,7 +158,7 @@ def test_evaluation_again_predicts_nothing_and_finds_the_same(folded, monkeypatc
         assert 'misses on average at most 80.0% of a lesion' in (run / 'model_card.md').read_text()
         assert 'misses on average at most 80.0% of a lesion' in (run / 'report.html').read_text()
         config.evaluation.miss = 0.01
-        with pytest.raises(UsageError, match='evaluation.miss is 0.01'):
+        with pytest.raises(UsageError, match=r'evaluation\.miss is 0.01'):
             stages.evaluate(config, run.path)
     finally:
         config.evaluation.rule, config.evaluation.miss = 'single', 0.1
