@@ -9,7 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from pneumojax.drawing.figures import BLUE, FAINT, GREEN, GREY, INK, ORANGE, new_figure, style_axes
+from pneumojax.drawing.figures import (
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    missing,
+    new_figure,
+    style_axes,
+)
 
 SPLITS = {'train': BLUE, 'validation': ORANGE}
 History = Sequence[Mapping[str, Any]]
@@ -78,7 +88,7 @@ def _loss(axes: Axes, history: History) -> None:
             smooth = _line(axes, step, loss, split, SPLITS.get(split, GREEN))
             highest = max(highest, smooth.max())
     if not highest:
-        _missing(axes, 'no loss recorded')
+        missing(axes, 'no loss recorded')
         return
     step, rate = _series(history, 'train', 'learning_rate')
     if len(step) > 1 and rate.max() > 0:
@@ -104,7 +114,7 @@ def _dice(axes: Axes, history: History, all_empty: float | None) -> None:
                 _line(axes, step, value, label, colour, linestyle=style)
                 lines += 1
     if not lines:
-        _missing(axes, 'no Dice recorded')
+        missing(axes, 'no Dice recorded')
         return
     _baseline(axes, all_empty)
     axes.set(ylim=(0, 1.02), ylabel='Dice')
@@ -115,7 +125,7 @@ def _dice(axes: Axes, history: History, all_empty: float | None) -> None:
 def _sweep(axes: Axes, panels: Panels, all_empty: float | None) -> None:
     axes.set_title('Dice by threshold')
     if panels.sweep is None:
-        _missing(axes, 'no threshold was tried')
+        missing(axes, 'no threshold was tried')
         return
     threshold, mean, on_positives = panels.sweep
     axes.plot(threshold, mean, color=BLUE, linewidth=2, label='all images')
@@ -138,7 +148,7 @@ def _sweep(axes: Axes, panels: Panels, all_empty: float | None) -> None:
 def _roc(axes: Axes, roc: tuple[np.ndarray, np.ndarray] | None, auc: float | None) -> None:
     axes.set_title('ROC: pneumothorax in the image')
     if roc is None:
-        _missing(axes, 'needs images with and without pneumothorax')
+        missing(axes, 'needs images with and without pneumothorax')
         return
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle='--')
     axes.plot(*roc, color=BLUE, linewidth=2)
@@ -154,7 +164,7 @@ def _dice_by_size(axes: Axes, dice: np.ndarray, true_px: np.ndarray) -> None:
     positive = true_px > 0
     size, score = true_px[positive], dice[positive]
     if not len(size):
-        _missing(axes, 'no image with pneumothorax')
+        missing(axes, 'no image with pneumothorax')
         return
     hit = score > 0
     axes.scatter(size[hit], score[hit], s=14, color=BLUE, alpha=0.55, linewidths=0)
@@ -189,10 +199,10 @@ def _areas(axes: Axes, true_px: np.ndarray, predicted_px: np.ndarray) -> None:
     missed = int(((true_px > 0) & (predicted_px == 0)).sum())
     invented = int(((true_px == 0) & (predicted_px > 0)).sum())
     if not true_px.size:
-        _missing(axes, 'no image evaluated')
+        missing(axes, 'no image evaluated')
         return
     if not both.any():
-        _missing(axes, f'no lesion found\n{missed} missed, {invented} false alarms')
+        missing(axes, f'no lesion found\n{missed} missed, {invented} false alarms')
         return
     sizes = np.concatenate([true_px[both], predicted_px[both]])
     ends = sizes.min() / 1.3, sizes.max() * 1.3
@@ -272,11 +282,3 @@ def _ticks(axes: Axes, name: Literal['x', 'y'], sizes: np.ndarray) -> None:
 
 def _thousands(value: float, _: int) -> str:
     return f'{value:,.0f}'
-
-
-def _missing(axes: Axes, words: str) -> None:
-    """A panel without data: why."""
-    axes.grid(False)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha='center', va='center', color=GREY)

@@ -37,6 +37,14 @@ def style_axes(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def missing(axes: Axes, words: str) -> None:
+    """Makes a panel without data say why."""
+    axes.grid(False)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha='center', va='center', color=GREY)
+
+
 def save(figure: Figure, path: str | os.PathLike) -> None:
     """Writes a PNG, see `overlay.write_png`."""
     canvas = FigureCanvasAgg(figure)

@@ -183,6 +183,10 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     pictures.write_curves(run, result, rule, title, evaluation.history)
     pictures.write_contact_sheet(run, evaluation, rule, title)
     pictures.write_calibration(run, result.scores)
+    sections = registry.summarize(
+        Measured(result.images), seed=config.seed, samples=config.evaluation.bootstrap
+    )
+    pictures.write_image_level(run, result.images, sections, title)
     variants = {
         variant.label: {name: one.summary[name] for name in metrics.METRICS}
         for variant, one in results.items()
@@ -194,9 +198,7 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     }
     report = {
         **result.summary,
-        **registry.summarize(
-            Measured(result.images), seed=config.seed, samples=config.evaluation.bootstrap
-        ),
+        **sections,
         # A k-fold training has no images of its own to train on.
         **({'trained_on': trained_on} if trained_on['n'] else {}),
         **({'phantoms': True} if phantom.are_in(config.data) else {}),

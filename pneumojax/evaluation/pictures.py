@@ -1,7 +1,8 @@
-"""The pictures of an evaluation: curves.png, calibration.png and contact_sheet.png."""
+"""The pictures of an evaluation: curves, calibration of pixels, images, a contact sheet."""
 
+import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,12 +10,14 @@ import numpy as np
 from pneumojax.data.datasets import example as example_lib
 from pneumojax.data.files.silence import silence_libraries
 from pneumojax.drawing import contact_sheet, curves, figures
+from pneumojax.drawing import image_level as image_panels
 from pneumojax.drawing.calibration import draw_calibration
 from pneumojax.drawing.overlay import write_png
 from pneumojax.evaluation import calibration, metrics, rules, thresholds
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.results import Evaluation, Result
 from pneumojax.evaluation.scores import Scores
+from pneumojax.evaluation.sections import image_level
 from pneumojax.runs.run import Run
 
 
@@ -54,6 +57,33 @@ def write_calibration(run: Run, scores: Scores) -> None:
     histogram = scores.histograms.sum(axis=0, dtype=np.int64)
     groups, error = calibration.reliability(histogram), calibration.expected_error(histogram)
     figures.save(draw_calibration(groups, error), run / 'calibration.png')
+
+
+def write_image_level(run: Run, images: PerImage, sections: Mapping[str, Any], title: str) -> None:
+    """image_level.png: calibration, precision, net benefit and predictive values of whole images.
+
+    Args:
+      run: where the picture goes.
+      images: N images.
+      sections: what `registry.summarize` found of them.
+      title: heading.
+    """
+    found, calibration = sections['image_level'], sections.get('calibration')
+    panels = image_panels.Panels(
+        precision_recall=image_level.precision_recall(images),
+        precision=found['auprc']['value'],
+        share=float(images.positive.mean()),
+        decision_curve=found.get('decision_curve'),
+        predictive_values=found['predictive_values'],
+    )
+    if calibration is not None:
+        panels = dataclasses.replace(
+            panels,
+            before=calibration['score_reliability'],
+            after=calibration['reliability'],
+            errors=(calibration['score_ece']['value'], calibration['ece']['value']),
+        )
+    figures.save(image_panels.draw_image_level(panels, title), run / 'image_level.png')
 
 
 def choose_cases(images: PerImage) -> list[int]:

@@ -22,7 +22,8 @@ from pneumojax.system.text import visible
 
 _PICTURES = (
     ('curves.png', 'Learning, thresholds, ROC, Dice by size'),
-    ('calibration.png', 'Calibration'),
+    ('image_level.png', 'Images with and without pneumothorax, and their probabilities'),
+    ('calibration.png', 'Calibration of pixel probabilities'),
     ('contact_sheet.png', 'Best, middle and worst cases, and the most suspicious negatives'),
 )
 
@@ -69,7 +70,7 @@ def write_external(folder: Run, name: str) -> None:
     """Writes the page of an evaluation on images from elsewhere, from the files of its folder.
 
     Args:
-      folder: with evaluation.json, and contact_sheet.png if there is one.
+      folder: with evaluation.json, and those of `_PICTURES` that there are.
       name: of the networks.
     """
     evaluation = folder.read_json('evaluation.json')
@@ -108,7 +109,7 @@ def write_external(folder: Run, name: str) -> None:
             f"""
 <h2>Results, with 95 % intervals</h2><table>{_table(evaluation, {})}</table>
 <h2>Of what</h2><table>{rows}</table>{_sections(evaluation)}
-{_picture(folder / 'contact_sheet.png', _PICTURES[-1][1])}""",
+{''.join(_picture(folder / name, title) for name, title in _PICTURES)}""",
             'per_image.csv and evaluation.json',
         ),
     )
@@ -124,7 +125,7 @@ content="default-src &#x27;none&#x27;; img-src data:; style-src &#x27;unsafe-inl
 <title>{escape(title)}</title><style>{STYLE}
 table {{ border-collapse: collapse; }} td, th {{ padding: 3px 22px 3px 0; text-align: left; }}
 td {{ font-variant-numeric: tabular-nums; }} .picture {{ max-width: 100%; background: #fff; }}
-.picture[alt=Calibration] {{ width: 460px; }}
+.picture[alt^=Calibration] {{ width: 460px; }}
 @media (max-width: 700px) {{ table, tbody, tr, th, td {{ display: block; padding: 0; }}
   tr {{ padding: 6px 0; border-bottom: 1px solid var(--line); }} tr.head {{ display: none; }}
   td {{ overflow-wrap: anywhere; }}

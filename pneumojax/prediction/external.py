@@ -37,6 +37,8 @@ FILES = {
     'the digest of the images and masks, the networks, the rule, what was left out.',
     'per_image.csv': 'One row per image: Dice, true and predicted pixels, probability, score, and '
     'a number for each patient.',
+    'image_level.png': 'Calibration before and after, precision and recall, net benefit, '
+    'predictive values.',
     'contact_sheet.png': 'Best, middle and worst positives, most suspicious negatives.',
     'report.html': 'All of it on one page.',
 }
@@ -78,10 +80,11 @@ def evaluate(
     _warn(by_id, same, used, learned)
     images = _score(ensemble, used)
     summary = metrics.summarize(images, seed=0)
+    sections = registry.summarize(Measured(images), seed=0)
     first = ensemble.identity[0]
     report = {
         **summary,
-        **registry.summarize(Measured(images), seed=0),
+        **sections,
         'step': first['step'],
         'thresholds': "the run's own; nothing was chosen on these images",
         'external': {
@@ -107,6 +110,7 @@ def evaluate(
         cases = _cases(ensemble, [used[i] for i in pictures.choose_cases(images)])
         sheet = written / 'contact_sheet.png'
         pictures.draw_contact_sheet(sheet, cases, ensemble.rule, title)
+        pictures.write_image_level(written, images, sections, title)
         written.write_json('evaluation.json', report)
         run_report.write_external(written, name)
     for key, label in METRIC_NAMES.items():

@@ -45,6 +45,8 @@ FILES = {
     'calibrated probability, score.',
     'curves.png': 'evaluate: learning curves, thresholds, ROC, Dice by size.',
     'calibration.png': 'evaluate: pixel probabilities against the share of pixels in lesions.',
+    'image_level.png': 'evaluate: calibration of image probabilities before and after, precision '
+    'and recall, net benefit, predictive values.',
     'contact_sheet.png': 'evaluate: best, middle and worst positives, most suspicious negatives.',
     'model_card.md': 'evaluate: what the network is, its training data, its scores, its limits, '
     "under Hugging Face's head.",

@@ -44,7 +44,7 @@ def two_folds_of_two_stages(root, cache):
 
 def only_pictures_of(path, patch):
     """Pictures of each fold take most of the time and are tested elsewhere."""
-    for name in ('write_curves', 'write_calibration', 'write_contact_sheet'):
+    for name in ('write_curves', 'write_calibration', 'write_image_level', 'write_contact_sheet'):
         draw = getattr(pictures, name)
         patch.setattr(
             pictures, name, lambda run, *rest, d=draw: d(run, *rest) if run.path == path else None

@@ -117,7 +117,8 @@ IMAGE_CALIBRATION = Section(
     title='Calibration of image probabilities',
     note='Each image has the probability that a calibration on other patients gives its score; '
     'below, the score itself is taken for a probability. The expected calibration error has '
-    f'{BINS} bins of equally many images and is above 0 by chance alone. The slope is 1 and '
+    f'{BINS} bins of equally many images and is above 0 by chance alone; resampling adds to it, so '
+    'its interval lies too high and may not hold the value. The slope is 1 and '
     'calibration in the large (the intercept) 0 where probabilities are right; a slope below 1 '
     'means that they are too sure, an intercept below 0 that they are too high.',
     metrics={

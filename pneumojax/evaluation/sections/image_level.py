@@ -24,6 +24,15 @@ def average_precision(images: PerImage, weights: Weights) -> Values:
     return (steps * precision).sum(axis=1) / hits[:, -1]
 
 
+def precision_recall(images: PerImage) -> tuple[np.ndarray, np.ndarray] | None:
+    """(recall, precision) at each distinct score, from the highest down; None without positives."""
+    if not images.positive.any():
+        return None
+    counts = metrics.at_scores(images, np.ones((1, len(images))))
+    hits, alarms = (of[0, ::-1].cumsum() for of in counts)
+    return hits / hits[-1], hits / (hits + alarms)
+
+
 def sensitivity_at(least: float) -> Metric:
     """The highest sensitivity of all thresholds whose specificity is at least `least`."""
 

@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import average_precision_score, confusion_matrix
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    precision_recall_curve,
+)
 
 from pneumojax.evaluation import metrics
 from pneumojax.evaluation.sections import image_level
@@ -169,3 +173,13 @@ def test_one_class_alone_leaves_valid_json(positive):
     assert all(row['ppv']['value'] is None for row in found['predictive_values'])
     figures = metrics.with_intervals(IMAGE_LEVEL.metrics, images, seed=0, samples=10)
     assert figures['specificity_at_sensitivity_95']['value'] is None
+
+
+def test_precision_and_recall_are_scikit_learns_points():
+    images = many()
+    recall, precision = image_level.precision_recall(images)
+    expected = precision_recall_curve(images.positive, images.score)
+    # scikit-learn's go from the lowest score up, and end with (1, 0), which no score gives.
+    np.testing.assert_allclose(precision, expected[0][-2::-1])
+    np.testing.assert_allclose(recall, expected[1][-2::-1])
+    assert image_level.precision_recall(table([1.0], [0], [0], [0.5])) is None
