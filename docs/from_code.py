@@ -166,6 +166,13 @@ def external_files() -> str:
     return _table(('file', 'content'), [(_code(k), v) for k, v in FILES.items()])
 
 
+def pretrained_files() -> str:
+    """What a folder in Hugging Face's layout holds."""
+    from pneumojax.runtimes.pretrained_folder import FILES
+
+    return _table(('file', 'content'), [(_code(k), v) for k, v in FILES.items()])
+
+
 def result_columns() -> str:
     """The columns of results.csv."""
     from pneumojax.prediction.submission import COLUMNS
@@ -207,6 +214,7 @@ TABLES = {
     'prediction files': prediction_files,
     'external files': external_files,
     'node files': node_files,
+    'pretrained files': pretrained_files,
     'result columns': result_columns,
 }
 

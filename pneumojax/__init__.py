@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from pneumojax.evaluation.metrics import dice
     from pneumojax.models.resnet import ResNet34
     from pneumojax.models.unet import UNet
+    from pneumojax.prediction.from_hub import from_pretrained
     from pneumojax.prediction.load import load
+    from pneumojax.runtimes.export import save_pretrained
     from pneumojax.training.steps import make_train_step
 
 __version__ = '0.1.0'
@@ -22,20 +24,24 @@ __all__ = [
     'UNet',
     '__version__',
     'dice',
+    'from_pretrained',
     'load',
     'make_train_step',
     'read_dicom',
     'rle',
+    'save_pretrained',
 ]
 
 _PLACES = {
     'ResNet34': 'pneumojax.models.resnet:ResNet34',
     'UNet': 'pneumojax.models.unet:UNet',
     'dice': 'pneumojax.evaluation.metrics:dice',
+    'from_pretrained': 'pneumojax.prediction.from_hub:from_pretrained',
     'load': 'pneumojax.prediction.load:load',
     'make_train_step': 'pneumojax.training.steps:make_train_step',
     'read_dicom': 'pneumojax.data.files.dicom:read',
     'rle': 'pneumojax.data.rle',  # with `encode` and `decode`
+    'save_pretrained': 'pneumojax.runtimes.export:save_pretrained',
 }
 
 

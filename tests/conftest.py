@@ -102,7 +102,9 @@ def trained(phantoms, cache, tmp_path_factory):
 def evaluated(phantoms, cache, tmp_path_factory):
     """A run of random weights, really evaluated, with variants; nobody changes it."""
     path = tmp_path_factory.mktemp('runs') / 'evaluated'
-    return write_evaluated_run(path, phantoms, cache, evaluation__compare=True)
+    return write_evaluated_run(
+        path, phantoms, cache, evaluation__compare=True, evaluation__rule='half'
+    )
 
 
 @pytest.fixture(scope='session')

@@ -132,9 +132,7 @@ def training(facts: RunFacts) -> str:
 
 def model_selection(facts: RunFacts) -> str:
     """Which weights and which rule."""
-    stated = facts.evaluation.get('thresholds')
-    rule = f'. Rule for masks: {markdown(stated)}' if stated else ''
-    return f'{run_facts.weights(facts)}, of step {facts.rule["step"]}{rule}'
+    return f'{run_facts.weights(facts)}, of step {facts.rule["step"]}. {_choice(facts)}'
 
 
 def ensembling(facts: RunFacts) -> str:
@@ -278,12 +276,10 @@ def class_imbalance(facts: RunFacts) -> str:
 
 def output(facts: RunFacts) -> str:
     """What comes out, and the rule for masks."""
-    stated = facts.evaluation.get('thresholds')
-    how = f' Chosen by mean Dice; thresholds {markdown(stated)}.' if stated else ''
     probability = probability_sentence(facts.rule.get('probability'))
     return (
         'A probability for each pixel, a mask, and a probability of the image. '
-        f'{rule_sentence(facts.rule)}{how} {probability}'
+        f'{rule_sentence(facts.rule)} {_choice(facts)}. {probability}'
     )
 
 
@@ -314,6 +310,15 @@ def analyses(facts: RunFacts) -> str:
     count, positive = facts.rule.get('images'), facts.rule.get('positives')
     chosen = f'; rule for masks chosen on {count} images, {positive} positive' if count else ''
     return numbers(facts) + chosen
+
+
+def _choice(facts: RunFacts) -> str:
+    """How the rule for masks was chosen."""
+    if facts.rule.get('kind') == 'half':
+        return 'Rule for masks: fixed, nothing was chosen'
+    by, how = facts.rule.get('metric', ''), facts.evaluation.get('thresholds', '')
+    parts = [f'chosen by {markdown(str(by))}'] * bool(by) + [markdown(how)] * bool(how)
+    return f'Rule for masks: {"; ".join(parts) or "not stated"}'
 
 
 def _is_defined(metric: dict[str, Any]) -> bool:

@@ -42,6 +42,7 @@ def load_trained(config: ml_collections.ConfigDict, run: Run) -> TrainedRun:
       UsageError: nothing is trained yet, or it was trained with another configuration, or on
         another data set, or without labels.
     """
+    run.refuse_pretrained()
     run.require_config(config)
     config_lib.require_segmentation(config, run.path)
     step = run.checkpoints.latest_step()

@@ -15,7 +15,7 @@ from pneumojax.evaluation.rules import Rule
 from pneumojax.prediction import borderline
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
-from pneumojax.runtimes import choose, ensemble_member, exported
+from pneumojax.runtimes import choose, ensemble_member, exported, pretrained_folder
 from pneumojax.runtimes.ensemble_member import Member
 from pneumojax.system.progress import log
 
@@ -36,8 +36,8 @@ class Ensemble:
 
     Args:
       runs: evaluated run directories, plain or with folds or stages, or folders of exported
-        networks. The first one's rule makes the masks, and its calibration the image
-        probabilities. Folds are averaged.
+        networks or in Hugging Face's layout. The first one's rule makes the masks, and its
+        calibration the image probabilities. Folds are averaged.
       runtime: what computes, see `runtimes.choose`.
       precision: see `runtimes.choose`.
       images: how many there are to predict, if known: batches are no larger.
@@ -236,7 +236,7 @@ def _read_run(run: Run) -> EvaluatedRun:
         member = ensemble_member.of_export(run.path)
         assert member.rule is not None  # of_export refuses an export without one
         return EvaluatedRun(member.rule, member.calibration, member.evaluation, [member])
-    whole, trained = layout.predicting_runs(run)
+    whole, trained = layout.predicting_runs(pretrained_folder.opened(run))
     return EvaluatedRun(
         ensemble_member.read_rule(whole),
         ensemble_member.read_calibration(whole),

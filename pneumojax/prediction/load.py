@@ -66,7 +66,8 @@ def load(run: str | os.PathLike, *, runtime: str = 'auto', precision: str = 'aut
     training are averaged.
 
     Args:
-      run: a run directory, or a folder that `--mode=export --format=onnx` wrote.
+      run: a run directory, or a folder that `save_pretrained` or `--mode=export --format=onnx`
+        wrote. Nothing is fetched.
       runtime: 'auto', 'jax', 'openvino' or 'onnxruntime', as `--runtime`.
       precision: as `--precision`.
 

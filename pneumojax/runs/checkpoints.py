@@ -157,7 +157,7 @@ class Checkpoints:
                 raise kind(f'checkpoint {path} has no {name!r}, only {sorted(stored)}')
             if stored[name] is None:  # Orbax logs why and goes on
                 raise Damaged(f'checkpoint {path}, item {name!r}: files are missing or damaged')
-            _require_equal(f'{path}, item {name!r}', stored[name], tree)
+            require_equal(f'{path}, item {name!r}', stored[name], tree)
         empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
         try:
             with processes.reading_alone():
@@ -353,8 +353,8 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
     }
 
 
-def _require_equal(where: str, stored: Any, expected: Any) -> None:
-    """UsageError where keys, shapes or dtypes differ."""
+def require_equal(where: str, stored: Any, expected: Any) -> None:
+    """UsageError where keys, shapes or dtypes of two pytrees differ; both are listed."""
     have, want = (
         {k: (tuple(x.shape), np.dtype(x.dtype).name) for k, x in _named_leaves(tree).items()}
         for tree in (stored, expected)

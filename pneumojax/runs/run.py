@@ -23,6 +23,7 @@ from pneumojax.system import atomic, limits, locks
 from pneumojax.system.progress import log
 
 LOCK = '.lock'
+PRETRAINED = 'model.safetensors'  # is there in place of checkpoints, see `pretrained_folder`
 # What a run directory holds, and who writes it. The reference documentation is made from this.
 FILES = {
     'config.json': 'train: the resolved configuration; once there is a checkpoint, another one is '
@@ -104,6 +105,7 @@ class Run:
         Raises:
           UsageError: the directory belongs to another configuration, or holds something else.
         """
+        self.refuse_pretrained()
         if self.exists:
             changed = config_lib.differences(self.config(), config)
             if changed and self._is_untrained():
@@ -133,6 +135,15 @@ class Run:
             raise UsageError(
                 f'cannot write the run directory {self.path}: {error.strerror}'
             ) from None
+
+    def refuse_pretrained(self) -> None:
+        """UsageError where the directory is a network in Hugging Face's layout, not a run."""
+        if (self / PRETRAINED).is_file():
+            raise UsageError(
+                f"{self.path} is a network in Hugging Face's layout, which only predicts; to "
+                f'train from its weights: --config.model.pretrained={self / PRETRAINED} and '
+                'another --workdir'
+            )
 
     def _is_untrained(self) -> bool:
         """Whether all that is here is the beginning of a training, in the runs below too."""

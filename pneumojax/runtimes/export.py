@@ -3,6 +3,7 @@
 torch       unet.safetensors (and unet.pth): smp loads it, strict=True
 onnx        unet.onnx: grey uint8 to probabilities, for OpenVINO, ONNX Runtime and others
 stablehlo   unet.stablehlo: the same function for `jax.export.deserialize`, on CPU, GPU or TPU
+huggingface model.safetensors, config.json, the rule and the model card: see `pretrained_folder`
 
 ONNX and StableHLO networks are compared with JAX before they are written.
 """
@@ -12,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,20 +26,36 @@ from pneumojax.errors import UsageError
 from pneumojax.models import build, tta
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run
-from pneumojax.runtimes import choose, ensemble_member, export_torch, exported
+from pneumojax.runtimes import choose, ensemble_member, export_torch, exported, pretrained_folder
 from pneumojax.runtimes.cpu_runtimes import OnnxRuntime
 from pneumojax.runtimes.ensemble_member import Member
 from pneumojax.runtimes.exported import CannotExport
 from pneumojax.system import limits
 from pneumojax.system.progress import log, waiting
 
-FORMATS = ('torch', 'onnx', 'stablehlo')
+FORMATS = ('torch', 'onnx', 'stablehlo', 'huggingface')
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 ANY = 'any'
 LARGEST_LOGIT_ERROR = 0.02  # between two float32 programs; 0.005 of a probability at most
 ODD = (1, 61, 87)  # batch, height and width; the sides are odd
 Dimension = int | str  # a number, or a name if any number will do
 Shape = tuple[Dimension, Dimension, Dimension]  # batch, height, width
+
+
+def save_pretrained(run: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """Writes an evaluated network into a folder in Hugging Face's layout.
+
+    `load` reads it, and so does `--mode=predict --workdir=FOLDER`. Nothing is sent anywhere.
+
+    Args:
+      run: a run directory, trained and evaluated; of a run with stages, the last one is written.
+      folder: files in it are not overwritten.
+
+    Raises:
+      UsageError: the run is not trained, not evaluated, or has folds; or a file exists already or
+        cannot be written.
+    """
+    export(Run(run).config(), Run(run), os.fspath(folder), 'huggingface')
 
 
 def export(
@@ -57,21 +75,25 @@ def export(
       output: the folder.
       format: one of `FORMATS`.
       shape: 'BATCH,HEIGHT,WIDTH' of the input, each a number or 'any'; the default is any batch at
-        the run's `image_size`. Not for 'torch'.
+        the run's `image_size`. Only for 'onnx' and 'stablehlo'.
 
     Raises:
       UsageError: the run is not trained, or with another configuration, a file exists already, the
         folder cannot be written, a package is missing, or the exported network differs from JAX.
     """
     run.require_config(config)
-    config, run = _one_run(config, run)
+    config, run = _one_run(config, pretrained_folder.opened(run))
     config_lib.check(config)
     step = run.checkpoints.latest_step()
     if step is None:
         raise UsageError(f'{run.path} has no checkpoint to export; train it first')
+    if shape and format in ('torch', 'huggingface'):
+        raise UsageError(f'--shape={shape} does not apply: a state dict fits every size')
+    if format == 'huggingface':
+        for path in pretrained_folder.save(ensemble_member.of_run(run), pathlib.Path(output)):
+            log.info('wrote %s', path)
+        return
     if format == 'torch':
-        if shape:
-            raise UsageError(f'--shape={shape} does not apply: a state dict fits every size')
         averaged = config.evaluation.weights == 'average' and run.checkpoints.has_average(step)
         shapes = build.variable_shapes(config)
         variables = run.checkpoints.load_variables(step, shapes, averaged=averaged)
