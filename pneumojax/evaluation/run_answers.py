@@ -316,7 +316,8 @@ def _choice(facts: RunFacts) -> str:
     """How the rule for masks was chosen."""
     if facts.rule.get('kind') == 'half':
         return 'Rule for masks: fixed, nothing was chosen'
-    by, how = facts.rule.get('metric', ''), facts.evaluation.get('thresholds', '')
+    by = 'risk control' if 'risk' in facts.rule else facts.rule.get('metric', '')
+    how = facts.evaluation.get('thresholds', '')
     parts = [f'chosen by {markdown(str(by))}'] * bool(by) + [markdown(how)] * bool(how)
     return f'Rule for masks: {"; ".join(parts) or "not stated"}'
 

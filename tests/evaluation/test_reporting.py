@@ -156,10 +156,15 @@ def test_no_more_is_said_than_is_known(run):
     assert 'as far as the data set names them' in answers(run)['CLAIM 2024', '20']
 
 
-def test_a_fixed_rule_was_not_chosen(run):
+def test_how_the_rule_was_chosen_is_said(run):
     stated = run.read_json('thresholds.json')
-    for kind, words in (('half', 'fixed, nothing was chosen'), ('single', 'chosen by mean Dice')):
-        run.write_json('thresholds.json', stated | {'kind': kind})
+    risk = {'risk': {'miss': 0.1, 'confidence': 0.95, 'patients': 9, 'calibrated_miss': 0.05}}
+    for change, words in (
+        ({'kind': 'half'}, 'fixed, nothing was chosen'),
+        ({'kind': 'single'}, 'chosen by mean Dice'),
+        ({'kind': 'risk', **risk}, 'chosen by risk control'),
+    ):
+        run.write_json('thresholds.json', stated | change)
         for key in (('CLAIM 2024', '26'), ('TRIPOD+AI', '15')):
             assert words in answers(run)[key]
 
