@@ -7,21 +7,25 @@ rule was chosen on. `folds.evaluate` does the same for a k-fold training.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
 
+from pneumojax.data import rle
 from pneumojax.data.dataset import Dataset
 from pneumojax.data.datasets import splits
 from pneumojax.data.phantoms import phantom
 from pneumojax.errors import UsageError
 from pneumojax.evaluation import (
     image_probability,
+    levels,
+    measure,
     metrics,
     model_card,
     per_image,
+    per_lesion,
     pictures,
     reporting,
     risk,
@@ -45,8 +49,8 @@ PARTS = 5  # of the held-out patients, for choosing and scoring the rule
 def evaluate(config: ml_collections.ConfigDict, run: Run, *, keep: bool = False) -> dict[str, Any]:
     """Evaluates a run on its validation images and writes the results.
 
-    Writes evaluation.json, per_image.csv, thresholds.json, scores.npz, model_card.md,
-    reporting.md, report.html and its pictures.
+    Writes evaluation.json, per_image.csv, per_lesion.csv, thresholds.json, scores.npz, levels.zip,
+    model_card.md, reporting.md, report.html and its pictures.
 
     Args:
       config: the run's configuration; `evaluation` and `tta` may differ from what it trained with.
@@ -63,11 +67,14 @@ def evaluate(config: ml_collections.ConfigDict, run: Run, *, keep: bool = False)
     scored = scores.of_run(trained, keep=keep)
     patients = [trained.dataset.examples[i].patient_id for i in trained.dataset.validation]
     parts = assign_parts(config, next(iter(scored.values())), patients)
+    chosen = list(scored)[-1]
+    kept = scores.read_levels(trained, chosen)
     results = {
-        variant: evaluate_variant(config, one, trained.dataset, parts)
+        variant: evaluate_variant(
+            config, one, trained.dataset, parts, kept.__getitem__ if variant == chosen else None
+        )
         for variant, one in scored.items()
     }
-    chosen = list(results)[-1]
 
     def predict(indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         variables = run.checkpoints.load_variables(
@@ -101,7 +108,11 @@ def assign_parts(
 
 
 def evaluate_variant(
-    config: ml_collections.ConfigDict, scored: Scores, dataset: Dataset, parts: np.ndarray
+    config: ml_collections.ConfigDict,
+    scored: Scores,
+    dataset: Dataset,
+    parts: np.ndarray,
+    levels_of: Callable[[int], np.ndarray] | None = None,
 ) -> Result:
     """Metrics of one variant, each part under the rule that the other parts chose.
 
@@ -110,6 +121,7 @@ def evaluate_variant(
       scored: N images.
       dataset: its N validation images were scored.
       parts: int [N], see `thresholds.cross_fit`.
+      levels_of: see `levels.of`, of each image; with it, outlines and lesions are measured too.
     """
     examples = [dataset.examples[i] for i in dataset.validation]
     numbers = np.unique([example.patient_id for example in examples], return_inverse=True)[1]
@@ -126,7 +138,22 @@ def evaluate_variant(
         probability=image_probability.cross_fit(scored.score, scored.true_px > 0, parts),
     )
     summary = metrics.summarize(images, seed=config.seed, samples=config.evaluation.bootstrap)
-    return Result(summary, images, scored)
+    if levels_of is None:
+        return Result(summary, images, scored)
+
+    def masks_of(i: int) -> measure.Masks:
+        level = levels_of(i)
+        predicted = levels.mask(fitted.rules[parts[i]], level)
+        true = rle.decode_all(examples[i].rles, level.shape)
+        if np.count_nonzero(predicted) != images.predicted_px[i]:
+            raise UsageError(
+                f'{levels.FILE} does not fit {scores.FILE} for ImageId {examples[i].image_id}; '
+                'delete both files, and the run is evaluated anew'
+            )
+        return predicted, true, level
+
+    measured = measure.of_images(images, measure.spacings(examples), masks_of)
+    return Result(summary, measured.images, scored, measured)
 
 
 def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
@@ -179,12 +206,17 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         **({'digest': evaluation.digest} if evaluation.digest else {}),
     })  # fmt: skip
     run.write_text('per_image.csv', per_image.to_csv(result.images))
+    if result.measured and result.measured.lesions:
+        lesions = per_lesion.to_csv(result.measured.lesions, result.images.image_ids)
+        run.write_text('per_lesion.csv', lesions)
     title = f'{config.name}: {len(result.images)} held-out images, {config.image_size} px'
     pictures.write_curves(run, result, rule, title, evaluation.history)
     pictures.write_contact_sheet(run, evaluation, rule, title)
     pictures.write_calibration(run, result.scores)
     sections = registry.summarize(
-        Measured(result.images), seed=config.seed, samples=config.evaluation.bootstrap
+        result.measured or Measured(result.images),
+        seed=config.seed,
+        samples=config.evaluation.bootstrap,
     )
     pictures.write_image_level(run, result.images, sections, title)
     variants = {

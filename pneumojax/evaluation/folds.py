@@ -5,7 +5,7 @@ images it was tuned on. (The networks of the other folds did learn from fold k's
 three numbers, and what it could carry over is far below the width of the intervals.)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -43,7 +43,10 @@ def evaluate(config: ml_collections.ConfigDict, run: Run) -> dict[str, Any]:
     for pool in pools:
         for variant, scored in pool.scores.items():
             label = variant.label if len(pools) == 1 else f'{pool.config.name} {variant.label}'
-            result = evaluate_lib.evaluate_variant(config, scored, pool.dataset, pool.folds)
+            own = pool is pools[-1] and variant == list(pool.scores)[-1]
+            result = evaluate_lib.evaluate_variant(
+                config, scored, pool.dataset, pool.folds, pool.levels(variant) if own else None
+            )
             results[variant._replace(label=label.removesuffix(' final'))] = result
     last, chosen = pools[-1], list(results)[-1]
     return evaluate_lib.write(run, Evaluation(
@@ -93,6 +96,17 @@ class Pool:
             variant: scores.concatenate([fold[variant] for fold in kept]).take(order)
             for variant in kept[0]
         }
+
+    def levels(self, variant: scores.Variant) -> Callable[[int], np.ndarray]:
+        """The levels of each image, see `levels.of`, by its own fold's network."""
+        files = [scores.read_levels(fold, variant) for fold in self.trained]
+        place = np.empty(len(self.folds), np.int64)
+        for number in range(len(files)):
+            mine = self.folds == number
+            # The order within a fold is that of its validation images.
+            held_out = self.trained[number].dataset.validation
+            place[mine] = np.argsort(held_out)
+        return lambda i: files[self.folds[i]][place[i]]
 
     def predict(
         self, variant: scores.Variant, indices: Sequence[int] | np.ndarray

@@ -18,7 +18,12 @@ _COLUMNS = {
     'probability': (float, '.6f'),
 }  # fmt: skip
 # Those that only some files have. An empty cell is NaN: undefined for this image.
-_MORE: dict[str, tuple[type, str]] = {'score': (float, '.6f')}
+_MORE: dict[str, tuple[type, str]] = {
+    'score': (float, '.6f'), 'surface_dice_narrow': (float, '.6f'),
+    'surface_dice_wide': (float, '.6f'), 'hd95': (float, '.3f'), 'boundary_iou': (float, '.6f'),
+    'lesions': (int, 'd'), 'lesions_found': (int, 'd'), 'false_marks': (int, 'd'),
+    'same_half': (float, '.0f'),
+}  # fmt: skip
 _PATIENT = 'patient'  # a number of its own in each file, so that nobody is named
 
 
@@ -34,6 +39,10 @@ class PerImage:
       predicted_px: int64 [N], pixels in the predicted mask.
       score: float64 [N], ranks the images, see `metrics.image_score`.
       probability: float64 [N] in [0, 1], calibrated on other patients; None where it is not.
+      surface_dice_narrow, surface_dice_wide, hd95, boundary_iou: float64 [N], see
+        `sections.boundary.compare`; NaN without a true lesion; all are None where not measured.
+      lesions, lesions_found, false_marks: int64 [N], see `sections.lesions.match`; or None.
+      same_half: float64 [N], see `sections.lesions.same_half`; or None.
 
     Raises:
       ValueError: there are no images, a column has another length, or a score is not finite.
@@ -46,6 +55,14 @@ class PerImage:
     predicted_px: np.ndarray
     score: np.ndarray
     probability: np.ndarray | None = None
+    surface_dice_narrow: np.ndarray | None = None
+    surface_dice_wide: np.ndarray | None = None
+    hd95: np.ndarray | None = None
+    boundary_iou: np.ndarray | None = None
+    lesions: np.ndarray | None = None
+    lesions_found: np.ndarray | None = None
+    false_marks: np.ndarray | None = None
+    same_half: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         lengths = {name: len(c) for name, c in vars(self).items() if c is not None}

@@ -9,6 +9,7 @@ import numpy as np
 from pneumojax.data.dataset import Dataset
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.scores import Scores, Variant
+from pneumojax.evaluation.sections.section import Measured
 
 
 class Result(NamedTuple):
@@ -17,6 +18,7 @@ class Result(NamedTuple):
     summary: dict[str, Any]  # see `metrics.summarize`
     images: PerImage
     scores: Scores
+    measured: Measured | None = None  # of the run's own variant
 
 
 class Evaluation(NamedTuple):

@@ -3,6 +3,7 @@
 Rules are searched and folds are pooled from this alone: nothing is predicted twice.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from pneumojax.data import dataset as dataset_lib
 from pneumojax.data import geometry, pipeline, rle
 from pneumojax.data.dataset import Dataset
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import counts, metrics, rules
+from pneumojax.evaluation import counts, levels, metrics, rules
 from pneumojax.models import build, tta
 from pneumojax.runs.run import Run
 from pneumojax.system.device_memory import InFittingBatches
@@ -144,8 +145,12 @@ def score(
     dataset: Dataset,
     *,
     regions: bool = False,
+    writer: levels.Writer | None = None,
 ) -> Scores:
-    """Predicts all validation images and keeps what `Scores` holds, `regions` if wanted."""
+    """Predicts all validation images and keeps what `Scores` holds, `regions` if wanted.
+
+    Their levels go to `writer`, if there is one.
+    """
     histograms, pixels, image_scores, tables = [], [], [], []
     stream = predictor(variables, dataset, dataset.validation)
     total = len(dataset.validation)
@@ -156,6 +161,8 @@ def score(
         image_scores.append(metrics.image_score(probability))
         if regions:
             tables.append(counts.region_table(probability, mask))
+        if writer:
+            writer.add(probability)
     return Scores(
         histograms=np.stack(histograms),
         pixels=np.array(pixels),
@@ -173,6 +180,8 @@ def of_run(
 ) -> dict[Variant, Scores]:
     """The scores of every variant of a run, which are also left in its scores.npz.
 
+    Beside it goes levels.zip, of the last variant; see `read_levels`.
+
     Args:
       trained: its validation images are scored.
       keep: instead of predicting again, use scores.npz where it holds the scores of this
@@ -187,6 +196,7 @@ def of_run(
         return kept
     shapes = build.variable_shapes(config)
     results, predictors = {}, {}
+    with_levels = file == FILE
     for variant in wanted:
         variables = run.checkpoints.load_variables(step, shapes, averaged=variant.averaged)
         if not variant.recalibrated:
@@ -194,16 +204,26 @@ def of_run(
             variables['batch_stats'] = last['batch_stats']
         if variant.flips not in predictors:
             predictors[variant.flips] = Predictor(config, variant.flips)
-        results[variant] = score(
-            predictors[variant.flips], variables, variant.label, dataset,
-            regions=config.evaluation.regions,
-        )  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            writer = None
+            if with_levels and variant == wanted[-1]:
+                about = _about(trained, [variant])
+                writer = stack.enter_context(levels.writing(run / levels.FILE, about))
+            results[variant] = score(
+                predictors[variant.flips], variables, variant.label, dataset,
+                regions=config.evaluation.regions, writer=writer,
+            )  # fmt: skip
     arrays = {'about': np.array(_about(trained, wanted))}
     for number, scores in enumerate(results.values()):
         columns = vars(scores).items()
         arrays |= {f'{name}_{number}': c for name, c in columns if c is not None}
     run.write_arrays(file, arrays)
     return results
+
+
+def read_levels(trained: TrainedRun, variant: Variant) -> levels.Levels:
+    """The levels of a run's validation images, in their order. ValueError if there are none."""
+    return levels.Levels(trained.run / levels.FILE, _about(trained, [variant]))
 
 
 def are_kept(trained: TrainedRun) -> bool:
@@ -218,6 +238,11 @@ def _read(
     arrays = trained.run.read_arrays(file)
     if arrays is None or str(arrays.get('about')) != _about(trained, wanted):
         return None
+    if file == FILE:
+        try:
+            read_levels(trained, wanted[-1])
+        except ValueError:
+            return None
     names = [field.name for field in dataclasses.fields(Scores)]
     kept = {}
     for number, variant in enumerate(wanted):

@@ -20,7 +20,16 @@ from pneumojax.data.datasets import example as example_lib
 from pneumojax.data.datasets.example import Example
 from pneumojax.data.files.silence import silence_libraries
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import metrics, per_image, pictures, rules, run_report
+from pneumojax.evaluation import (
+    levels,
+    measure,
+    metrics,
+    per_image,
+    per_lesion,
+    pictures,
+    rules,
+    run_report,
+)
 from pneumojax.evaluation.sections import registry
 from pneumojax.evaluation.sections.section import Measured
 from pneumojax.evaluation.wording import METRIC_NAMES, value_and_interval
@@ -37,6 +46,8 @@ FILES = {
     'the digest of the images and masks, the networks, the rule, what was left out.',
     'per_image.csv': 'One row per image: Dice, true and predicted pixels, probability, score, and '
     'a number for each patient.',
+    'per_lesion.csv': 'One row per true lesion and false mark: area, found or not, IoU, '
+    'confidence.',
     'image_level.png': 'Calibration before and after, precision and recall, net benefit, '
     'predictive values.',
     'contact_sheet.png': 'Best, middle and worst positives, most suspicious negatives.',
@@ -78,9 +89,10 @@ def evaluate(
     same = [e for e in others if e.path in known]
     used = [e for e in others if e.path not in known]
     _warn(by_id, same, used, learned)
-    images = _score(ensemble, used)
+    measured = _score(ensemble, used)
+    images = measured.images
     summary = metrics.summarize(images, seed=0)
-    sections = registry.summarize(Measured(images), seed=0)
+    sections = registry.summarize(measured, seed=0)
     first = ensemble.identity[0]
     report = {
         **summary,
@@ -107,6 +119,9 @@ def evaluate(
     with atomic.new_folder(folder) as unfinished:
         written = Run(unfinished)
         written.write_text('per_image.csv', per_image.to_csv(images, with_patients=True))
+        if measured.lesions:
+            table = per_lesion.to_csv(measured.lesions, images.image_ids)
+            written.write_text('per_lesion.csv', table)
         cases = _cases(ensemble, [used[i] for i in pictures.choose_cases(images)])
         sheet = written / 'contact_sheet.png'
         pictures.draw_contact_sheet(sheet, cases, ensemble.rule, title)
@@ -190,14 +205,22 @@ def _warn(
         )
 
 
-def _score(ensemble: Ensemble, examples: Sequence[Example]) -> per_image.PerImage:
+def _score(ensemble: Ensemble, examples: Sequence[Example]) -> Measured:
     """Predicts the images, applies the rule, and then compares with the true masks."""
     of = {e.image_id: e for e in examples}
+    spacing = measure.spacings(examples)
+    spacing_of = dict(zip(of, spacing, strict=True))
+    unit = measure.unit_of([e.positive for e in examples], spacing)
 
     def finish(loaded: Loaded, squares: Squares) -> dict[str, Any]:
         case = _case(ensemble, of[loaded.item.name], loaded, squares)
         predicted = rules.apply(ensemble.rule, case.probability)
+        row = None
+        if case.true.any() or predicted.any():
+            level = levels.of(case.probability)
+            row = measure.one(predicted, case.true, level, spacing_of[loaded.item.name], unit)
         return loaded.row | {
+            'measured': row,
             'dice': metrics.dice(predicted, case.true),
             'true_px': int(np.count_nonzero(case.true)),
             'predicted_px': int(np.count_nonzero(predicted)),
@@ -212,7 +235,9 @@ def _score(ensemble: Ensemble, examples: Sequence[Example]) -> per_image.PerImag
     ids, patients = [e.image_id for e in examples], [e.patient_id for e in examples]
     calibration = ensemble.calibration
     probability = None if calibration is None else calibration(columns['score'])
-    return per_image.PerImage(ids, patients, **columns, probability=probability)
+    images = per_image.PerImage(ids, patients, **columns, probability=probability)
+    found = {i: row['measured'] for i, row in enumerate(rows) if row['measured']}
+    return measure.add(images, found, spacing, unit)
 
 
 def _cases(ensemble: Ensemble, examples: Sequence[Example]) -> Iterator[pictures.Case]:

@@ -38,12 +38,16 @@ FILES = {
     f'{DAMAGED}/': 'train: checkpoints that could no longer be read and were passed over.',
     LOCK: 'train: which process trains here, for as long as it does.',
     'scores.npz': "evaluate: what is kept of each held-out image's probabilities.",
+    'levels.zip': 'evaluate: the probabilities of each held-out image in hundredths, as PNG, for '
+    'masks under rules that are chosen later.',
     'thresholds.json': 'evaluate: the rule that turns probabilities into masks, the calibration of '
     'image probabilities, and what both were chosen on; predict reads it.',
     'evaluation.json': 'evaluate: mean Dice beside the all-empty one, Dice of positives, '
     'sensitivity, specificity, AUC, each with its 95 % interval.',
     'per_image.csv': 'evaluate: one row per held-out image: Dice, true and predicted pixels, '
     'calibrated probability, score.',
+    'per_lesion.csv': 'evaluate: one row per true lesion and false mark: area, found or not, IoU, '
+    'confidence.',
     'curves.png': 'evaluate: learning curves, thresholds, ROC, Dice by size.',
     'calibration.png': 'evaluate: pixel probabilities against the share of pixels in lesions.',
     'image_level.png': 'evaluate: calibration of image probabilities before and after, precision '

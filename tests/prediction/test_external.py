@@ -288,6 +288,7 @@ def test_two_evaluations_can_be_compared(trained, labelled, tmp_path, capsys):
     expected = comparison.difference([ours], [theirs], seed=0)
     expected |= {'n': 16, 'n_positive': 8}
     assert {name: found[name] for name in expected} == expected  # beside the sections'
+    assert found['boundary']['surface_dice_wide']['second'] == 0
     with open(labelled / 'patients.csv', newline='') as file:
         owners = {row['ImageId']: row['PatientId'] for row in csv.DictReader(file)}
     assert len(set(ours.patients)) == len(set(owners.values()))

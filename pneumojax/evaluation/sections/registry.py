@@ -3,12 +3,14 @@
 from typing import Any
 
 from pneumojax.evaluation import bootstrap, metrics
+from pneumojax.evaluation.sections.boundary import BOUNDARY
 from pneumojax.evaluation.sections.image_calibration import IMAGE_CALIBRATION
 from pneumojax.evaluation.sections.image_level import IMAGE_LEVEL
+from pneumojax.evaluation.sections.lesions import LESIONS
 from pneumojax.evaluation.sections.missed import MISSED
 from pneumojax.evaluation.sections.section import Measured, Section
 
-SECTIONS: tuple[Section, ...] = (IMAGE_LEVEL, IMAGE_CALIBRATION, MISSED)
+SECTIONS: tuple[Section, ...] = (BOUNDARY, LESIONS, IMAGE_LEVEL, IMAGE_CALIBRATION, MISSED)
 
 
 def summarize(

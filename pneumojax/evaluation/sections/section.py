@@ -5,12 +5,15 @@ from typing import Any, NamedTuple
 
 from pneumojax.evaluation.metrics import Metric
 from pneumojax.evaluation.per_image import PerImage
+from pneumojax.evaluation.per_lesion import PerLesion
 
 
 class Measured(NamedTuple):
     """All that sections are made of."""
 
     images: PerImage
+    unit: str = 'px'  # of distances: 'mm' or 'px'
+    lesions: PerLesion | None = None
 
 
 def no_details(_: Measured, *, seed: int, samples: int) -> dict[str, Any]:
