@@ -62,6 +62,12 @@ def _check_evaluation(value: dict[str, Any]) -> None:
     _require(isinstance(value.get('thresholds', ''), str), 'thresholds', 'a text')
     for key in ('variants', 'trained_on', 'data'):
         _require(isinstance(value.get(key, {}), dict), key, 'an object')
+    data = value.get('data', {})
+    for key in ('masks', 'split'):
+        _require(isinstance(data.get(key), str | None), f'data.{key}', 'a text or null')
+    patients = data.get('patients') or {}
+    valid = isinstance(patients, dict) and all(map(_is_count, patients.values()))
+    _require(valid, 'data.patients', 'whole numbers or null')
     if trained_on := value.get('trained_on'):
         for key in ('n', 'n_positive'):
             _require(_is_count(trained_on.get(key)), f'trained_on.{key}', 'a whole number')

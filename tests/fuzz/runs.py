@@ -12,7 +12,7 @@ import numpy as np
 from configs import base
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import model_card, rules, run_report
+from pneumojax.evaluation import model_card, reporting, rules, run_report
 from pneumojax.runs import checkpoints
 from pneumojax.runs.run import Run
 from pneumojax.runtimes import ensemble_member
@@ -99,6 +99,8 @@ class SmallJson:
             'evaluation.json': {
                 **figures, 'n': 12, 'n_positive': 3, 'step': 7, 'weights': 'last', 'flips': [],
                 'thresholds': 'cross-fitted', 'variants': {'last weights': dict(figures)},
+                'trained_on': {'n': 30, 'n_positive': 7},
+                'data': {'masks': 'files', 'split': 'drawn', 'patients': None},
             },
             'split.json': {'train': ['a', 'b'], 'validation': ['c']},
         }  # fmt: skip
@@ -146,8 +148,7 @@ class SmallJson:
 
     def _evaluation(self):
         text = model_card.make(self.run)
-        run_report.write(self.run)
-        page = (self.run / 'report.html').read_text()
+        page = reporting.make(self.run) + run_report.write(self.run).read_text()
         if '<script>alert' in page:
             raise Wrong('markup got into the page')
         return f'a card of {len(text) > 0}'

@@ -1,5 +1,6 @@
 """The small files of a run, damaged or foreign: one line each, whatever is in them."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from configs import base
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import model_card, run_report
+from pneumojax.evaluation import model_card, reporting, run_report
 from pneumojax.models import pretrained
 from pneumojax.runs import run_files
 from pneumojax.runs.run import Run
@@ -22,7 +23,8 @@ SOUND = {
     },
     'evaluation.json': {
         **dict.fromkeys(run_files.FIGURES, FIGURE), 'n': 12, 'n_positive': 3, 'step': 7,
-        'thresholds': 'x', 'variants': {},
+        'thresholds': 'x', 'variants': {}, 'trained_on': {'n': 30, 'n_positive': 9},
+        'data': {'masks': 'files', 'split': 'drawn', 'patients': {'trained_on': 9, 'held_out': 3}},
     },
     'split.json': {'train': ['a'], 'validation': ['b']},
 }  # fmt: skip
@@ -38,9 +40,15 @@ def run(tmp_path):
     return run
 
 
-def test_what_is_sound_passes(run):
+def read(run):
+    """All that is written from these files."""
     model_card.make(run)
+    reporting.make(run)
     run_report.write(run)
+
+
+def test_what_is_sound_passes(run):
+    read(run)
 
 
 @pytest.mark.parametrize('name', SOUND)
@@ -50,16 +58,35 @@ def test_every_odd_value_is_refused_or_harmless(run, name):
         for value in ODD:
             (run / name).write_text(json.dumps(SOUND[name] | {key: value}))
             try:
-                model_card.make(run)
-                run_report.write(run)
+                read(run)
             except UsageError as error:
                 refused += name in str(error)
         (run / name).write_text(json.dumps({k: v for k, v in SOUND[name].items() if k != key}))
-        if key not in ('variants', 'thresholds', 'reference_pixels', 'probability'):
+        optional = (
+            'variants',
+            'thresholds',
+            'reference_pixels',
+            'probability',
+            'trained_on',
+            'data',
+        )
+        if key not in optional:
             with pytest.raises(UsageError, match=name):
                 run.read_json(name)
     assert refused >= 7 * len(SOUND[name])
     assert '<script>' not in (run / 'report.html').read_text()
+
+
+@pytest.mark.parametrize('group', ['trained_on', 'data'])
+def test_odd_values_in_what_is_said_of_the_data(run, group):
+    sound = SOUND['evaluation.json']
+    for key in sound[group]:
+        for value in (*ODD, {'trained_on': 'x', 'held_out': None}):
+            report = sound | {group: sound[group] | {key: value}}
+            (run / 'evaluation.json').write_text(json.dumps(report))
+            with contextlib.suppress(UsageError):
+                read(run)
+                assert '<script>' not in reporting.make(run)
 
 
 @pytest.mark.parametrize('text', ['[' * 100_000, '7', '[]', 'null', '{"a": ' * 9999, '\udcff'])
