@@ -219,6 +219,7 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         samples=config.evaluation.bootstrap,
     )
     pictures.write_image_level(run, result.images, sections, title)
+    pictures.write_froc(run, sections)
     variants = {
         variant.label: {name: one.summary[name] for name in metrics.METRICS}
         for variant, one in results.items()

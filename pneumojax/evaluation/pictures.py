@@ -9,7 +9,7 @@ import numpy as np
 
 from pneumojax.data.datasets import example as example_lib
 from pneumojax.data.files.silence import silence_libraries
-from pneumojax.drawing import contact_sheet, curves, figures
+from pneumojax.drawing import contact_sheet, curves, figures, froc
 from pneumojax.drawing import image_level as image_panels
 from pneumojax.drawing.calibration import draw_calibration
 from pneumojax.drawing.overlay import write_png
@@ -84,6 +84,18 @@ def write_image_level(run: Run, images: PerImage, sections: Mapping[str, Any], t
             errors=(calibration['score_ece']['value'], calibration['ece']['value']),
         )
     figures.save(image_panels.draw_image_level(panels, title), run / 'image_level.png')
+
+
+def write_froc(run: Run, sections: Mapping[str, Any]) -> None:
+    """froc.png: lesions found against false marks an image, where lesions were measured.
+
+    Args:
+      run: where the picture goes.
+      sections: what `registry.summarize` found.
+    """
+    if curve := sections.get('lesions', {}).get('froc'):
+        figure = froc.draw_froc(curve['false_marks'], curve['detection'], curve['at'])
+        figures.save(figure, run / 'froc.png')
 
 
 def choose_cases(images: PerImage) -> list[int]:

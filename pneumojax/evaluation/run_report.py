@@ -23,6 +23,7 @@ from pneumojax.system.text import visible
 _PICTURES = (
     ('curves.png', 'Learning, thresholds, ROC, Dice by size'),
     ('image_level.png', 'Images with and without pneumothorax, and their probabilities'),
+    ('froc.png', 'Lesions found by false marks (FROC)'),
     ('calibration.png', 'Calibration of pixel probabilities'),
     ('contact_sheet.png', 'Best, middle and worst cases, and the most suspicious negatives'),
 )

@@ -48,6 +48,7 @@ FILES = {
     'a number for each patient.',
     'per_lesion.csv': 'One row per true lesion and false mark: area, found or not, IoU, '
     'confidence.',
+    'froc.png': 'Share of lesions found against false marks an image.',
     'image_level.png': 'Calibration before and after, precision and recall, net benefit, '
     'predictive values.',
     'contact_sheet.png': 'Best, middle and worst positives, most suspicious negatives.',
@@ -126,6 +127,7 @@ def evaluate(
         sheet = written / 'contact_sheet.png'
         pictures.draw_contact_sheet(sheet, cases, ensemble.rule, title)
         pictures.write_image_level(written, images, sections, title)
+        pictures.write_froc(written, sections)
         written.write_json('evaluation.json', report)
         run_report.write_external(written, name)
     for key, label in METRIC_NAMES.items():

@@ -49,6 +49,7 @@ FILES = {
     'per_lesion.csv': 'evaluate: one row per true lesion and false mark: area, found or not, IoU, '
     'confidence.',
     'curves.png': 'evaluate: learning curves, thresholds, ROC, Dice by size.',
+    'froc.png': 'evaluate: share of lesions found against false marks an image.',
     'calibration.png': 'evaluate: pixel probabilities against the share of pixels in lesions.',
     'image_level.png': 'evaluate: calibration of image probabilities before and after, precision '
     'and recall, net benefit, predictive values.',
