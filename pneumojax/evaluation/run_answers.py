@@ -158,7 +158,7 @@ def uncertainty(facts: RunFacts) -> str:
     unit = 'images' if run_facts.are_patients_named(facts) is False else 'patients'
     return (
         f'95 % percentile bootstrap over {unit}, {facts.config.evaluation.bootstrap} resamples, '
-        f'seed {facts.config.seed}'
+        f'seed {facts.config.seed}; exact (Clopper and Pearson) for a share of exactly 0 or 1'
     )
 
 

@@ -95,6 +95,7 @@ class SmallJson:
                 'top': 0.7, 'area': 800, 'bottom': 0.3, 'reference_pixels': 1048576,
                 'kind': 'triplet', 'weights': 'last', 'flips': ['horizontal'], 'step': 7,
                 'image_size': 32,
+                'probability': {'slope': 0.5, 'intercept': -1.0, 'images': 12, 'positives': 3},
             },
             'evaluation.json': {
                 **figures, 'n': 12, 'n_positive': 3, 'step': 7, 'weights': 'last', 'flips': [],
@@ -130,6 +131,11 @@ class SmallJson:
     def _thresholds(self):
         rule = ensemble_member.read_rule(self.run)
         ensemble_member.stated_weights(self.run)
+        calibration = ensemble_member.read_calibration(self.run)
+        if calibration is not None:
+            found = calibration(np.linspace(0, 1, 20))
+            if not (np.isfinite(found).all() and (np.diff(found) >= 0).all()):
+                raise Wrong(f'no calibration: {calibration}')
         mask = rules.apply(rule, self.probability)
         with contextlib.suppress(ValueError):
             expected = self._by_hand(dataclasses.asdict(rule))
