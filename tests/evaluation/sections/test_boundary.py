@@ -36,7 +36,12 @@ def oracle(predicted, true, spacing, tolerances):
             surface_distance.compute_surface_dice_at_tolerance(distances, tolerance)
             for tolerance in tolerances
         ]
-        return *near, surface_distance.compute_robust_hausdorff(distances, 95)
+        # Where exactly 95 % of an outline lies within a distance, rounding decides on the next one.
+        hd95 = [
+            surface_distance.compute_robust_hausdorff(distances, percent)
+            for percent in (95 - 1e-6, 95 + 1e-6)
+        ]
+        return [(value, value) for value in near] + [hd95]
 
 
 def compared(seed, count):
@@ -60,17 +65,12 @@ def compared(seed, count):
         for ours, theirs in zip(
             found[:3], oracle(predicted, true, spacing, tolerances), strict=True
         ):
-            worst = max(worst, abs(ours - theirs))
+            worst = max(worst, min(abs(ours - value) for value in theirs))
     return worst
 
 
 def test_surface_dice_and_hd95_are_those_of_surface_distance():
-    assert compared(0, 600) < 2e-5
-
-
-@pytest.mark.slow
-def test_the_same_for_ten_thousand_pairs():
-    assert compared(1, 10_000) < 2e-5
+    assert compared(0, 10_000) < 2e-5
 
 
 def test_boundary_iou_is_its_definition():
