@@ -200,6 +200,14 @@ def require_read() -> None:
                 f'--{name} is not read by --mode={mode()}{default}, only by {", ".join(modes)}; '
                 'leave it out, or give another --mode'
             )
+    if mode() not in ('predict', 'serve', EXTERNAL):
+        return
+    for name in flags.FLAGS:
+        if name.startswith(('config.evaluation.', 'config.tta.')) and flags.FLAGS[name].present:
+            raise UsageError(
+                f'--{name} is not read by --mode={mode()}, which goes by the last evaluation of the '
+                'run: leave it out, or run --mode=evaluate with it first'
+            )
 
 
 def required(flag: flags.FlagHolder) -> str:

@@ -61,6 +61,23 @@ def test_an_external_evaluation_compares_nothing():
             flags.require_read()
 
 
+@pytest.mark.parametrize('key', ['evaluation.rule', 'tta.flips', 'evaluation.batch_size'])
+@pytest.mark.parametrize('mode', ['predict', 'serve', 'evaluate --input', 'evaluate', 'train'])
+def test_how_to_evaluate_is_no_wish_of_those_who_use_the_rule(key, mode):
+    name = f'config.{key}'
+    absl_flags.DEFINE_string(name, None, '')
+    absl_flags.FLAGS[name].present = 1
+    try:
+        with given(mode):
+            if mode in ('evaluate', 'train'):
+                flags.require_read()
+                return
+            with pytest.raises(UsageError, match='run --mode=evaluate with it first'):
+                flags.require_read()
+    finally:
+        delattr(absl_flags.FLAGS, name)
+
+
 def test_defaults_are_no_mistakes():
     for mode in MODES:
         with given(mode):
