@@ -205,8 +205,8 @@ def require_read() -> None:
     for name in flags.FLAGS:
         if name.startswith(('config.evaluation.', 'config.tta.')) and flags.FLAGS[name].present:
             raise UsageError(
-                f'--{name} is not read by --mode={mode()}, which goes by the last evaluation of the '
-                'run: leave it out, or run --mode=evaluate with it first'
+                f'--{name} is not read by --mode={mode()}, which goes by the last evaluation of '
+                'the run: leave it out, or run --mode=evaluate with it first'
             )
 
 
