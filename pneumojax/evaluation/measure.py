@@ -10,6 +10,7 @@ import pydicom
 
 from pneumojax.data.datasets.example import Example
 from pneumojax.data.files import headers, inputs
+from pneumojax.data.files.silence import silence_libraries
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.per_lesion import PerLesion
 from pneumojax.evaluation.sections import boundary, lesions
@@ -28,6 +29,7 @@ class Row(NamedTuple):
     same_half: float
 
 
+@silence_libraries()
 def spacings(examples: Iterable[Example]) -> list[Spacing]:
     """The pixel spacing that each file states, from its header alone."""
     with ThreadPoolExecutor(parallel.cores()) as threads:
