@@ -168,6 +168,9 @@ def get_config() -> ml_collections.ConfigDict:
     # For 'risk': the largest mean share of a lesion's pixels that may be missed on new patients,
     # with 95 % confidence over the patients it is chosen on.
     evaluation.miss = 0.1
+    # A CSV ImageId,...: figures for the groups of every other column, such as the site. Sex, age,
+    # view and manufacturer are taken from DICOM headers without it.
+    evaluation.groups = ''
     # Also try rules that drop connected regions below an area (W: sneddy, 100 px).
     evaluation.regions = False
     # Also score the last weights, and prediction without flips, to show what each part gains.

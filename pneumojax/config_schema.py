@@ -172,6 +172,7 @@ KEYS: dict[str, Key] = {
     'evaluation.weights': choice('average', 'last'),
     'evaluation.rule': choice('single', 'triplet', 'half', 'risk'),
     'evaluation.miss': number(lambda v: 0 < v < 1, 'above 0 and below 1')._replace(absent=0.1),
+    'evaluation.groups': _PATH._replace(absent=''),
     'evaluation.regions': boolean(absent=False),
     'evaluation.compare': boolean(),
     'evaluation.ablation_seeds': whole(1, 10**6, free=True, absent=3),

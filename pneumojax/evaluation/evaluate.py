@@ -36,7 +36,7 @@ from pneumojax.evaluation import (
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.results import Evaluation, Result
 from pneumojax.evaluation.scores import Scores
-from pneumojax.evaluation.sections import registry
+from pneumojax.evaluation.sections import registry, subgroups
 from pneumojax.evaluation.sections.section import Measured
 from pneumojax.models import build
 from pneumojax.runs.run import Run
@@ -213,18 +213,18 @@ def write(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     pictures.write_curves(run, result, rule, title, evaluation.history)
     pictures.write_contact_sheet(run, evaluation, rule, title)
     pictures.write_calibration(run, result.scores)
-    sections = registry.summarize(
-        result.measured or Measured(result.images),
-        seed=config.seed,
-        samples=config.evaluation.bootstrap,
-    )
+    dataset = evaluation.dataset
+    held_out = [dataset.examples[i] for i in dataset.validation]
+    groups = subgroups.find(held_out, result.images.true_px, result.scores.pixels, settings.groups)
+    measured = (result.measured or Measured(result.images))._replace(groups=groups)
+    sections = registry.summarize(measured, seed=config.seed, samples=settings.bootstrap)
     pictures.write_image_level(run, result.images, sections, title)
     pictures.write_froc(run, sections)
+    pictures.write_subgroups(run, sections.get('subgroups', {}))
     variants = {
         variant.label: {name: one.summary[name] for name in metrics.METRICS}
         for variant, one in results.items()
     }
-    dataset = evaluation.dataset
     trained_on = {
         'n': len(dataset.train),
         'n_positive': int(dataset.positive[dataset.train].sum()),

@@ -11,7 +11,7 @@ all-empty score and the two parts beside the mean.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Shaped
@@ -122,9 +122,14 @@ def at_scores(
 
 def auc(images: PerImage, weights: Weights) -> Values:
     """Area under the ROC curve: P(positive is higher) + P(equal) / 2 (Mann and Whitney 1947)."""
-    positives, negatives = at_scores(images, weights)
-    lower = negatives.cumsum(axis=1) - negatives / 2  # ties count half
-    return (positives * lower).sum(axis=1) / (positives.sum(axis=1) * negatives.sum(axis=1))
+    positive, negative = images.positive, np.flatnonzero(~images.positive)
+    negative = negative[np.argsort(images.score[negative], kind='stable')]
+    total = np.concatenate([np.zeros((len(weights), 1)), weights[:, negative].cumsum(axis=1)], 1)
+    ranked, scores = images.score[negative], images.score[positive]
+    sides: tuple[Literal['left', 'right'], ...] = ('left', 'right')  # ties count half
+    lower = sum(total[:, np.searchsorted(ranked, scores, side)] for side in sides) / 2
+    hits = weights[:, positive]
+    return (hits * lower).sum(axis=1) / (hits.sum(axis=1) * total[:, -1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +214,8 @@ def with_intervals(
     A share that is exactly 0 or 1 is the same on every resample. Its interval is exact instead,
     and there is another entry to say so: 'interval': 'exact'.
     """
+    if not wanted:
+        return {}
     drawn = on_resamples(wanted, images, seed=seed, samples=samples)
     values = compute(images, None, wanted)[0]
     found: dict[str, Any] = {}

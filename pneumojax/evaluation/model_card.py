@@ -17,6 +17,7 @@ from pneumojax.evaluation.wording import (
     missing_positives,
     probability_sentence,
     rule_sentence,
+    subgroups_sentence,
     value_and_interval,
 )
 from pneumojax.runs.run import Run
@@ -90,17 +91,13 @@ Marking nothing at all scores the second line. Compare the first line with it.
 {chr(10).join(f'- {limit}' for limit in (*missing, *LIMITS))}
 - The results hold for images like those held out: from the same source, with masks by the same
   readers.
-{'' if 'subgroups' in evaluation else _NO_SUBGROUPS}
+- {subgroups_sentence(evaluation)}
+
 ## Licence
 
 Not stated: this program does not know under which licence these weights may be used. Whoever
 trained them says so, here and at `license` in the first lines of this file, and minds what the
 images and the pretrained weights allow.
-"""
-
-
-_NO_SUBGROUPS = """\
-- Subgroups (age, sex, view, device, drains in place) were not measured separately.
 """
 
 

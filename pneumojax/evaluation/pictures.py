@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: curves, calibration of pixels, images, a contact sheet."""
+"""The pictures of an evaluation: curves, calibration, images, subgroups, a contact sheet."""
 
 import dataclasses
 import pathlib
@@ -12,12 +12,14 @@ from pneumojax.data.files.silence import silence_libraries
 from pneumojax.drawing import contact_sheet, curves, figures, froc
 from pneumojax.drawing import image_level as image_panels
 from pneumojax.drawing.calibration import draw_calibration
+from pneumojax.drawing.forest import draw_forest
 from pneumojax.drawing.overlay import write_png
 from pneumojax.evaluation import calibration, metrics, rules, thresholds
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.results import Evaluation, Result
 from pneumojax.evaluation.scores import Scores
 from pneumojax.evaluation.sections import image_level
+from pneumojax.evaluation.wording import METRIC_NAMES
 from pneumojax.runs.run import Run
 
 
@@ -96,6 +98,21 @@ def write_froc(run: Run, sections: Mapping[str, Any]) -> None:
     if curve := sections.get('lesions', {}).get('froc'):
         figure = froc.draw_froc(curve['false_marks'], curve['detection'], curve['at'])
         figures.save(figure, run / 'froc.png')
+
+
+def write_subgroups(run: Run, found: Mapping[str, Any]) -> None:
+    """subgroups.png: Dice and AUC of each group, if any is shown.
+
+    Args:
+      run: where the picture goes; one of an earlier evaluation is removed.
+      found: `subgroups` of evaluation.json.
+    """
+    path = run / 'subgroups.png'
+    path.unlink(missing_ok=True)
+    groupings = found.get('groupings', {})
+    if any(of['groups'] for of in groupings.values()):
+        panels = {name: METRIC_NAMES[name] for name in ('positive_dice', 'auc')}
+        figures.save(draw_forest(groupings, panels, 'Subgroups, with 95 % intervals'), path)
 
 
 def choose_cases(images: PerImage) -> list[int]:

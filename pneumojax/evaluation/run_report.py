@@ -25,6 +25,7 @@ _PICTURES = (
     ('image_level.png', 'Images with and without pneumothorax, and their probabilities'),
     ('froc.png', 'Lesions found by false marks (FROC)'),
     ('calibration.png', 'Calibration of pixel probabilities'),
+    ('subgroups.png', 'Subgroups: Dice and AUC'),
     ('contact_sheet.png', 'Best, middle and worst cases, and the most suspicious negatives'),
 )
 
@@ -170,6 +171,7 @@ def _sections(evaluation: dict[str, Any]) -> str:
         parts.append(
             f'<h2>{escape(section.title)}</h2>'
             + (f'<table>{rows}</table>' if rows else '')
+            + section.html(found)
             + f'<p class="note">{escape(section.note)}</p>'
         )
     return ''.join(parts)

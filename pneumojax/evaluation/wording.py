@@ -5,6 +5,8 @@ from typing import Any
 
 import ml_collections
 
+from pneumojax.system.text import markdown
+
 LIMITS = (
     'Research software, not a medical device: not for diagnosis, triage or treatment.',
     'For frontal chest radiographs. How it does on other views, body parts or devices, or on '
@@ -87,6 +89,24 @@ def learned_from_phantoms(
       evaluation: content of its evaluation.json, which knows of phantoms that were drawn before.
     """
     return bool(config.data.phantoms.num_images or (evaluation or {}).get('phantoms'))
+
+
+def subgroups_sentence(evaluation: Mapping[str, Any]) -> str:
+    """Which subgroups were measured separately, and which were not, as Markdown.
+
+    Args:
+      evaluation: content of an evaluation.json.
+    """
+    found = evaluation.get('subgroups', {}).get('groupings', {})
+    measured = [markdown(grouping) for grouping, of in found.items() if of['groups']]
+    if not measured:
+        return 'Subgroups (age, sex, view, device, drains in place) were not measured separately.'
+    usual = ('Sex', 'Age', 'View position', 'Manufacturer')
+    missing = [name.lower() for name in usual if name not in measured]
+    return (
+        f'Subgroups were measured separately by: {", ".join(measured)}. Not by others, such as '
+        f'{", ".join((*missing, "drains in place"))}, unless one of these says so.'
+    )
 
 
 def missing_positives(evaluation: Mapping[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ from pneumojax.evaluation import (
     rules,
     run_report,
 )
-from pneumojax.evaluation.sections import registry
+from pneumojax.evaluation.sections import registry, subgroups
 from pneumojax.evaluation.sections.section import Measured
 from pneumojax.evaluation.wording import METRIC_NAMES, value_and_interval
 from pneumojax.prediction.ensemble import Ensemble, Squares
@@ -52,6 +52,7 @@ FILES = {
     'image_level.png': 'Calibration before and after, precision and recall, net benefit, '
     'predictive values.',
     'contact_sheet.png': 'Best, middle and worst positives, most suspicious negatives.',
+    'subgroups.png': 'Figures of groups by lesion size and DICOM tags, where any is large enough.',
     'report.html': 'All of it on one page.',
 }
 
@@ -128,6 +129,7 @@ def evaluate(
         pictures.draw_contact_sheet(sheet, cases, ensemble.rule, title)
         pictures.write_image_level(written, images, sections, title)
         pictures.write_froc(written, sections)
+        pictures.write_subgroups(written, sections.get('subgroups', {}))
         written.write_json('evaluation.json', report)
         run_report.write_external(written, name)
     for key, label in METRIC_NAMES.items():
@@ -227,19 +229,22 @@ def _score(ensemble: Ensemble, examples: Sequence[Example]) -> Measured:
             'true_px': int(np.count_nonzero(case.true)),
             'predicted_px': int(np.count_nonzero(predicted)),
             'score': metrics.image_score(case.probability),
+            'pixels': case.true.size,
         }
 
     rows = list(bar(_rows(ensemble, examples, finish), 'evaluate', len(examples), unit='image'))
     columns = {
         name: np.array([row[name] for row in rows])
-        for name in ('dice', 'true_px', 'predicted_px', 'score')
+        for name in ('dice', 'true_px', 'predicted_px', 'score', 'pixels')
     }
+    pixels = columns.pop('pixels')
     ids, patients = [e.image_id for e in examples], [e.patient_id for e in examples]
     calibration = ensemble.calibration
     probability = None if calibration is None else calibration(columns['score'])
     images = per_image.PerImage(ids, patients, **columns, probability=probability)
     found = {i: row['measured'] for i, row in enumerate(rows) if row['measured']}
-    return measure.add(images, found, spacing, unit)
+    groups = subgroups.find(examples, images.true_px, pixels)
+    return measure.add(images, found, spacing, unit)._replace(groups=groups)
 
 
 def _cases(ensemble: Ensemble, examples: Sequence[Example]) -> Iterator[pictures.Case]:

@@ -50,6 +50,7 @@ FILES = {
     'confidence.',
     'curves.png': 'evaluate: learning curves, thresholds, ROC, Dice by size.',
     'froc.png': 'evaluate: share of lesions found against false marks an image.',
+    'subgroups.png': 'evaluate: Dice and AUC of groups of images, where any is large enough.',
     'calibration.png': 'evaluate: pixel probabilities against the share of pixels in lesions.',
     'image_level.png': 'evaluate: calibration of image probabilities before and after, precision '
     'and recall, net benefit, predictive values.',

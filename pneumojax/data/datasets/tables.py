@@ -58,6 +58,17 @@ def read(
         raise UsageError(f'{path}: holds no rows; {expected}')
 
 
+def columns(path: str) -> list[str]:
+    """The names of the columns, without empty ones; [] where `read` says what is wrong."""
+    try:
+        limits.check_file(path, limits.MAX_TABLE_BYTES)
+        with open(path, newline='', encoding='utf-8-sig') as file:
+            first = next(csv.reader(file, skipinitialspace=True, strict=True), [])
+    except (limits.TooLarge, OSError, UnicodeDecodeError, csv.Error):
+        return []
+    return [name.strip() for name in first if _plain(name)]
+
+
 def _check_header(path: str, header: list[str], needed: Sequence[str], expected: str) -> None:
     missing = [name for name in needed if name not in header]
     if missing:

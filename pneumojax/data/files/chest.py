@@ -83,19 +83,25 @@ def notes(header: pydicom.Dataset) -> tuple[str, ...]:
 
 
 def is_child(header: pydicom.Dataset) -> bool:
-    """Whether the patient was younger than `ADULT_YEARS`, as far as the header states an age.
+    """Whether the patient was younger than `ADULT_YEARS`, as far as the header states an age."""
+    years = age(header)
+    return years is not None and years < ADULT_YEARS
+
+
+def age(header: pydicom.Dataset) -> float | None:
+    """The patient's age in years, as far as the header states one.
 
     PatientAge decides; where it makes no sense, PatientBirthDate and StudyDate. An age without a
     unit is in years, as in SIIM's files.
     """
-    age = re.fullmatch(r'(\d{1,3}) *([DWMY]?)', headers.text(header, 'PatientAge').upper())
-    if age:
-        per_year = {'D': 365.25, 'W': 365.25 / 7, 'M': 12, 'Y': 1, '': 1}[age[2]]
-        return int(age[1]) < ADULT_YEARS * per_year
+    stated = re.fullmatch(r'(\d{1,3}) *([DWMY]?)', headers.text(header, 'PatientAge').upper())
+    if stated:
+        per_year = {'D': 365.25, 'W': 365.25 / 7, 'M': 12, 'Y': 1, '': 1}[stated[2]]
+        return int(stated[1]) / per_year
     birth, study = (_date(header, keyword) for keyword in ('PatientBirthDate', 'StudyDate'))
     if birth is None or study is None or study < birth:
-        return False
-    return study < (birth[0] + ADULT_YEARS, *birth[1:])
+        return None
+    return study[0] - birth[0] - (study[1:] < birth[1:])
 
 
 def _doubts(header: pydicom.Dataset) -> list[Doubt]:

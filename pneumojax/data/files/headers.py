@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 import pydicom
 from pydicom import uid
@@ -9,8 +10,8 @@ from pydicom import uid
 from pneumojax.data.files import bare
 from pneumojax.system import limits
 
-# The only tags that are read. Those of the patient are written to DICOM SEG files and, on request,
-# the name to the report; nowhere else.
+# The only tags that prediction reads. Those of the patient are written to DICOM SEG files and, on
+# request, the name to the report; nowhere else.
 KEPT = (
     'SpecificCharacterSet', 'SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID',
     'SeriesInstanceUID', 'StudyDate', 'StudyTime', 'StudyID', 'AccessionNumber',
@@ -42,20 +43,23 @@ _SPACINGS = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
 SIZES = (*_SPACINGS, 'PixelAspectRatio')  # the tags that `aspect` reads
 
 
-def read(file: limits.BoundedFile) -> pydicom.Dataset:
-    """Reads the tags in `KEPT` that are not damaged, and nothing beyond the header.
+def read(file: limits.BoundedFile, keywords: Sequence[str] = KEPT) -> pydicom.Dataset:
+    """Reads some tags, those that are not damaged, and nothing beyond the header.
 
     pydicom converts a value, and may raise, on first access; so each is accessed here.
 
     Args:
       file: a DICOM file at its start that has passed `dicom.check`.
+      keywords: of the tags.
 
     Raises:
       Exception: whatever pydicom raises on a damaged file.
     """
     force = bare.is_data_set(file.read(bare.BYTES))
     file.seek(0)
-    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(KEPT), force=force)
+    header = pydicom.dcmread(
+        file, stop_before_pixels=True, specific_tags=list(keywords), force=force
+    )
     for tag in list(header.keys()):
         try:
             _ = header[tag]

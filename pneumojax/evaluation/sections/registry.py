@@ -9,8 +9,11 @@ from pneumojax.evaluation.sections.image_level import IMAGE_LEVEL
 from pneumojax.evaluation.sections.lesions import LESIONS
 from pneumojax.evaluation.sections.missed import MISSED
 from pneumojax.evaluation.sections.section import Measured, Section
+from pneumojax.evaluation.sections.subgroups import SUBGROUPS
 
-SECTIONS: tuple[Section, ...] = (BOUNDARY, LESIONS, IMAGE_LEVEL, IMAGE_CALIBRATION, MISSED)
+SECTIONS: tuple[Section, ...] = (
+    BOUNDARY, LESIONS, IMAGE_LEVEL, IMAGE_CALIBRATION, MISSED, SUBGROUPS,
+)  # fmt: skip
 
 
 def summarize(
@@ -26,7 +29,7 @@ def summarize(
     Returns:
       {key: {metric: {'value', 'low', 'high'}, ..., and what the section's `details` add}}.
     """
-    return {
+    found = {
         section.key: {
             **metrics.with_intervals(section.metrics, measured.images, seed=seed, samples=samples),
             **section.details(measured, seed=seed, samples=samples),
@@ -34,3 +37,4 @@ def summarize(
         for section in SECTIONS
         if section.is_known(measured.images)
     }
+    return {key: content for key, content in found.items() if content}

@@ -1,6 +1,7 @@
 """What every section of an evaluation has in common."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pneumojax.evaluation.metrics import Metric
@@ -14,12 +15,19 @@ class Measured(NamedTuple):
     images: PerImage
     unit: str = 'px'  # of distances: 'mm' or 'px'
     lesions: PerLesion | None = None
+    # By grouping, such as 'Sex': the group of each image, '' where that is not known.
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 def no_details(_: Measured, *, seed: int, samples: int) -> dict[str, Any]:
     """For sections that are metrics alone."""
     del seed, samples
     return {}
+
+
+def no_html(_: Mapping[str, Any]) -> str:
+    """For sections that `metrics` tell enough of."""
+    return ''
 
 
 class Section(NamedTuple):
@@ -33,6 +41,7 @@ class Section(NamedTuple):
       names: of each of `metrics` in reports and tables.
       needs: columns of `PerImage` without which there is no such section.
       details: more for evaluation.json: curves, tables. Its keys are none of `metrics`.
+      html: of what evaluation.json holds: more for report.html, after the table of `metrics`.
     """
 
     key: str
@@ -42,6 +51,7 @@ class Section(NamedTuple):
     names: Mapping[str, str]
     needs: Sequence[str] = ()
     details: Callable[..., dict[str, Any]] = no_details
+    html: Callable[[Mapping[str, Any]], str] = no_html
 
     def is_known(self, images: PerImage) -> bool:
         """Whether the images have all columns that it needs."""
