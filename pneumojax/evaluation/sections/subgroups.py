@@ -34,9 +34,8 @@ def find(
     Raises:
       UsageError: the table cannot be used.
     """
-    sizes = [
-        next(n for end, n in _SIZES if share < end) * (share > 0) for share in true_px / pixels
-    ]
+    sizes = [next(name for end, name in _SIZES if share < end) if share else ''
+             for share in true_px / pixels]  # fmt: skip
     found = {LESION_SIZE: sizes, **subgroups.of_headers([e.path for e in examples])}
     if table:
         found |= subgroups.of_table(table, [e.image_id for e in examples])

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from pneumojax.data.datasets.example import Example
 from pneumojax.evaluation import metrics, report_subgroups
 from pneumojax.evaluation.sections import registry, subgroups
 from pneumojax.evaluation.sections.section import Measured
@@ -35,7 +36,7 @@ def cohort(seed, n, gap=0.0):
 
 
 def details(images, groups, samples=100):
-    return subgroups.details(Measured(images, groups), seed=0, samples=samples)
+    return subgroups.details(Measured(images, groups=groups), seed=0, samples=samples)
 
 
 def test_figures_are_those_of_the_group_alone():
@@ -89,6 +90,18 @@ def test_small_groups_and_few_patients_are_not_shown():
     }
     assert details(images, {}) == details(images, {'none': [''] * 400}) == {}
     assert 'subgroups' not in registry.summarize(Measured(images), seed=0, samples=100)
+
+
+def test_lesions_are_divided_by_the_share_of_the_image(tmp_path):
+    (tmp_path / 'groups.csv').write_text('ImageId,site\ni0,a\ni3,b\n')
+    examples = [Example(f'i{k}', str(tmp_path / 'gone'), (), 'p') for k in range(4)]
+    found = subgroups.find(
+        examples, np.array([0, 49, 50, 200]), np.full(4, 10_000), str(tmp_path / 'groups.csv')
+    )
+    assert found == {
+        'Lesion size': ['', '0 to 0.5 % of the image', '0.5 to 2 %', '2 % and more'],
+        'site': ['a', '', '', 'b'],
+    }
 
 
 def test_bands_are_in_their_order():
