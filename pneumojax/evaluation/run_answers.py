@@ -198,7 +198,9 @@ def numbers(facts: RunFacts) -> str:
 
 def subgroups(facts: RunFacts) -> str:
     """Whether groups of patients were evaluated."""
-    return 'See `subgroups` in `evaluation.json`' if 'subgroups' in facts.evaluation else ''
+    found = facts.evaluation.get('subgroups', {}).get('groupings', {})
+    shown = ', '.join(markdown(name) for name, of in found.items() if of['groups'])
+    return f'By {shown}: see `subgroups` in `evaluation.json`' if shown else ''
 
 
 def performance(facts: RunFacts) -> str:
