@@ -198,7 +198,7 @@ def numbers(facts: RunFacts) -> str:
 
 def subgroups(facts: RunFacts) -> str:
     """Whether groups of patients were evaluated."""
-    found = facts.evaluation.get('subgroups', {}).get('groupings', {})
+    found = (facts.evaluation.get('subgroups') or {}).get('groupings') or {}
     shown = ', '.join(markdown(name) for name, of in found.items() if of['groups'])
     return f'By {shown}: see `subgroups` in `evaluation.json`' if shown else ''
 
