@@ -36,7 +36,8 @@ class Panels:
       precision: average precision, named in its panel.
       share: of images with pneumothorax.
       decision_curve: 'threshold', 'probability', 'low', 'high', 'all', 'marked': lists.
-      predictive_values: 'prevalence', and 'ppv' and 'npv', each {'value', 'low', 'high'}.
+      predictive_values: 'prevalence', 'own' if it is that of the images, 'ppv' and 'npv', each
+        {'value', 'low', 'high'}.
     """
 
     before: Rows = ()
@@ -145,7 +146,11 @@ def _predictive_values(axes: Axes, rows: Rows) -> None:
         return
     prevalences = _column(rows, 'prevalence')
     axes.set(xscale='log', ylim=(0, 1.02), xlabel='prevalence', ylabel='predictive value')
-    axes.set_xticks(prevalences, [f'{100 * p:.3g} %' for p in prevalences], rotation=45)
+    own = next((row['prevalence'] for row in rows if row.get('own')), np.inf)
+    labels = [  # the images' own share is often near one of the others
+        '' if p != own and 0.8 < p / own < 1.25 else f'{100 * p:.3g} %' for p in prevalences
+    ]
+    axes.set_xticks(prevalences, labels, rotation=45)
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize=9, loc='lower right')
 

@@ -160,7 +160,9 @@ def _sections(facts: RunFacts) -> str:
     parts = []
     for section, metrics in run_facts.sections(facts.evaluation):
         table = _table(metrics) if metrics else ''
-        parts.append(f'\n### {section.title}\n\n{table}\n{section.note}\n')
+        parts.append(
+            f'\n### {section.title}\n\n{table}\n{section.described(facts.evaluation[section.key])}\n'
+        )
     return ''.join(parts)
 
 

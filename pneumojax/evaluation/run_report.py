@@ -172,7 +172,7 @@ def _sections(evaluation: dict[str, Any]) -> str:
             f'<h2>{escape(section.title)}</h2>'
             + (f'<table>{rows}</table>' if rows else '')
             + section.html(found)
-            + f'<p class="note">{escape(section.note)}</p>'
+            + f'<p class="note">{escape(section.described(found))}</p>'
         )
     return ''.join(parts)
 

@@ -53,6 +53,14 @@ class Section(NamedTuple):
     details: Callable[..., dict[str, Any]] = no_details
     html: Callable[[Mapping[str, Any]], str] = no_html
 
+    def described(self, found: Mapping[str, Any]) -> str:
+        """The note, and the unit of distances where there is one.
+
+        Args:
+          found: what evaluation.json holds of the section.
+        """
+        return self.note + (f' Here: {found["unit"]}.' if 'unit' in found else '')
+
     def is_known(self, images: PerImage) -> bool:
         """Whether the images have all columns that it needs."""
         return all(getattr(images, name) is not None for name in self.needs)
