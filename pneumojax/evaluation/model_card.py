@@ -160,9 +160,8 @@ def _sections(facts: RunFacts) -> str:
     parts = []
     for section, metrics in run_facts.sections(facts.evaluation):
         table = _table(metrics) if metrics else ''
-        parts.append(
-            f'\n### {section.title}\n\n{table}\n{section.described(facts.evaluation[section.key])}\n'
-        )
+        note = section.described(facts.evaluation[section.key])
+        parts.append(f'\n### {section.title}\n\n{table}\n{note}\n')
     return ''.join(parts)
 
 
