@@ -38,7 +38,7 @@ FILES = {
     f'{DAMAGED}/': 'train: checkpoints that could no longer be read and were passed over.',
     LOCK: 'train: which process trains here, for as long as it does.',
     'scores.npz': "evaluate: what is kept of each held-out image's probabilities.",
-    'levels.zip': 'evaluate: the probabilities of each held-out image in hundredths, as PNG, for '
+    'levels.zip': 'evaluate: the probabilities of each held-out image in hundredths, for '
     'masks under rules that are chosen later.',
     'thresholds.json': 'evaluate: the rule that turns probabilities into masks, the calibration of '
     'image probabilities, and what both were chosen on; predict reads it.',

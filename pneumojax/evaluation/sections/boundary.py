@@ -62,11 +62,14 @@ def compare(
         share = 0.0 if true.any() or predicted.any() else math.nan
         return Boundary(share, share, math.nan, share)
     width = max(1, round(BAND * math.hypot(*true.shape)))
+    # Nothing is inside beyond this box, as nothing is beyond the image.
+    crop = cv2.boundingRect(predicted | true)
+    predicted, true = (
+        mask[crop[1] : crop[1] + crop[3], crop[0] : crop[0] + crop[2]] for mask in (predicted, true)
+    )
     bands = _band(predicted, width), _band(true, width)
     boundary_iou = np.count_nonzero(bands[0] & bands[1]) / np.count_nonzero(bands[0] | bands[1])
-    rows, columns = (np.flatnonzero((predicted | true).any(axis=axis)) for axis in (1, 0))
-    crop = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    lengths = [_lengths(np.pad(mask[crop], 1), spacing) for mask in (predicted, true)]
+    lengths = [_lengths(np.pad(mask, 1), spacing) for mask in (predicted, true)]
     sides = []
     for own, other in (lengths, lengths[::-1]):
         outline = own > 0
@@ -105,7 +108,8 @@ def _quantile(distance: np.ndarray, length: np.ndarray, share: float) -> float:
     """The distance within which a share of the outline's length lies."""
     order = np.argsort(distance, kind='stable')
     reached = np.cumsum(length[order]) / length.sum()
-    position = min(int(np.searchsorted(reached, share)), len(order) - 1)
+    # An outline may reach the share exactly; rounding in the sum does not decide about that.
+    position = min(int(np.searchsorted(reached, share - 1e-9)), len(order) - 1)
     return float(distance[order][position])
 
 

@@ -8,6 +8,7 @@ pneumothoraces are thin: a mark that is right but one millimetre off has a small
 
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from pneumojax.evaluation import bootstrap, levels, rules
@@ -39,6 +40,12 @@ def match(predicted: np.ndarray, true: np.ndarray, level: np.ndarray) -> list[Le
       predicted, true: uint8 0/1 [H, W].
       level: uint8 [H, W], see `levels.of`: a mark is as confident as its highest level.
     """
+    size = true.size
+    if not (predicted.any() or true.any()):
+        return []
+    x, y, width, height = cv2.boundingRect(predicted | true)
+    crop = slice(y, y + height), slice(x, x + width)
+    predicted, true, level = predicted[crop], true[crop], level[crop]
     lesions, sizes = rules.connected_regions(true)
     marks, mark_sizes = rules.connected_regions(predicted)
     pixels = np.flatnonzero(predicted)
@@ -60,13 +67,13 @@ def match(predicted: np.ndarray, true: np.ndarray, level: np.ndarray) -> list[Le
     for lesion in range(1, len(sizes)):
         mark = of_lesion.get(lesion, 0)
         found.append(Lesion(
-            True, int(sizes[lesion]), sizes[lesion] / true.size,
+            True, int(sizes[lesion]), sizes[lesion] / size,
             iou[lesion, mark] if mark else np.nan,
             highest[mark] / levels.STEPS if mark else np.nan,
         ))  # fmt: skip
     for mark in sorted(set(range(1, len(mark_sizes))) - set(of_lesion.values())):
         area = int(mark_sizes[mark])
-        found.append(Lesion(False, area, area / true.size, np.nan, highest[mark] / levels.STEPS))
+        found.append(Lesion(False, area, area / size, np.nan, highest[mark] / levels.STEPS))
     return found
 
 
@@ -170,13 +177,17 @@ def _details(measured: Measured, *, seed: int, samples: int) -> dict[str, Any]:
             **share,
         }  # fmt: skip
 
-    def read_at(rate: float) -> Any:
-        def metric(weights: Weights) -> Values:
-            alarms, hits = froc(lesions, len(images), weights)
-            return np.where(alarms <= rate, hits, 0).max(axis=1)
+    def read(weights: Weights) -> np.ndarray:
+        alarms, hits = froc(lesions, len(images), weights)
+        at = [np.where(alarms <= rate, hits, 0).max(axis=1) for rate in FALSE_MARKS]
+        return np.stack(at, axis=1)
 
-        return metric
-
+    points = []
+    with np.errstate(invalid='ignore', divide='ignore'):
+        drawn = np.concatenate([read(weights) for weights in draws])
+        for rate, value, column in zip(FALSE_MARKS, read(whole)[0], drawn.T, strict=True):
+            low, high = bootstrap.interval(value, column)
+            points.append({'false_marks': rate, 'value': number(value), 'low': low, 'high': high})
     alarms, hits = froc(lesions, len(images), whole)
     return {
         'least_iou': LEAST_IOU,
@@ -187,7 +198,7 @@ def _details(measured: Measured, *, seed: int, samples: int) -> dict[str, Any]:
         'froc': {
             'false_marks': alarms[0].tolist(),
             'detection': [number(value) for value in hits[0]],
-            'at': [{'false_marks': rate, **with_interval(read_at(rate))} for rate in FALSE_MARKS],
+            'at': points,
         },
     }  # fmt: skip
 
