@@ -199,7 +199,8 @@ def numbers(facts: RunFacts) -> str:
 def subgroups(facts: RunFacts) -> str:
     """Whether groups of patients were evaluated."""
     found = (facts.evaluation.get('subgroups') or {}).get('groupings') or {}
-    shown = ', '.join(markdown(name) for name, of in found.items() if of['groups'])
+    with_groups = [n for n, of in found.items() if isinstance(of, dict) and of.get('groups')]
+    shown = ', '.join(map(markdown, with_groups))
     return f'By {shown}: see `subgroups` in `evaluation.json`' if shown else ''
 
 

@@ -138,7 +138,9 @@ def test_nothing_is_chosen_and_the_run_stays_as_it_is(trained, labelled, tmp_pat
     assert report['calibration']['brier']['value'] == pytest.approx(
         brier_score_loss(positive > 0, calibration(score)), abs=1e-5
     )
-    assert {p.name for p in (tmp_path / 'out').iterdir()} == set(external.FILES)
+    # No group of these sixteen images is large enough to be shown.
+    written = {p.name for p in (tmp_path / 'out').iterdir()}
+    assert written == set(external.FILES) - {'subgroups.png'}
 
 
 def test_shuffled_labels_change_the_scores_but_no_mask(trained, labelled, tmp_path):
