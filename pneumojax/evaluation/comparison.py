@@ -15,9 +15,10 @@ import numpy as np
 from pneumojax.config import ALL_FOLDS
 from pneumojax.data import dataset as dataset_lib
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import bootstrap, metrics
+from pneumojax.evaluation import metrics
 from pneumojax.evaluation.per_image import PerImage, read_csv
 from pneumojax.evaluation.sections.registry import SECTIONS
+from pneumojax.evaluation.statistics import bootstrap
 from pneumojax.evaluation.wording import METRIC_NAMES
 from pneumojax.runs import layout
 from pneumojax.runs.run import Run

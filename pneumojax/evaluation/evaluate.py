@@ -27,12 +27,12 @@ from pneumojax.evaluation import (
     per_image,
     per_lesion,
     pictures,
-    reporting,
     risk,
     run_report,
     scores,
     thresholds,
 )
+from pneumojax.evaluation.checklists import reporting
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.results import Evaluation, Result
 from pneumojax.evaluation.scores import Scores

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
-from pneumojax.evaluation import logistic
+from pneumojax.evaluation.statistics import logistic
 
 # A lower slope would turn the ranking round. At it, scores tell nothing: all images get about the
 # share of positives.

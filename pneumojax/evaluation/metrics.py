@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Shaped
 
-from pneumojax.evaluation import bootstrap, proportions
 from pneumojax.evaluation.per_image import PerImage
+from pneumojax.evaluation.statistics import bootstrap, proportions
 
 Weights = Float64[np.ndarray, 'S N']  # how often each of N images counts in each of S samples
 Values = Float64[np.ndarray, ' S']  # a metric in each sample; NaN where it is undefined

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from pneumojax.evaluation import image_probability, logistic
+from pneumojax.evaluation import image_probability
 from pneumojax.evaluation.image_probability import LEAST_SLOPE, Calibration
+from pneumojax.evaluation.statistics import logistic
 
 
 def regression(x, positive, weights=None):

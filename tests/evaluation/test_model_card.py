@@ -9,7 +9,8 @@ import pytest
 
 from pneumojax.drawing.overlay import write_png
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import model_card, reporting, run_facts, run_report, thresholds
+from pneumojax.evaluation import model_card, run_facts, run_report, thresholds
+from pneumojax.evaluation.checklists import reporting
 from pneumojax.evaluation.sections.section import Section
 from pneumojax.evaluation.wording import METRIC_NAMES
 from tests.narrow_pages import DESK, PHONE, assert_readable, show

@@ -12,7 +12,8 @@ import numpy as np
 from configs import base
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import model_card, reporting, rules, run_report
+from pneumojax.evaluation import model_card, rules, run_report
+from pneumojax.evaluation.checklists import reporting
 from pneumojax.runs import checkpoints
 from pneumojax.runs.run import Run
 from pneumojax.runtimes import ensemble_member

@@ -8,7 +8,8 @@ import pytest
 from configs import base
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import model_card, reporting, run_report
+from pneumojax.evaluation import model_card, run_report
+from pneumojax.evaluation.checklists import reporting
 from pneumojax.models import pretrained
 from pneumojax.runs import run_files
 from pneumojax.runs.run import Run

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pneumojax.evaluation import logistic, proportions
 from pneumojax.evaluation.metrics import Metric, Values, Weights
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.sections.section import Measured, Section
+from pneumojax.evaluation.statistics import logistic, proportions
 
 BINS = 10  # of equally many images
 Column = Callable[[PerImage], np.ndarray]  # which probabilities of the images are measured

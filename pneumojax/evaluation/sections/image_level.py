@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from pneumojax.evaluation import bootstrap, metrics
+from pneumojax.evaluation import metrics
 from pneumojax.evaluation.metrics import Metric, Values, Weights
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.sections.section import Measured, Section
+from pneumojax.evaluation.statistics import bootstrap
 
 PREVALENCES = (0.01, 0.05, 0.10, 0.22)
 # Of the marks: sensitivity and specificity.

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from pneumojax.evaluation import bootstrap, levels, rules
+from pneumojax.evaluation import levels, rules
 from pneumojax.evaluation.metrics import Values, Weights, number
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.per_lesion import PerLesion
 from pneumojax.evaluation.sections.section import Measured, Section
+from pneumojax.evaluation.statistics import bootstrap
 
 LEAST_IOU = 0.1
 FALSE_MARKS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # an image, where the FROC curve is read

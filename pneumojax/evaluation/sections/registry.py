@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pneumojax.evaluation import bootstrap, metrics
+from pneumojax.evaluation import metrics
 from pneumojax.evaluation.sections.boundary import BOUNDARY
 from pneumojax.evaluation.sections.image_calibration import IMAGE_CALIBRATION
 from pneumojax.evaluation.sections.image_level import IMAGE_LEVEL
@@ -10,6 +10,7 @@ from pneumojax.evaluation.sections.lesions import LESIONS
 from pneumojax.evaluation.sections.missed import MISSED
 from pneumojax.evaluation.sections.section import Measured, Section
 from pneumojax.evaluation.sections.subgroups import SUBGROUPS
+from pneumojax.evaluation.statistics import bootstrap
 
 SECTIONS: tuple[Section, ...] = (
     BOUNDARY, LESIONS, IMAGE_LEVEL, IMAGE_CALIBRATION, MISSED, SUBGROUPS,

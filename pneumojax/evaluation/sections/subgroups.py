@@ -9,9 +9,10 @@ import numpy as np
 
 from pneumojax.data.datasets import subgroups
 from pneumojax.data.datasets.example import Example
-from pneumojax.evaluation import bootstrap, metrics, permutation, report_subgroups
+from pneumojax.evaluation import metrics, report_subgroups
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.sections.section import Measured, Section
+from pneumojax.evaluation.statistics import bootstrap, permutation
 
 FEWEST_IMAGES, FEWEST_PATIENTS = 20, 10  # of a group that is shown
 LEVEL = 0.01  # of the whole family of tests

@@ -8,10 +8,11 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from pneumojax.evaluation import image_probability, logistic, metrics
+from pneumojax.evaluation import image_probability, metrics
 from pneumojax.evaluation.sections import image_calibration, registry
 from pneumojax.evaluation.sections.image_calibration import IMAGE_CALIBRATION
 from pneumojax.evaluation.sections.section import Measured
+from pneumojax.evaluation.statistics import logistic
 from tests.evaluation.tables import table
 from tests.evaluation.test_image_probability import regression, simulated
 

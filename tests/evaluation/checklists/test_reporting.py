@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import checklists, reporting
-from pneumojax.evaluation.reporting import AUTHORS
+from pneumojax.evaluation.checklists import items, reporting
+from pneumojax.evaluation.checklists.reporting import AUTHORS
 from pneumojax.runs.run import Run
 
 # As published: TRIPOD+AI has 27 items, some of them with letters, 52 lines in all.
@@ -73,7 +73,7 @@ def test_both_checklists_are_markdown_tables(run):
     markdown = pytest.importorskip('markdown_it').MarkdownIt('commonmark').enable('table')
     rendered = markdown.render(reporting.write(run).read_text(encoding='utf-8'))
     assert rendered.count('<table>') == 2
-    sections = len(checklists.CLAIM) + len(checklists.TRIPOD_AI)
+    sections = len(items.CLAIM) + len(items.TRIPOD_AI)
     assert rendered.count('<tr>') == 2 + sections + len(CLAIM) + len(TRIPOD_AI)
     assert str(run.path) not in rendered
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pneumojax.evaluation import permutation
+from pneumojax.evaluation.statistics import permutation
 
 
 def test_only_patients_alike_are_exchanged_and_all_of_them():

@@ -10,7 +10,7 @@ Item numbers are those of the publications; the words are ours and short, so rea
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pneumojax.evaluation import run_answers as run
+from pneumojax.evaluation.checklists import answers as run
 from pneumojax.evaluation.run_facts import RunFacts
 
 Answer = Callable[[RunFacts], str]

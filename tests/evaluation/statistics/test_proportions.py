@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pneumojax.evaluation import metrics, proportions
+from pneumojax.evaluation import metrics
+from pneumojax.evaluation.statistics import proportions
 from pneumojax.evaluation.wording import value_and_interval
 from tests.evaluation.tables import table
 

@@ -6,8 +6,9 @@ What only people know is marked, never guessed.
 import pathlib
 
 from pneumojax.errors import UsageError
-from pneumojax.evaluation import checklists, run_facts
-from pneumojax.evaluation.checklists import Item
+from pneumojax.evaluation import run_facts
+from pneumojax.evaluation.checklists import items
+from pneumojax.evaluation.checklists.items import Item
 from pneumojax.evaluation.run_facts import RunFacts
 from pneumojax.runs.run import Run
 from pneumojax.system.text import markdown
@@ -48,19 +49,19 @@ those of the publications, in our own words: read the originals, and submit thei
 
 [Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300](https://doi.org/10.1148/ryai.240300)
 
-{_table(checklists.CLAIM, facts)}
+{_table(items.CLAIM, facts)}
 ## TRIPOD+AI
 
 [Collins et al., BMJ 2024;385:e078378](https://doi.org/10.1136/bmj-2023-078378)
 
-{_table(checklists.TRIPOD_AI, facts)}"""
+{_table(items.TRIPOD_AI, facts)}"""
 
 
 def _table(checklist: dict[str, tuple[Item, ...]], facts: RunFacts) -> str:
     lines = ['| | item | answer |', '|---|---|---|']
-    for section, items in checklist.items():
+    for section, found in checklist.items():
         lines.append(f'| | **{section}** | |')
-        lines += [f'| {i.number} | {i.item} | {_answer(i, facts)} |' for i in items]
+        lines += [f'| {i.number} | {i.item} | {_answer(i, facts)} |' for i in found]
     return '\n'.join(lines) + '\n'
 
 

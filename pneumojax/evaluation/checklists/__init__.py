@@ -1,0 +1,1 @@
+"""CLAIM and TRIPOD+AI, filled from a run: reporting.md."""

@@ -1,0 +1,1 @@
+"""Statistics that know nothing of images: resampling, exact intervals, regression."""
