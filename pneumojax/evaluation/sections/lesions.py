@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pneumojax.evaluation import levels, rules
-from pneumojax.evaluation.metrics import Values, Weights, number
+from pneumojax.evaluation.metrics import Values, Weights, number, of_positives
 from pneumojax.evaluation.per_image import PerImage
 from pneumojax.evaluation.per_lesion import PerLesion
 from pneumojax.evaluation.sections.section import Measured, Section
@@ -213,7 +213,7 @@ LESIONS = Section(
     'highest probability). The half of the picture is told where no mask reaches the tenth of the '
     'width around the middle.',
     metrics={
-        'detection': detection, 'precision': precision, 'f1': lesion_f1,
+        'detection': of_positives(detection), 'precision': precision, 'f1': lesion_f1,
         'false_marks': false_marks, 'same_half': right_half,
     },
     names={
