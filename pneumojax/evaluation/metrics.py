@@ -218,13 +218,21 @@ def with_intervals(
         return {}
     drawn = on_resamples(wanted, images, seed=seed, samples=samples)
     values = compute(images, None, wanted)[0]
-    found: dict[str, Any] = {}
-    for (name, metric), value, column in zip(wanted.items(), values, drawn.T, strict=True):
-        low, high = bootstrap.interval(value, column)
-        found[name] = {'value': number(value), 'low': low, 'high': high}
-        if isinstance(metric, Share) and value in (0, 1):
-            exact = metric.exact_interval(images, value)
-            found[name] |= {'low': exact['low'], 'high': exact['high'], 'interval': 'exact'}
+    return {
+        name: interval(metric, images, value, column)
+        for (name, metric), value, column in zip(wanted.items(), values, drawn.T, strict=True)
+    }
+
+
+def interval(
+    metric: Metric, images: PerImage, value: float, drawn: Float64[np.ndarray, ' S']
+) -> dict[str, Any]:
+    """One metric as `with_intervals` gives it, from its values on all images and on resamples."""
+    low, high = bootstrap.interval(value, drawn)
+    found: dict[str, Any] = {'value': number(value), 'low': low, 'high': high}
+    if isinstance(metric, Share) and value in (0, 1):
+        exact = metric.exact_interval(images, value)
+        found |= {'low': exact['low'], 'high': exact['high'], 'interval': 'exact'}
     return found
 
 

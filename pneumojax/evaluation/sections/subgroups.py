@@ -80,12 +80,12 @@ def details(measured: Measured, *, seed: int, samples: int) -> dict[str, Any]:
     drawn = _resample(images, tests, seed, samples)
     for test, (inside, _) in zip(tests, drawn, strict=True):
         row = groupings[test.grouping]['groups'][test.group]
+        group = images.take(np.flatnonzero(test.members))
         possible = _enough(images, test.members)
         values = _measure(images, test.members)
         for name, value, column in zip(FIGURES, values, inside.T, strict=True):
             value = value if name in possible else np.nan
-            low, high = bootstrap.interval(value, column)
-            row[name] = {'value': metrics.number(value), 'low': low, 'high': high}
+            row[name] = metrics.interval(FIGURES[name], group, value, column)
     differences = _differences(images, tests, drawn, seed, samples)
     return {
         'groupings': groupings,
