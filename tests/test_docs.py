@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pneumojax import save_pretrained
 from pneumojax.data.files import inputs
 from pneumojax.data.phantoms import phantom
 from pneumojax.prediction.load import load
@@ -191,7 +192,7 @@ PYTHON = [path for path in PAGES if blocks(path, 'python') and name(path) != 'RE
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, evaluated):
     """What pages speak of: an evaluated run, a folder of radiographs, a prediction."""
     root = tmp_path_factory.mktemp('docs')
     run = write_run(root / 'runs' / 'stage2')
@@ -200,7 +201,10 @@ def folder(tmp_path_factory):
     seg = root / 'masks' / 'seg'
     shutil.copy(next(seg.iterdir()), seg / 'IMAGE.dcm')
     export(run.config(), run, str(root / 'exported'), 'onnx')
-    image = inputs.read(next((root / 'night').rglob('*.dcm'))).image[:50]
+    save_pretrained(evaluated.path, root / 'stage2')
+    radiograph = next((root / 'night').rglob('*.dcm'))
+    shutil.copy(radiograph, root / 'image.dcm')
+    image = inputs.read(radiograph).image[:50]
     cv2.imwrite(str(root / 'radiograph.png'), image)
     return root
 

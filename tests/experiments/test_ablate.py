@@ -75,7 +75,7 @@ def test_the_table_is_what_the_kept_scores_say(phantoms, cache, tmp_path, monkey
         for name in ('two/then_high', 'single')
     )
     positive = whole[0]['histograms_0'][:, 1].any(axis=1)
-    mean_auc = [np.mean([roc_auc_score(positive, k['probability_0']) for k in kept])
+    mean_auc = [np.mean([roc_auc_score(positive, k['score_0']) for k in kept])
                 for kept in (whole, single)]  # fmt: skip
     lost = rows['single stage, equal cost']['lost']['auc']
     assert rows['all parts']['figures']['auc'] == pytest.approx(mean_auc[0])

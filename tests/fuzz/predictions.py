@@ -32,7 +32,7 @@ class FakeEnsemble:
 
     learned_from_phantoms = ()
     runtime = {'name': 'none', 'precision': 'float32'}  # noqa: RUF012
-    evaluation = None
+    evaluation = stated_calibration = None
 
     def __init__(self, *_):
         pass
@@ -40,6 +40,10 @@ class FakeEnsemble:
     def predict(self, batch):
         """float32 of the squares."""
         return {size: images.astype(np.float32) / 256 for size, images in batch.items()}
+
+    def image_probability(self, score):
+        """Not calibrated."""
+        return score
 
     def probability(self, images, predicted, shape, aspect):
         """As the true one does for one member."""

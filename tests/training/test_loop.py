@@ -330,7 +330,8 @@ def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, cap
     for name in ('curves.png', 'contact_sheet.png'):
         assert (high / name).read_bytes().startswith(b'\x89PNG')
     written = {p.name + '/' * p.is_dir() for p in high.path.iterdir()}
-    on_occasion = {'.lock', 'damaged/', 'exported/'}
+    # No group of so few images is large enough for a picture.
+    on_occasion = {'.lock', 'damaged/', 'exported/', 'subgroups.png'}
     assert written == FILES.keys() - on_occasion
     report = high.read_json('evaluation.json')
     keys = {'mean_dice', 'all_empty_dice', 'positive_dice', 'sensitivity', 'specificity', 'auc'}
