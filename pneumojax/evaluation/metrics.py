@@ -202,7 +202,9 @@ def summarize(images: PerImage, *, seed: int, samples: int = bootstrap.SAMPLES) 
       {name: {'value', 'low', 'high'}} for each name in `METRICS`, and 'n', 'n_positive'. Undefined
       metrics are None, never NaN, so the result is valid JSON.
     """
-    summary: dict[str, Any] = with_intervals(METRICS, images, seed=seed, samples=samples)
+    found = with_intervals(METRICS, images, seed=seed, samples=samples)
+    # These three and no more: programs of others read them. `image_level` says what is exact.
+    summary = {name: {k: of[k] for k in ('value', 'low', 'high')} for name, of in found.items()}
     return summary | {'n': len(images), 'n_positive': int(images.positive.sum())}
 
 

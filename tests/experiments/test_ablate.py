@@ -83,7 +83,7 @@ def test_the_table_is_what_the_kept_scores_say(phantoms, cache, tmp_path, monkey
     assert lost['low'] <= lost['difference'] <= lost['high']
     assert rows['all parts']['lost'] is None
     # Four predictions of the two-stage network, all different; the area rule needs none.
-    kept = [whole[0][f'probability_{i}'] for i in range(4)]
+    kept = [whole[0][f'score_{i}'] for i in range(4)]
     assert len({tuple(p) for p in kept}) == 4
     assert 'probability_4' not in whole[0]
     without = rows['without the area rule']['figures']
