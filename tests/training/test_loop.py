@@ -340,7 +340,7 @@ def test_stages_run_one_after_another_and_end_with_a_table(config, tmp_path, cap
     split = high.read_json('split.json')
     assert report['n'] == len(split['validation'])
     rows = (high / 'per_image.csv').read_text().splitlines()
-    assert rows[0] == 'ImageId,dice,true_px,predicted_px,probability'
+    assert rows[0].startswith('ImageId,dice,true_px,predicted_px,probability,score,')
     assert [row.split(',')[0] for row in rows[1:]] == split['validation']
     mean = np.mean([float(row.split(',')[1]) for row in rows[1:]])
     assert report['mean_dice']['value'] == pytest.approx(mean, abs=1e-6)
