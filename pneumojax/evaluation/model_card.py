@@ -8,7 +8,6 @@ import pathlib
 import re
 from typing import Any
 
-from pneumojax.errors import UsageError
 from pneumojax.evaluation import run_facts
 from pneumojax.evaluation.run_facts import RunFacts
 from pneumojax.evaluation.wording import (
@@ -36,12 +35,7 @@ def write(run: Run) -> pathlib.Path:
     Raises:
       UsageError: the run was not evaluated.
     """
-    path = run / 'model_card.md'
-    try:
-        run.write_text(path.name, make(run))
-    except OSError as error:
-        raise UsageError(f'{path} cannot be written: {error.strerror}') from None
-    return path
+    return run_facts.write(run, 'model_card.md', make(run))
 
 
 def make(run: Run) -> str:

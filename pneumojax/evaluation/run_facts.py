@@ -33,6 +33,28 @@ class RunFacts(NamedTuple):
         return learned_from_phantoms(self.config, self.evaluation)
 
 
+def write(run: Run, name: str, content: str) -> pathlib.Path:
+    """Writes a page about a run into its folder.
+
+    Args:
+      run: the folder.
+      name: of the file.
+      content: Markdown.
+
+    Returns:
+      The path of the file.
+
+    Raises:
+      UsageError: it cannot be written.
+    """
+    path = run / name
+    try:
+        run.write_text(name, content)
+    except OSError as error:
+        raise UsageError(f'{path} cannot be written: {error.strerror}') from None
+    return path
+
+
 def read(run: Run) -> RunFacts:
     """Reads the files of a run.
 

@@ -2,12 +2,11 @@
 
 from typing import Literal
 
-import cv2
 import numpy as np
 
-Side = Literal['left', 'right', 'bilateral', 'unknown']
+from pneumojax.evaluation.sections.lesions import halves
 
-_MIDDLE = 0.1  # share of the width around the midline, which is seldom the patient's exactly
+Side = Literal['left', 'right', 'bilateral', 'unknown']
 
 
 def side(mask: np.ndarray, orientation: list[str] | str) -> Side:
@@ -27,16 +26,10 @@ def side(mask: np.ndarray, orientation: list[str] | str) -> Side:
         or orientation[1] not in ('F', 'H')
     ):
         return 'unknown'
-    width = mask.shape[1]
-    low, high = width * (1 - _MIDDLE) / 2, width * (1 + _MIDDLE) / 2
-    count, _, boxes, _ = cv2.connectedComponentsWithStats((mask != 0).astype(np.uint8))
-    found: set[Side] = set()
-    for x, _, box_width, _, _ in boxes[1:count]:
-        if x < high and x + box_width > low:
-            return 'unknown'
-        in_first_half = x + box_width <= low
-        # Rows that run to the patient's left begin at the right.
-        found.add('right' if in_first_half == (orientation[0] == 'L') else 'left')
-    if not found:
+    found = halves(mask)
+    if found is None:
         return 'unknown'
-    return found.pop() if len(found) == 1 else 'bilateral'
+    if all(found):
+        return 'bilateral'
+    # Rows that run to the patient's left begin at the right.
+    return 'right' if found[0] == (orientation[0] == 'L') else 'left'

@@ -5,7 +5,6 @@ What only people know is marked, never guessed.
 
 import pathlib
 
-from pneumojax.errors import UsageError
 from pneumojax.evaluation import run_facts
 from pneumojax.evaluation.checklists import items
 from pneumojax.evaluation.checklists.items import Item
@@ -28,12 +27,7 @@ def write(run: Run) -> pathlib.Path:
     Raises:
       UsageError: the run was not evaluated.
     """
-    path = run / 'reporting.md'
-    try:
-        run.write_text(path.name, make(run))
-    except OSError as error:
-        raise UsageError(f'{path} cannot be written: {error.strerror}') from None
-    return path
+    return run_facts.write(run, 'reporting.md', make(run))
 
 
 def make(run: Run) -> str:

@@ -83,11 +83,19 @@ def same_half(predicted: np.ndarray, true: np.ndarray) -> float:
 
     NaN where a mask is empty or reaches the tenth of the width around the middle.
     """
-    halves = [_halves(mask) for mask in (predicted, true)]
-    return np.nan if None in halves else float(halves[0] == halves[1])
+    sides = [halves(mask) for mask in (predicted, true)]
+    return np.nan if None in sides else float(sides[0] == sides[1])
 
 
-def _halves(mask: np.ndarray) -> tuple[bool, bool] | None:
+def halves(mask: np.ndarray) -> tuple[bool, bool] | None:
+    """Whether anything is marked in the left and in the right half of the picture.
+
+    Args:
+      mask: [H, W], nonzero where marked.
+
+    Returns:
+      None where nothing is, or where a mark reaches the tenth of the width around the middle.
+    """
     columns = np.atleast_1d(mask.any(axis=0))
     width = len(columns)
     low, high = int(width * (1 - _MIDDLE) / 2), int(np.ceil(width * (1 + _MIDDLE) / 2))
