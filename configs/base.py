@@ -57,14 +57,21 @@ def get_config() -> ml_collections.ConfigDict:
     data.phantoms.positive_share = 0.22  # as in SIIM: 2,669 of 12,047
 
     config.model = model = ml_collections.ConfigDict()
-    # 'imagenet', a file (torchvision, timm or Hugging Face ResNet34; .safetensors or .pth), or
-    # empty for random weights.
+    # P: 'resnet34'. I: 'efficientnet_lite0', a seventh of the parameters, for CPUs.
+    model.encoder = 'resnet34'
+    # 'imagenet', a file (torchvision, timm or Hugging Face; .safetensors or .pth), or empty for
+    # random weights.
     model.pretrained = ''
+    # Of the encoder's five feature maps, so many from the first keep the weights and batch
+    # statistics that they start with, and no gradient is computed up to there; 5: all of it.
+    model.frozen_stages = 0
     model.channels = 3  # A: grey repeated to three channels; 1: the stem's kernel is summed instead
-    # 'unit': x/255 only (A); 'imagenet': its mean and std per channel; 'imagenet_grey': one pair.
+    # 'unit': x/255 only (A); 'symmetric': -1 to 1, for EfficientNet's weights; 'imagenet': its mean and std per channel; 'imagenet_grey': one pair.
     model.normalization = 'unit'
-    model.width = 64  # channels of the first stage; 64 is ResNet34
-    model.stage_sizes = (3, 4, 6, 3)  # blocks per stage; these are ResNet34's
+    # Channels of a ResNet's first stage (64 is ResNet34); the decoder has 4, 2, 1, 1/2 and 1/4 times
+    # as many.
+    model.width = 64
+    model.stage_sizes = (3, 4, 6, 3)  # blocks per stage of a ResNet; these are ResNet34's
     # Of the computation: 'float32' or 'bfloat16'; parameters, statistics and loss stay float32.
     # 'float64' computes all of it so, to compare machines; needs JAX_ENABLE_X64=1.
     model.dtype = 'float32'

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-NORMALIZATIONS = ('unit', 'imagenet', 'imagenet_grey')  # explained in models/normalize.py
+# Explained in models/normalize.py.
+NORMALIZATIONS = ('unit', 'symmetric', 'imagenet', 'imagenet_grey')
+ENCODERS = ('resnet34', 'efficientnet_lite0')
 
 
 class Key(NamedTuple):
@@ -104,7 +106,9 @@ KEYS: dict[str, Key] = {
     'data.phantoms.size': whole(0, 8192, 'pixels'),
     'data.phantoms.seed': whole(0, 2**32),
     'data.phantoms.positive_share': number(lambda v: v == v, 'from 0 to 1'),
+    'model.encoder': choice(*ENCODERS, absent='resnet34'),
     'model.pretrained': text('a name or path as text'),
+    'model.frozen_stages': whole(0, 5, absent=0),
     'model.channels': Key(lambda v: type(v) is int and v in (1, 3), '1 or 3'),
     'model.normalization': choice(*NORMALIZATIONS),
     'model.width': whole(4, 1024),
@@ -199,6 +203,12 @@ RULES = (
          or bool(c.model.pretrained or c.init_from or c.stages),
          'False for random weights, which have no statistics yet: set model.pretrained or '
          'init_from'),
+    Rule('model.frozen_stages', lambda c: not c.model.frozen_stages
+         or bool(c.model.pretrained or c.init_from or c.stages),
+         '0 for random weights: set model.pretrained or init_from'),
+    Rule('model.stage_sizes', lambda c: c.model.encoder == 'resnet34'
+         or tuple(c.model.stage_sizes) == (3, 4, 6, 3),
+         '(3, 4, 6, 3) unless model.encoder is a ResNet'),
     Rule('optimizer.warmup_epochs', lambda c: c.optimizer.warmup_epochs <= c.num_epochs,
          'at most num_epochs ({c.num_epochs})'),
     Rule('optimizer.freeze_encoder_epochs',

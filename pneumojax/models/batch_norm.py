@@ -35,6 +35,7 @@ class BatchNorm(nn.Module):
       relu: a ReLU follows; here its gradient needs no pass of its own.
       phases: of `space_to_depth` in the channels, 4, or 1.
       narrow: there are few channels, at an even size: a TPU computes on phases.
+      epsilon: added to the variance.
     """
 
     train: bool
@@ -43,6 +44,7 @@ class BatchNorm(nn.Module):
     relu: bool = False
     phases: int = 1
     narrow: bool = False
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B H W C']:
@@ -55,8 +57,8 @@ class BatchNorm(nn.Module):
 
         def compute(x: Any, scale: Any, bias: Any, mean: Any, var: Any) -> tuple:
             if self.train:
-                return normalize(x, scale, bias, axis_name, self.relu)
-            return (_affine(x, mean, var, scale, bias, self.relu),)
+                return normalize(x, scale, bias, axis_name, self.relu, self.epsilon)
+            return (_affine(x, mean, var, self.epsilon, scale, bias, self.relu),)
 
         compute = on_tpu(compute) if self.narrow else compute
         y, *batch = compute(x, scale, bias, mean.value, var.value)
@@ -96,13 +98,14 @@ def statistics(
     return jnp.mean(means, 0), jnp.mean(variances, 0) + jnp.var(means, 0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def normalize(
     x: Float[Array, 'B H W C'],
     scale: Float[Array, ' F'],
     bias: Float[Array, ' F'],
     axis_name: str | None,
     relu: bool,
+    epsilon: float = EPSILON,
 ) -> tuple[Float[Array, 'B H W C'], Float[Array, ' F'], Float[Array, ' F']]:
     """Normalises by the batch's own statistics, and gives these, which pass no gradient on.
 
@@ -110,31 +113,36 @@ def normalize(
       x, axis_name: as in `statistics`; F is the size of scale.
       scale, bias: of each feature.
       relu: apply a ReLU to the result.
+      epsilon: added to the variance.
 
     Returns:
       (y, mean, variance), y of x's shape and type.
     """
-    return _forward(x, scale, bias, axis_name, relu)[0]
+    return _forward(x, scale, bias, axis_name, relu, epsilon)[0]
 
 
-def _forward(x: Any, scale: Any, bias: Any, axis_name: str | None, relu: bool) -> Any:
+def _forward(
+    x: Any, scale: Any, bias: Any, axis_name: str | None, relu: bool, epsilon: float
+) -> Any:
     mean, var = statistics(x, scale.size, axis_name)
-    y = _affine(x, mean, var, scale, bias, relu).astype(x.dtype)
+    y = _affine(x, mean, var, epsilon, scale, bias, relu).astype(x.dtype)
     return (y, mean, var), (x, mean, var, scale, bias)
 
 
-def _backward(axis_name: str | None, relu: bool, saved: Any, cotangents: Any) -> Any:
+def _backward(
+    axis_name: str | None, relu: bool, epsilon: float, saved: Any, cotangents: Any
+) -> Any:
     """dx = scale / deviation (dy - E[dy] - z E[dy z]) with the normalised z; E as in forward."""
     x, mean, var, scale, bias = saved
-    dy, z = cotangents[0].astype(mean.dtype), _affine(x, mean, var)
+    dy, z = cotangents[0].astype(mean.dtype), _affine(x, mean, var, epsilon)
     if relu:
-        dy = jnp.where(_affine(x, mean, var, scale, bias) > 0, dy, 0)
+        dy = jnp.where(_affine(x, mean, var, epsilon, scale, bias) > 0, dy, 0)
     sums = jnp.stack([jnp.sum(dy, OVER), jnp.sum(dy * z, OVER)]).reshape(2, -1, scale.size).sum(1)
     means = sums * scale.size / x.size
     if axis_name is not None:
         means = lax.pmean(means, axis_name)
     of_dy, of_dyz = (_tile(m, x) for m in means)
-    dx = _tile(scale * lax.rsqrt(var + EPSILON), x) * (dy - of_dy - z * of_dyz)
+    dx = _tile(scale * lax.rsqrt(var + epsilon), x) * (dy - of_dy - z * of_dyz)
     dbias, dscale = sums.astype(scale.dtype)
     return dx.astype(x.dtype), dscale, dbias
 
@@ -143,9 +151,10 @@ normalize.defvjp(_forward, _backward)
 
 
 def _affine(
-    x: Any, mean: Any, var: Any, scale: Any = 1.0, bias: Any = 0.0, relu: bool = False
-) -> Any:
-    factor = lax.rsqrt(var + EPSILON) * scale
+    x: Any, mean: Any, var: Any, epsilon: float, scale: Any = 1.0, bias: Any = 0.0,
+    relu: bool = False,
+) -> Any:  # fmt: skip
+    factor = lax.rsqrt(var + epsilon) * scale
     y = (x - _tile(mean, x)) * _tile(factor, x) + _tile(bias, x)
     return nn.relu(y) if relu else y
 

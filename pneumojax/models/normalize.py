@@ -20,13 +20,14 @@ def normalize(
     The kinds, for a grey value x in [0, 1]:
 
     - 'unit': x. What the 2ST-UNet authors' later code does (division by 255, nothing else).
+    - 'symmetric': 2x - 1, from -1 to 1, as TensorFlow's EfficientNets were trained.
     - 'imagenet': (x - mean) / std with ImageNet's mean and standard deviation of each channel, what
       most PyTorch networks were trained on. With one channel it is 'imagenet_grey'.
     - 'imagenet_grey': the same with one pair for all channels, the averages 0.449 and 0.226.
 
     A one-channel network converted from a three-channel one (`load_resnet34(path, channels=1)` sums
     the stem's kernel over its channels) gives the same features if the three channels it was
-    summed over were equal: always for 'unit' and 'imagenet_grey'. Under 'imagenet' the three
+    summed over were equal: always but for 'imagenet'. Under 'imagenet' the three
     channels differ by constants. No one-channel kernel can make up for these at the border, where
     the padding is zero after normalisation, so there the two networks differ slightly: a network
     that was fine-tuned with 'imagenet' and three channels should keep its three channels.
@@ -59,6 +60,8 @@ def normalize(
     images = jnp.repeat(images, channels, axis=-1)
     if kind == 'unit':
         return images
+    if kind == 'symmetric':
+        return 2 * images - 1
     if kind == 'imagenet' and channels == 3:
         mean, std = jnp.array(IMAGENET_MEAN), jnp.array(IMAGENET_STD)
     else:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from pneumojax.config_schema import ENCODERS
 from pneumojax.errors import UsageError
 from pneumojax.models import download, torch_names, weight_files
 from pneumojax.models.torch_names import Name
@@ -19,13 +20,30 @@ from pneumojax.models.unet import CLASSIFICATION_HEAD
 from pneumojax.runs.run import Run
 
 Tensors = Mapping[str, np.ndarray]  # PyTorch's name -> tensor
+_LITE0_STEM = 'conv_stem.weight'
+
+
+class Shape(NamedTuple):
+    """What the variables of a network say of it.
+
+    Attributes:
+      encoder: 'resnet34' or 'efficientnet_lite0'.
+      channels: of the input.
+      width: as in `UNet`; 0 for an EfficientNet without a decoder, which has none.
+      stage_sizes: as in `UNet`.
+    """
+
+    encoder: str
+    channels: int
+    width: int
+    stage_sizes: tuple[int, ...]
 
 
 class Weights(NamedTuple):
     """What a file held.
 
     Attributes:
-      kind: 'resnet34' or 'unet'.
+      kind: 'resnet34', 'efficientnet_lite0' or 'unet'.
       num_classes: of its classifier, or None where there is none.
       variables: {'params': ..., 'batch_stats': ...}, with as many input channels as in the file.
     """
@@ -78,7 +96,9 @@ def load_smp_unet(
     width: int = 64,
     stage_sizes: Sequence[int] = torch_names.STAGE_SIZES,
 ) -> dict[str, Any]:
-    """Reads a whole `segmentation_models_pytorch.Unet('resnet34')` of one class.
+    """Reads a whole `segmentation_models_pytorch.Unet` of one class; its names tell the encoder.
+
+    That is `Unet('resnet34')` or `Unet('timm-tf_efficientnet_lite0')`.
 
     With a classification head (`aux_params={'classes': 1}`) it fits
     `UNet(classification_head=True)`.
@@ -104,7 +124,11 @@ def load_smp_unet(
 
 
 def load(path: str | os.PathLike) -> Weights:
-    """Reads a ResNet34 or a U-Net, as the functions above do; its names tell which it is."""
+    """Reads an encoder or a U-Net, as the functions above do; its names tell which it is.
+
+    Of an EfficientNet-Lite0, with the names of timm or of the package efficientnet_lite_pytorch,
+    the classifier is left out.
+    """
     path = pathlib.Path(path)
     if path.is_dir():
         return _load_directory(path)
@@ -112,6 +136,8 @@ def load(path: str | os.PathLike) -> Weights:
     shape = (64, torch_names.STAGE_SIZES)
     if any(name.startswith('decoder.') for name in tensors):
         return Weights('unet', None, _smp_unet(tensors, path, *shape))
+    if _LITE0_STEM in tensors or torch_names.efficientnet_pytorch(_LITE0_STEM) in tensors:
+        return Weights('efficientnet_lite0', None, _efficientnet_lite0(tensors, path))
     biases = [tensors[name].size for name in ('fc.bias', 'classifier.1.bias') if name in tensors]
     num_classes = biases[0] if biases else None
     return Weights('resnet34', num_classes, _resnet34(tensors, path, num_classes, *shape))
@@ -123,8 +149,8 @@ def initialize(variables: Mapping[str, Any], name_or_path: str) -> dict[str, Any
     Args:
       variables: {'params', 'batch_stats'} as from `UNet(...).init`; says width, stages and input
         channels.
-      name_or_path: `config.model.pretrained`: 'imagenet', or the path of a ResNet34 (the encoder
-        is replaced) or of a whole U-Net (everything is).
+      name_or_path: `config.model.pretrained`: 'imagenet', or the path of an encoder, which is
+        replaced, or of a whole U-Net: everything is.
 
     Returns:
       Variables of the same structure.
@@ -132,17 +158,21 @@ def initialize(variables: Mapping[str, Any], name_or_path: str) -> dict[str, Any
     Raises:
       UsageError: as for `download.resolve` and `load_resnet34`, or the widths differ.
     """
-    path = download.resolve(name_or_path)
     ours = network_shape(variables)
-    loaded = load(path)
+    loaded = load(download.resolve(name_or_path, encoder=ours.encoder))
     theirs = network_shape(loaded.variables)
-    if ours[1:] != theirs[1:]:
+    if theirs.encoder != ours.encoder:
         raise UsageError(
-            f'config.model.pretrained={name_or_path} has width {theirs[1]} and stage_sizes '
-            f'{theirs[2]}, this network {ours[1]} and {ours[2]}: set model.width and '
-            'model.stage_sizes alike'
+            f'config.model.pretrained={name_or_path} has the encoder {theirs.encoder}, this '
+            f'network {ours.encoder}: set model.encoder alike'
         )
-    fitted = with_channels(loaded.variables, ours[0])
+    if theirs.width and ours[2:] != theirs[2:]:
+        raise UsageError(
+            f'config.model.pretrained={name_or_path} has width {theirs.width} and stage_sizes '
+            f'{theirs.stage_sizes}, this network {ours.width} and {ours.stage_sizes}: set '
+            'model.width and model.stage_sizes alike'
+        )
+    fitted = with_channels(loaded.variables, ours.channels)
     if loaded.kind == 'unet':
         head = fitted['params'].pop(CLASSIFICATION_HEAD, None)
         if CLASSIFICATION_HEAD in variables['params']:  # stays random where they have none
@@ -156,36 +186,39 @@ def initialize(variables: Mapping[str, Any], name_or_path: str) -> dict[str, Any
 
 
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The state dict that `segmentation_models_pytorch.Unet('resnet34')` loads with strict=True.
+    """The state dict that `segmentation_models_pytorch.Unet(...)` loads with strict=True.
 
-    With a classification head, that of `Unet('resnet34', aux_params={'classes': 1})`, which returns
-    both heads' logits; multiplying their probabilities (`unet.gate`) is then left to the caller.
+    Its encoder is 'resnet34' or 'timm-tf_efficientnet_lite0'. With a classification head, it is
+    that of `Unet(..., aux_params={'classes': 1})`, which returns both heads' logits; multiplying
+    their probabilities (`unet.gate`) is then left to the caller.
 
     Args:
       variables: {'params', 'batch_stats'} of a `UNet`; its width and depth are read off.
 
     Returns:
-      Name -> float32 array (int64 zeros for `num_batches_tracked`, which nothing reads).
+      Name -> float32 array. What nothing reads is zero; counters of batches are int64.
     """
-    channels, width, stage_sizes = network_shape(variables)
     has_head = CLASSIFICATION_HEAD in variables['params']
-    names = torch_names.smp_unet(
-        channels, width=width, stage_sizes=stage_sizes, classification_head=has_head
-    )
+    names = torch_names.smp_unet(**network_shape(variables)._asdict(), classification_head=has_head)
     return {
-        name.torch: np.zeros((), np.int64)
+        name.torch: np.zeros(name.shape, np.float32 if name.shape else np.int64)
         if name.path is None
         else torch_names.torch_array(name, np.asarray(_at(variables, name.path), np.float32))
         for name in names
     }
 
 
-def network_shape(variables: Mapping[str, Any]) -> tuple[int, int, tuple[int, ...]]:
-    """(input channels, width, stage sizes) of the variables of a `UNet` or `ResNet34`."""
-    params = variables['params'].get('encoder', variables['params'])
-    *_, channels, width = params['conv1']['kernel'].shape
-    stages = [key.split('_')[0] for key in params if key.startswith('layer')]
-    return channels, width, tuple(stages.count(stage) for stage in sorted(set(stages)))
+def network_shape(variables: Mapping[str, Any]) -> Shape:
+    """The shape of a `UNet` or of an encoder alone, read off its variables."""
+    params = variables['params']
+    encoder, decoder = params.get('encoder', params), params.get('decoder')
+    *_, channels, width = encoder[_stem(encoder)]['kernel'].shape
+    if _stem(encoder) == 'stem_conv':
+        width = decoder['block0']['conv1']['kernel'].shape[-1] // 4 if decoder else 0
+        return Shape('efficientnet_lite0', channels, width, torch_names.STAGE_SIZES)
+    stages = [key.split('_')[0] for key in encoder if key.startswith('layer')]
+    sizes = tuple(stages.count(stage) for stage in sorted(set(stages)))
+    return Shape('resnet34', channels, width, sizes)
 
 
 def with_channels(variables: dict[str, Any], channels: int) -> dict[str, Any]:
@@ -196,13 +229,19 @@ def with_channels(variables: dict[str, Any], channels: int) -> dict[str, Any]:
     if channels not in (1, 3):
         raise UsageError(f'model.channels is {channels}: expected 1 or 3')
     params = variables['params'].get('encoder', variables['params'])
-    kernel = params['conv1']['kernel']
+    stem = params[_stem(params)]
+    kernel = stem['kernel']
     if channels < kernel.shape[2]:
         kernel = kernel.sum(axis=2, keepdims=True, dtype=np.float64)
     elif channels > kernel.shape[2]:
         kernel = np.repeat(kernel.astype(np.float64) / channels, channels, axis=2)
-    params['conv1']['kernel'] = np.asarray(kernel, np.float32)
+    stem['kernel'] = np.asarray(kernel, np.float32)
     return variables
+
+
+def _stem(encoder: Mapping[str, Any]) -> str:
+    """The name of an encoder's first convolution."""
+    return 'stem_conv' if 'stem_conv' in encoder else 'conv1'
 
 
 def _resnet34(
@@ -227,15 +266,29 @@ def _resnet34(
     return _match(tensors, {theirs(n.torch): n for n in names}, classifier, path, 'ResNet34')
 
 
+def _efficientnet_lite0(tensors: Tensors, path: pathlib.Path) -> dict[str, Any]:
+    def theirs(torch: str) -> str:
+        return torch if _LITE0_STEM in tensors else torch_names.efficientnet_pytorch(torch)
+
+    names = torch_names.efficientnet_lite0(_stem_channels(tensors, theirs(_LITE0_STEM)), 1000)
+    optional = {theirs(name.torch) for name in names if name.path is None}
+    wanted = {theirs(name.torch): name for name in names}
+    return _match(tensors, wanted, optional, path, 'EfficientNet-Lite0')
+
+
 def _smp_unet(
     tensors: Tensors, path: pathlib.Path, width: int, stage_sizes: Sequence[int]
 ) -> dict[str, Any]:
-    channels = _stem_channels(tensors, 'encoder.conv1.weight')
+    encoder, stem = 'resnet34', 'encoder.conv1.weight'
+    if f'encoder.{_LITE0_STEM}' in tensors:
+        encoder, stem = 'efficientnet_lite0', f'encoder.{_LITE0_STEM}'
+    channels = _stem_channels(tensors, stem)
     has_head = f'{torch_names.SMP_CLASSIFICATION_HEAD}.weight' in tensors
     names = torch_names.smp_unet(
-        channels, width=width, stage_sizes=stage_sizes, classification_head=has_head
-    )
-    what = "segmentation_models_pytorch Unet('resnet34') of one class"
+        channels, encoder=encoder, width=width, stage_sizes=stage_sizes,
+        classification_head=has_head,
+    )  # fmt: skip
+    what = f'segmentation_models_pytorch Unet of one class with the encoder {encoder}'
     return _match(tensors, {n.torch: n for n in names}, set(), path, what)
 
 
@@ -279,8 +332,8 @@ def _load_directory(
         about = config.get('converted', {'kind': 'unet', 'num_classes': None})
         has_kind, has_classes = about['kind'], about['num_classes']
         shape = {'width': config.model.width, 'stage_sizes': tuple(config.model.stage_sizes)}
-        channels = config.model.channels
-        _check_network(channels, **shape)
+        channels, encoder = config.model.channels, config.model.get('encoder', 'resnet34')
+        _check_network(encoder, channels, **shape)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f'{run / "config.json"} does not describe a network: {error}') from None
     if kind not in (None, has_kind) or num_classes not in (None, has_classes):
@@ -290,7 +343,11 @@ def _load_directory(
         )
     if has_kind == 'unet':
         has_head = config.model.get('classification_head', 'none') != 'none'
-        names = torch_names.smp_unet(channels, **shape, classification_head=has_head)
+        names = torch_names.smp_unet(
+            channels, encoder=encoder, **shape, classification_head=has_head
+        )
+    elif has_kind == 'efficientnet_lite0':
+        names = torch_names.efficientnet_lite0(channels)
     else:
         names = torch_names.resnet34(channels, has_classes, **shape)
     abstract = {}
@@ -307,11 +364,13 @@ def _load_directory(
     return Weights(has_kind, has_classes, variables)
 
 
-def _check_network(channels: Any, width: Any, stage_sizes: Sequence[Any]) -> None:
+def _check_network(encoder: Any, channels: Any, width: Any, stage_sizes: Sequence[Any]) -> None:
     """Raises ValueError where a config.json, perhaps a foreign one, describes an absurd network."""
     numbers = (channels, width, *stage_sizes)
     if len(stage_sizes) != 4 or not all(type(n) is int and 1 <= n <= 1024 for n in numbers):
         raise ValueError(f'channels, width and four stage_sizes are {numbers}')
+    if encoder not in ENCODERS:
+        raise ValueError(f'its encoder is {encoder!r}: expected one of {ENCODERS}')
 
 
 def _put(tree: dict[str, Any], path: tuple[str, ...], leaf: Any) -> None:

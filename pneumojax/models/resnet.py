@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from pneumojax.models import winograd
@@ -17,6 +18,11 @@ from pneumojax.models.batch_norm import BatchNorm
 from pneumojax.models.max_pool import max_pool
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')  # torchvision's
+
+
+def stage_of(layer: str) -> int:
+    """Which feature map a layer of the encoder belongs to, counted from 0."""
+    return int(layer.removeprefix('layer').split('_')[0]) if layer.startswith('layer') else 0
 
 
 def convolution(train: bool) -> partial[nn.Conv]:
@@ -61,6 +67,8 @@ class ResNet34(nn.Module):
       stage_sizes: blocks of each stage ((3, 4, 6, 3) is ResNet34).
       dtype: of the computation; parameters and batch statistics stay float32.
       axis_name: of the `pmap` over which batch statistics are synchronised, or None.
+      frozen_stages: how many feature maps, from the first, keep their weights and batch statistics,
+        also where `train` is True; no gradient is computed up to there.
     """
 
     num_classes: int | None = None
@@ -68,6 +76,7 @@ class ResNet34(nn.Module):
     stage_sizes: Sequence[int] = (3, 4, 6, 3)
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    frozen_stages: int = 0
 
     @nn.compact
     def __call__(
@@ -88,10 +97,12 @@ class ResNet34(nn.Module):
             self.width, (7, 7), strides=(2, 2), padding=3, use_bias=False,
             dtype=self.dtype, kernel_init=kaiming_normal, name='conv1',
         )(x)  # fmt: skip
-        x = BatchNorm(train, self.axis_name, self.dtype, relu=True, name='bn1')(x)
-        features = [x]
-        x = max_pool(x)
+        trained = train and not self.frozen_stages
+        x = BatchNorm(trained, self.axis_name, self.dtype, relu=True, name='bn1')(x)
+        features = [x if not self.frozen_stages else lax.stop_gradient(x)]
+        x = max_pool(features[0])
         for stage, blocks in enumerate(self.stage_sizes):
+            frozen = stage + 1 < self.frozen_stages
             for block in range(blocks):
                 x = BasicBlock(
                     filters=self.width * 2**stage,
@@ -99,7 +110,8 @@ class ResNet34(nn.Module):
                     dtype=self.dtype,
                     axis_name=self.axis_name,
                     name=f'layer{stage + 1}_{block}',
-                )(x, train=train)
+                )(x, train=train and not frozen)
+            x = lax.stop_gradient(x) if frozen else x
             features.append(x)
         if self.num_classes is None:
             return tuple(features)

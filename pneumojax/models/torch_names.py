@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pneumojax.models import efficientnet
 from pneumojax.models.unet import CLASSIFICATION_HEAD, decoder_filters
 
 STAGE_SIZES = (3, 4, 6, 3)
+LITE0_HEAD = 1280  # channels of the last convolution before EfficientNet-Lite0's classifier
 SMP_CLASSIFICATION_HEAD = 'classification_head.3'  # after pooling, flattening and dropout
 
 
@@ -22,8 +24,8 @@ class Name(NamedTuple):
     Attributes:
       torch: PyTorch's name, such as 'layer1.0.bn1.running_var'.
       shape: PyTorch's shape; convolution kernels are [out, in, height, width].
-      path: ours, such as ('batch_stats', 'layer1_0', 'bn1', 'var'), or None for the counter of
-        batches, which neither network reads.
+      path: ours, such as ('batch_stats', 'layer1_0', 'bn1', 'var'), or None for what neither
+        network reads: counters of batches, and an encoder's layers after its last map.
     """
 
     torch: str
@@ -72,9 +74,48 @@ def resnet34(
     return names
 
 
+def efficientnet_lite0(channels: int = 3, num_classes: int | None = None) -> list[Name]:
+    """The tensors of an EfficientNet-Lite0, in the order of timm's state dict.
+
+    Args:
+      channels: of the input images.
+      num_classes: of the classifier, or None for none. Nothing of ours reads it, nor the layers
+        before it.
+
+    Returns:
+      timm's names (`tf_efficientnet_lite0`) with paths into the variables of `EfficientNetLite0`.
+    """
+    names = _conv('conv_stem', ('stem_conv',), efficientnet.STEM, channels, 3)
+    names += _batch_norm('bn1', ('stem_bn',), efficientnet.STEM)
+    inputs, number = efficientnet.STEM, 0
+    for s, stage in enumerate(efficientnet.STAGES):
+        for b in range(stage.blocks):
+            theirs, ours = f'blocks.{s}.{b}', f'block{number}'
+            wide = inputs * stage.expand
+            parts = [('conv_dw', 'depthwise', wide, 1, stage.kernel)]
+            if stage.expand > 1:
+                parts.insert(0, ('conv_pw', 'expand', wide, inputs, 1))
+            last = 'conv_pwl' if stage.expand > 1 else 'conv_pw'
+            parts.append((last, 'project', stage.filters, wide, 1))
+            for i, (torch, layer, filters, fan_in, kernel) in enumerate(parts, 1):
+                names += _conv(
+                    f'{theirs}.{torch}', (ours, f'{layer}_conv'), filters, fan_in, kernel
+                )
+                names += _batch_norm(f'{theirs}.bn{i}', (ours, f'{layer}_bn'), filters)
+            inputs, number = stage.filters, number + 1
+    unread = _conv('conv_head', (), LITE0_HEAD, inputs, 1) + _batch_norm('bn2', (), LITE0_HEAD)
+    if num_classes is not None:
+        unread += [
+            Name('classifier.weight', (num_classes, LITE0_HEAD), None),
+            Name('classifier.bias', (num_classes,), None),
+        ]
+    return names + [name._replace(path=None) for name in unread]
+
+
 def smp_unet(
     channels: int = 3,
     *,
+    encoder: str = 'resnet34',
     width: int = 64,
     stage_sizes: Sequence[int] = STAGE_SIZES,
     classification_head: bool = False,
@@ -82,16 +123,23 @@ def smp_unet(
     """The tensors of segmentation_models_pytorch's `Unet('resnet34')`, in its state dict's order.
 
     Args: as for `resnet34`, and
+      encoder: 'resnet34', or 'efficientnet_lite0' for `Unet('timm-tf_efficientnet_lite0')`.
       classification_head: with that of `aux_params={'classes': 1}`.
 
     Returns:
       Its names with paths into the variables of `pneumojax.models.unet.UNet`.
     """
+    if encoder == 'resnet34':
+        of_encoder = resnet34(channels, width=width, stage_sizes=stage_sizes)
+        features = [width, width, width * 2, width * 4, width * 8]
+    else:
+        of_encoder, features = efficientnet_lite0(channels), list(efficientnet.FEATURES)
     names = [
         Name(f'encoder.{torch}', shape, path and (path[0], 'encoder', *path[1:]))
-        for torch, shape, path in resnet34(channels, width=width, stage_sizes=stage_sizes)
+        for torch, shape, path in of_encoder
     ]
-    inputs, skips = width * 8, [width * 4, width * 2, width, width, 0]
+    deepest = inputs = features.pop()
+    skips = [*reversed(features), 0]
     for block, (skip, filters) in enumerate(zip(skips, decoder_filters(width), strict=True)):
         theirs, ours = f'decoder.blocks.{block}', ('decoder', f'block{block}')
         for i, fan_in in ((1, inputs + skip), (2, filters)):
@@ -105,7 +153,7 @@ def smp_unet(
     if classification_head:
         ours = ('params', CLASSIFICATION_HEAD)
         names += [
-            Name(f'{SMP_CLASSIFICATION_HEAD}.weight', (1, width * 8), (*ours, 'kernel')),
+            Name(f'{SMP_CLASSIFICATION_HEAD}.weight', (1, deepest), (*ours, 'kernel')),
             Name(f'{SMP_CLASSIFICATION_HEAD}.bias', (1,), (*ours, 'bias')),
         ]
     return names
@@ -126,6 +174,27 @@ def huggingface(name: str) -> str:
         return f'resnet.encoder.stages.{stage}.layers.{index}.{rest}'
 
     return re.sub(r'^layer(\d)\.(\d+)\.(.*)', block, name)
+
+
+def efficientnet_pytorch(name: str) -> str:
+    """The name in the packages `efficientnet_lite_pytorch` and `efficientnet_pytorch`."""
+    match = re.match(r'blocks\.(\d)\.(\d)\.(.*)', name)
+    if not match:
+        ends = {'conv_stem': '_conv_stem', 'bn1': '_bn0', 'conv_head': '_conv_head', 'bn2': '_bn1'}
+        layer, _, rest = name.partition('.')
+        return f'{ends.get(layer, "_fc")}.{rest}'
+    stage, block, rest = int(match[1]), int(match[2]), match[3]
+    number = sum(s.blocks for s in efficientnet.STAGES[:stage]) + block
+    layers = ['_depthwise_conv', '_project_conv']
+    if efficientnet.STAGES[stage].expand > 1:
+        layers.insert(0, '_expand_conv')
+        rest = re.sub(r'bn(\d)', lambda m: f'_bn{int(m[1]) - 1}', rest)
+    else:
+        rest = re.sub(r'bn(\d)', r'_bn\1', rest).replace('conv_pw.', 'conv_pwl.')
+    theirs = dict(zip(('conv_pwl', 'conv_pw', 'conv_dw'),
+                      (layers[-1], layers[0], layers[-2]), strict=True))  # fmt: skip
+    rest = re.sub(r'conv_\w+', lambda m: theirs[m[0]], rest)
+    return f'_blocks.{number}.{rest}'
 
 
 def flax_shape(name: Name) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
-"""U-Net (Ronneberger et al. 2015, arXiv 1505.04597) on a ResNet34 encoder.
+"""U-Net (Ronneberger et al. 2015, arXiv 1505.04597) on a ResNet34 or EfficientNet-Lite0 encoder.
 
 The decoder has the shape that segmentation_models_pytorch made common, so its checkpoints convert.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,12 +11,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pneumojax.models import phases
+from pneumojax.models import efficientnet, phases, resnet
 from pneumojax.models.batch_norm import BatchNorm
+from pneumojax.models.efficientnet import EfficientNetLite0
 from pneumojax.models.resnet import ResNet34, convolution
 
 DimSize = Any  # an int; a symbol while exporting for any size
 
+ENCODER = 'encoder'  # its name in variables and checkpoints
 # Its name in checkpoints, which older ones have too. Flax draws initial weights by this name.
 CLASSIFICATION_HEAD = 'image_head'
 
@@ -114,21 +116,26 @@ class UNet(nn.Module):
     """ResNet34-UNet: 24,436,369 parameters with the defaults and three input channels.
 
     Attributes:
-      width: channels of the encoder's first stage; the decoder has width x (4, 2, 1, 1/2, 1/4).
-      stage_sizes: blocks of each encoder stage.
+      encoder: 'resnet34' or 'efficientnet_lite0'.
+      width: channels of a ResNet's first stage; the decoder has width x (4, 2, 1, 1/2, 1/4).
+      stage_sizes: blocks of each stage of a ResNet.
       dtype: of the computation. Parameters, batch statistics and logits are float32 in any case.
       axis_name: of the `pmap` over which batch statistics are synchronised, or None.
       classification_head: one more output, whether the image shows any lesion: a dense layer on the
         mean of the deepest feature map, as amirassov's (W) and smp's are.
       gated: with that head, logits are those of `gate` where `train` is False.
+      frozen_stages: how many of the encoder's feature maps, from the first, keep their weights and
+        batch statistics, also where `train` is True.
     """
 
+    encoder: str = 'resnet34'
     width: int = 64
     stage_sizes: Sequence[int] = (3, 4, 6, 3)
     dtype: Any = jnp.float32
     axis_name: str | None = None
     classification_head: bool = False
     gated: bool = False
+    frozen_stages: int = 0
 
     @nn.compact
     def __call__(
@@ -145,10 +152,13 @@ class UNet(nn.Module):
           Logits [B, H, W, 1], float32 (float64 where the parameters are). With `parts`, the pixels'
           logits, never gated, and the image's [B] (None without that head).
         """
-        shared = {'dtype': self.dtype, 'axis_name': self.axis_name}
-        features: Any = ResNet34(
-            width=self.width, stage_sizes=self.stage_sizes, name='encoder', **shared
-        )(images, train=train)
+        shared: Any = {'dtype': self.dtype, 'axis_name': self.axis_name}
+        frozen: Any = {'frozen_stages': self.frozen_stages, 'name': ENCODER}
+        if self.encoder == 'resnet34':
+            encoder = ResNet34(width=self.width, stage_sizes=self.stage_sizes, **shared, **frozen)
+        else:
+            encoder = EfficientNetLite0(**shared, **frozen)
+        features: Any = encoder(images, train=train)
         x = Decoder(decoder_filters(self.width), name='decoder', **shared)(
             features, images.shape[1:3], train=train
         )
@@ -165,3 +175,9 @@ class UNet(nn.Module):
         if parts:
             return logits, image_logits
         return gate(logits, image_logits) if self.gated and not train else logits
+
+
+def frozen_layers(layers: Iterable[str], encoder: str, frozen_stages: int) -> list[str]:
+    """Those of an encoder's layers whose variables training leaves as they are."""
+    stage_of = {'resnet34': resnet.stage_of, 'efficientnet_lite0': efficientnet.stage_of}[encoder]
+    return [layer for layer in layers if stage_of(layer) < frozen_stages]

@@ -125,7 +125,7 @@ def require_start(config: ml_collections.ConfigDict) -> None:
         require_checkpoint(Run(config.init_from))
     dataset_lib.require_folder(config)
     if config.model.pretrained and not config.init_from:
-        pretrained.load(download.resolve(config.model.pretrained))
+        pretrained.load(download.resolve(config.model.pretrained, encoder=config.model.encoder))
 
 
 def require_checkpoint(run: Run) -> int:

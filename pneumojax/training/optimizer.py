@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from pneumojax.data.sampling import Plan
+from pneumojax.models.unet import ENCODER, frozen_layers
 from pneumojax.system.memoize import memoize
 from pneumojax.training import averaging
 
@@ -21,14 +22,14 @@ def make_optimizer(config: ml_collections.ConfigDict, plan: Plan) -> optax.Gradi
     adamw. The average comes last, where the updates are exactly what is added to the weights.
 
     Args:
-      config: the whole configuration; optimizer and averaging are read.
+      config: the whole configuration; optimizer, averaging and model.frozen_stages are read.
       plan: schedules follow the ends of its epochs. For equal ends the same object is returned, and
         with it `make_train_step` returns the same, compiled step.
     """
     return _make_optimizer(config, tuple(plan.epoch_ends.tolist()))
 
 
-@memoize('optimizer', 'averaging', 'num_epochs')
+@memoize('optimizer', 'averaging', 'num_epochs', 'model')
 def _make_optimizer(
     config: ml_collections.ConfigDict, epoch_ends: EpochEnds
 ) -> optax.GradientTransformation:
@@ -46,6 +47,8 @@ def _make_optimizer(
     frozen = updates_done(epoch_ends, optimizer.accumulate, optimizer.freeze_encoder_epochs)
     if frozen:
         transforms.append(freeze_encoder(frozen))
+    if config.model.frozen_stages:  # weight decay would change them, even without a gradient
+        transforms.append(freeze_stages(config.model.encoder, config.model.frozen_stages))
     transforms.append(_averaging(config, epoch_ends))
     chain = optax.chain(*transforms)
     if optimizer.accumulate > 1:
@@ -99,6 +102,18 @@ def freeze_encoder(until: int) -> optax.GradientTransformation:
         return {**updates, 'encoder': encoder}, state
 
     return optax.GradientTransformation(scale.init, update)
+
+
+def freeze_stages(encoder: str, stages: int) -> optax.GradientTransformation:
+    """Zeroes the updates of the first stages of an encoder, see `config.model.frozen_stages`."""
+
+    def update(updates: Any, params: Any) -> Any:
+        del params
+        of_encoder = updates[ENCODER]
+        frozen = {layer: of_encoder[layer] for layer in frozen_layers(of_encoder, encoder, stages)}
+        return {**updates, ENCODER: of_encoder | optax.tree.zeros_like(frozen)}
+
+    return optax.stateless(update)
 
 
 def _averaging(

@@ -13,7 +13,7 @@ from pneumojax.augment import augment, hide
 from pneumojax.models.batch_norm import MOMENTUM
 from pneumojax.models.build import make_model
 from pneumojax.models.normalize import normalize
-from pneumojax.models.unet import gate
+from pneumojax.models.unet import ENCODER, frozen_layers, gate
 from pneumojax.system.memoize import memoize
 from pneumojax.training import losses
 from pneumojax.training.state import TrainState
@@ -208,20 +208,24 @@ def make_batch_stats_step(
     The mean of its results over training batches recalibrates BatchNorm for averaged weights: the
     statistics that came along with the last weights belong to another network. Images are whole
     and not augmented, as in prediction, even where training cuts windows from them. Only the shapes
-    of the given `batch_stats` matter.
+    of the given `batch_stats` matter, but frozen stages keep theirs.
 
     Flax mixes new = 0.9 old + 0.1 batch; starting from zero the batch's own is new / 0.1.
     """
-    model = make_model(config, axis_name)
+    model, encoder = make_model(config, axis_name), config.model.encoder
     channels, normalization = config.model.channels, config.model.normalization
 
     def batch_stats_step(params: Any, batch_stats: Any, batch: Batch) -> Any:
         images, _ = to_float(batch['image'], batch['mask'])
+        of_encoder = batch_stats[ENCODER]
+        kept = {k: of_encoder[k] for k in frozen_layers(of_encoder, encoder, model.frozen_stages)}
         zeros = jax.tree.map(jnp.zeros_like, batch_stats)
+        zeros[ENCODER] |= kept
         _, updated = model.apply(
             {'params': params, 'batch_stats': zeros},
             normalize(images, normalization, channels), train=True, mutable=['batch_stats'],
         )  # fmt: skip
-        return jax.tree.map(lambda s: s / (1.0 - MOMENTUM), updated['batch_stats'])
+        new = jax.tree.map(lambda s: s / (1.0 - MOMENTUM), updated['batch_stats'])
+        return {**new, ENCODER: new[ENCODER] | kept}
 
     return batch_stats_step
