@@ -155,7 +155,7 @@ def torch_network(member: Member, precision: str) -> choose.Network:
     from pneumojax.models import normalize
 
     variables = member.variables()
-    channels, width, stages = pretrained.network_shape(variables)
+    _, channels, width, stages = pretrained.network_shape(variables)
     network = torch_unet.make_unet(width, channels, stages)
     state = {k: torch.from_numpy(v.copy()) for k, v in pretrained.to_torch(variables).items()}
     network.load_state_dict(state)

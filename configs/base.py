@@ -66,10 +66,11 @@ def get_config() -> ml_collections.ConfigDict:
     # statistics that they start with, and no gradient is computed up to there; 5: all of it.
     model.frozen_stages = 0
     model.channels = 3  # A: grey repeated to three channels; 1: the stem's kernel is summed instead
-    # 'unit': x/255 only (A); 'symmetric': -1 to 1, for EfficientNet's weights; 'imagenet': its mean and std per channel; 'imagenet_grey': one pair.
+    # 'unit': x/255 only (A); 'imagenet': its mean and std per channel; 'imagenet_grey': one pair;
+    # 'symmetric': from -1 to 1, for the weights of EfficientNets.
     model.normalization = 'unit'
-    # Channels of a ResNet's first stage (64 is ResNet34); the decoder has 4, 2, 1, 1/2 and 1/4 times
-    # as many.
+    # Channels of a ResNet's first stage (64 is ResNet34); the decoder of any encoder has 4, 2, 1,
+    # 1/2 and 1/4 times as many.
     model.width = 64
     model.stage_sizes = (3, 4, 6, 3)  # blocks per stage of a ResNet; these are ResNet34's
     # Of the computation: 'float32' or 'bfloat16'; parameters, statistics and loss stay float32.

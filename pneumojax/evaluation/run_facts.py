@@ -102,11 +102,14 @@ def network(facts: RunFacts) -> str:
     model = facts.config.model
     plain = model.width == 64 and tuple(model.stage_sizes) == (3, 4, 6, 3)
     narrowed = f', narrowed: width {model.width}, blocks {tuple(model.stage_sizes)}'
+    encoder = 'a ResNet34'
+    if model.get('encoder', 'resnet34') != 'resnet34':
+        encoder, narrowed = 'an EfficientNet-Lite0', f', decoder of width {model.width}'
     head = {
         'auxiliary': ', with a classification head in training',
         'gate': ', gated by a classification head',
     }.get(model.classification_head, '')
-    return 'U-Net with a ResNet34 encoder' + ('' if plain else narrowed) + head
+    return f'U-Net with {encoder} encoder' + ('' if plain else narrowed) + head
 
 
 def start(facts: RunFacts) -> str:

@@ -20,11 +20,11 @@ from pneumojax.system.progress import log
 def convert(
     source: str, output: str | os.PathLike, config: ml_collections.ConfigDict | None = None
 ) -> pathlib.Path:
-    """Converts a ResNet34 or a whole U-Net.
+    """Converts an encoder or a whole U-Net.
 
     Args:
-      source: 'imagenet', or a file that `load_resnet34` or `load_smp_unet` reads; its tensors'
-        names tell which. A classifier is kept.
+      source: 'imagenet' (a ResNet34's), or a file that `pretrained.load` reads; its tensors' names
+        tell what it is. A ResNet34's classifier is kept.
       output: a directory that does not exist or is empty. It appears only when it is complete:
         `config.json`, and `checkpoints/0` with the items `params` and `batch_stats`.
       config: a configuration to write, such as that of the stage the weights will be used in, with
@@ -64,22 +64,25 @@ def _report(weights: pretrained.Weights, path: pathlib.Path, output: pathlib.Pat
     network, key = {
         'unet': ('U-Net', 'init_from'),
         'resnet34': ('ResNet34', 'model.pretrained'),
+        'efficientnet_lite0': ('EfficientNet-Lite0', 'model.pretrained'),
     }[weights.kind]
-    channels = pretrained.network_shape(weights.variables)[0]
+    shape = pretrained.network_shape(weights.variables)
     return (
         f'{output}: {len(arrays)} arrays, {sum(array.size for array in arrays):,} numbers, of the '
         f'{network} in {path}; to train from it: --config=NAME --config.{key}={output}'
         + ' --config.init_weights=last' * (key == 'init_from')
-        + f' --config.model.channels={channels}' * (channels != 3)
-        + "; model.normalization has to be the one that it was trained with (ImageNet's: imagenet)"
+        + f' --config.model.encoder={shape.encoder}' * (shape.encoder != 'resnet34')
+        + f' --config.model.channels={shape.channels}' * (shape.channels != 3)
+        + '; model.normalization has to be the one that it was trained with (ImageNet: imagenet; '
+        'of an EfficientNet: symmetric)'
     )
 
 
 def _describe(
     path: pathlib.Path, weights: pretrained.Weights, config: ml_collections.ConfigDict | None
 ) -> ml_collections.ConfigDict:
-    channels, width, stage_sizes = pretrained.network_shape(weights.variables)
-    network = {'channels': channels, 'width': width, 'stage_sizes': stage_sizes, 'pretrained': ''}
+    shape = pretrained.network_shape(weights.variables)
+    network = {**shape._asdict(), 'width': shape.width or 64, 'pretrained': ''}
     if CLASSIFICATION_HEAD in weights.variables['params']:
         network['classification_head'] = 'auxiliary'
     if config is None:

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 as a Flax module: an encoder for machines without an accelerator.
 
 EfficientNet-B0 (Tan and Le 2019, arXiv 1905.11946) without squeeze-and-excitation and with ReLU6
-instead of swish, as its authors published it for mobile processors: 3.4 M parameters as an encoder,
-where ResNet34 has 21 M, and the padding of TensorFlow, in which its ImageNet weights were trained.
+instead of swish, as its authors published it for mobile processors. As an encoder it has 3 M
+parameters, where ResNet34 has 21 M. It is padded as in TensorFlow, where its weights were trained.
 """
 
 import itertools
@@ -116,7 +116,8 @@ class EfficientNetLite0(nn.Module):
             epsilon=EPSILON, name='stem_bn',
         )  # fmt: skip
         x = relu6(norm(stem(jnp.asarray(images, self.dtype))))
-        features = [lax.stop_gradient(x) if self.frozen_stages else x]
+        x = lax.stop_gradient(x) if self.frozen_stages else x
+        features = [x]
         for index, (stage, stride) in enumerate(BLOCKS):
             frozen = LEVELS[index] < self.frozen_stages
             block = InvertedResidual(
@@ -124,9 +125,14 @@ class EfficientNetLite0(nn.Module):
             )
             x = block(x, train=train and not frozen)
             x = lax.stop_gradient(x) if frozen else x
-            if index + 1 == len(BLOCKS) or LEVELS[index + 1] > LEVELS[index]:
+            if ends_map(index):
                 features.append(x)
         return tuple(features)
+
+
+def ends_map(index: int) -> bool:
+    """Whether the output of a block is a feature map: the next one halves it, or there is none."""
+    return index + 1 == len(BLOCKS) or LEVELS[index + 1] > LEVELS[index]
 
 
 def stage_of(layer: str) -> int:

@@ -99,8 +99,9 @@ class ResNet34(nn.Module):
         )(x)  # fmt: skip
         trained = train and not self.frozen_stages
         x = BatchNorm(trained, self.axis_name, self.dtype, relu=True, name='bn1')(x)
-        features = [x if not self.frozen_stages else lax.stop_gradient(x)]
-        x = max_pool(features[0])
+        x = lax.stop_gradient(x) if self.frozen_stages else x
+        features = [x]
+        x = max_pool(x)
         for stage, blocks in enumerate(self.stage_sizes):
             frozen = stage + 1 < self.frozen_stages
             for block in range(blocks):

@@ -116,7 +116,6 @@ class UNet(nn.Module):
     """ResNet34-UNet: 24,436,369 parameters with the defaults and three input channels.
 
     Attributes:
-      encoder: 'resnet34' or 'efficientnet_lite0'.
       width: channels of a ResNet's first stage; the decoder has width x (4, 2, 1, 1/2, 1/4).
       stage_sizes: blocks of each stage of a ResNet.
       dtype: of the computation. Parameters, batch statistics and logits are float32 in any case.
@@ -124,17 +123,18 @@ class UNet(nn.Module):
       classification_head: one more output, whether the image shows any lesion: a dense layer on the
         mean of the deepest feature map, as amirassov's (W) and smp's are.
       gated: with that head, logits are those of `gate` where `train` is False.
+      encoder: 'resnet34' or 'efficientnet_lite0'.
       frozen_stages: how many of the encoder's feature maps, from the first, keep their weights and
         batch statistics, also where `train` is True.
     """
 
-    encoder: str = 'resnet34'
     width: int = 64
     stage_sizes: Sequence[int] = (3, 4, 6, 3)
     dtype: Any = jnp.float32
     axis_name: str | None = None
     classification_head: bool = False
     gated: bool = False
+    encoder: str = 'resnet34'
     frozen_stages: int = 0
 
     @nn.compact

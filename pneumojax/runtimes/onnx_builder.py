@@ -7,9 +7,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pneumojax.models.batch_norm import EPSILON
+
 OPSET = 18  # the first whose Split takes a number of parts
 IR_VERSION = 8  # the oldest with this opset, so that old runtimes read it
-EPSILON = 1e-5  # of BatchNorm, as in `models.resnet`
 Dimension = int | str
 
 
@@ -51,7 +52,7 @@ class Graph:
 
     def constant(self, array: np.ndarray | Sequence[int], dtype: type = np.float32) -> str:
         """Adds a weight; equal small ones are stored once."""
-        array = np.ascontiguousarray(array, dtype)
+        array = np.asarray(array, dtype, order='C')
         name = f'weight_{len(self._weights)}'
         if array.size <= 8:
             name = f'{array.dtype}_{array.shape}_{array.tolist()}'.replace(' ', '')
@@ -63,21 +64,32 @@ class Graph:
         return self.constant(values, np.int64)
 
     def convolution(
-        self, x: str, kernel: np.ndarray, bias: np.ndarray, *, stride: int = 1, relu: bool = True
+        self,
+        x: str,
+        kernel: np.ndarray,
+        bias: np.ndarray,
+        *,
+        stride: int = 1,
+        relu: bool = True,
+        same: bool = False,
+        groups: int = 1,
     ) -> str:
         """Adds a convolution padded by half its kernel.
 
         Args:
           x: its input.
-          kernel: [O, I, h, w].
+          kernel: [O, I, h, w], I of one group.
           bias: [O].
           stride: of both axes.
           relu: whether a ReLU follows.
+          same: padded as TensorFlow does instead, which differs for strides above 1.
+          groups: of channels that are convolved by themselves.
         """
         height, width = kernel.shape[2:]
+        pads: dict[str, Any] = {'pads': [height // 2, width // 2] * 2}
         x = self.node(
-            'Conv', [x, self.constant(kernel), self.constant(bias)],
-            kernel_shape=[height, width], strides=[stride] * 2, pads=[height // 2, width // 2] * 2,
+            'Conv', [x, self.constant(kernel), self.constant(bias)], kernel_shape=[height, width],
+            strides=[stride] * 2, group=groups, **({'auto_pad': 'SAME_UPPER'} if same else pads),
         )  # fmt: skip
         x = self.node('Relu', [x]) if relu else x
         self.channels[x] = len(kernel)
@@ -98,16 +110,22 @@ class Graph:
         except KeyError:
             raise Unknown(f'the network has no {"/".join(path)}') from None
 
-    def folded(self, path: Sequence[str], conv: str, bn: str) -> tuple[np.ndarray, np.ndarray]:
+    def folded(
+        self, path: Sequence[str], conv: str, bn: str, epsilon: float = EPSILON
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(kernel [O, I, h, w], bias [O]) of a convolution followed by BatchNorm, float64."""
         kernel = self.take('params', *path, conv, 'kernel').transpose(3, 2, 0, 1)
         scale, shift = (self.take('params', *path, bn, name) for name in ('scale', 'bias'))
         mean, var = (self.take('batch_stats', *path, bn, name) for name in ('mean', 'var'))
-        factor = scale / np.sqrt(var + EPSILON)
+        factor = scale / np.sqrt(var + epsilon)
         return kernel * factor[:, None, None, None], shift - mean * factor
 
+    def has(self, *path: str) -> bool:
+        """Whether the network has, beside those taken, weights below this path of its params."""
+        return any(left[1 : 1 + len(path)] == path for left in self._left)
+
     def stages(self) -> list[int]:
-        """Number of blocks of each encoder stage."""
+        """Number of blocks of each stage of a ResNet."""
         names = {path[2] for path in self._left if path[1] == 'encoder'}
         blocks = [name[5:].split('_') for name in names if name.startswith('layer')]
         return [

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from pneumojax.models import normalize
+from pneumojax.models import efficientnet, normalize
 from pneumojax.runtimes.onnx_builder import Dimension, Graph
 from pneumojax.runtimes.onnx_upsampling import is_exact, upsampled_convolution
 
@@ -75,13 +75,8 @@ def _logits(
     graph: Graph, x: str, normalization: str, shape: tuple[Dimension, Dimension, Dimension]
 ) -> tuple[str, str]:
     """[B, 1, H, W] floats of 0 to 255 -> logits [B, 1, H, W] and the deepest feature map."""
-    x = _stem(graph, x, normalization)
-    skips = [x]
-    x = graph.node('MaxPool', [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-    for stage, blocks in enumerate(graph.stages()):
-        for block in range(blocks):
-            x = _residual_block(graph, x, stage, block)
-        skips.append(x)
+    lite0 = graph.has('encoder', 'stem_conv')
+    skips = (_efficientnet_lite0 if lite0 else _resnet)(graph, x, normalization)
     x = deepest = skips.pop()
     for block in range(5):
         skip = skips.pop() if skips else None
@@ -100,21 +95,70 @@ def _logits(
     return graph.convolution(x, kernel, bias, relu=False), deepest
 
 
-def _stem(graph: Graph, x: str, normalization: str) -> str:
-    """Normalisation and the first convolution."""
-    kernel, bias = graph.folded(('encoder',), 'conv1', 'bn1')
+def _resnet(graph: Graph, x: str, normalization: str) -> list[str]:
+    """Five feature maps."""
+    x, kernel, bias = _first(graph, x, normalization, *graph.folded(('encoder',), 'conv1', 'bn1'))
+    features = [graph.convolution(x, kernel, bias, stride=2)]
+    x = graph.node('MaxPool', features, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    for stage, blocks in enumerate(graph.stages()):
+        for block in range(blocks):
+            x = _residual_block(graph, x, stage, block)
+        features.append(x)
+    return features
+
+
+def _efficientnet_lite0(graph: Graph, x: str, normalization: str) -> list[str]:
+    """Five feature maps."""
+
+    def folded(path: Sequence[str], layer: str) -> tuple[np.ndarray, np.ndarray]:
+        return graph.folded(path, f'{layer}_conv', f'{layer}_bn', efficientnet.EPSILON)
+
+    def relu6(x: str) -> str:
+        clipped = graph.node('Clip', [x, *(graph.constant(np.array(end)) for end in (0, 6))])
+        graph.channels[clipped] = graph.channels[x]
+        return clipped
+
+    x, kernel, bias = _first(graph, x, normalization, *folded(('encoder',), 'stem'))
+    x = relu6(graph.convolution(x, kernel, bias, stride=2, same=True, relu=False))
+    features = [x]
+    for index, (stage, stride) in enumerate(efficientnet.BLOCKS):
+        path, y = ('encoder', f'block{index}'), x
+        if stage.expand > 1:
+            y = relu6(graph.convolution(y, *folded(path, 'expand'), relu=False))
+        kernel, bias = folded(path, 'depthwise')
+        depthwise: Any = {'stride': stride, 'same': True, 'groups': len(kernel), 'relu': False}
+        y = relu6(graph.convolution(y, kernel, bias, **depthwise))
+        y = graph.convolution(y, *folded(path, 'project'), relu=False)
+        channels = graph.channels[y]
+        if stride == 1 and channels == graph.channels[x]:
+            y = graph.node('Add', [x, y])
+            graph.channels[y] = channels
+        x = y
+        if efficientnet.ends_map(index):
+            features.append(x)
+    return features
+
+
+def _first(
+    graph: Graph, x: str, normalization: str, kernel: np.ndarray, bias: np.ndarray
+) -> tuple[str, np.ndarray, np.ndarray]:
+    """Normalisation, as far as the first convolution's kernel does not do it: (x, kernel, bias)."""
     if normalization == 'unit':
         kernel = kernel.sum(axis=1, keepdims=True) / 255
     else:
         if normalization == 'imagenet' and kernel.shape[1] == 3:
             mean, std = np.array(normalize.IMAGENET_MEAN), np.array(normalize.IMAGENET_STD)
         else:
-            mean, std = np.array([normalize.GREY_MEAN]), np.array([normalize.GREY_STD])
+            symmetric = normalization == 'symmetric'
+            mean, std = (
+                np.array([0.5 if symmetric else value])
+                for value in (normalize.GREY_MEAN, normalize.GREY_STD)
+            )
             kernel = kernel.sum(axis=1, keepdims=True)
         channels = (1, len(mean), 1, 1)
         x = graph.node('Mul', [x, graph.constant((1 / (255 * std)).reshape(channels))])
         x = graph.node('Sub', [x, graph.constant((mean / std).reshape(channels))])
-    return graph.convolution(x, kernel, bias, stride=2)
+    return x, kernel, bias
 
 
 def _residual_block(graph: Graph, x: str, stage: int, block: int) -> str:

@@ -83,10 +83,10 @@ class _Weights(Checkpoints):
         from pneumojax.models import pretrained  # late: exported networks need no JAX
 
         del step, averaged
-        channels, width, stage_sizes = pretrained.network_shape(shapes)
+        shape = pretrained.network_shape(shapes)
         path = self._run / PRETRAINED
         variables = pretrained.load_smp_unet(
-            path, channels=channels, width=width, stage_sizes=stage_sizes
+            path, channels=shape.channels, width=shape.width, stage_sizes=shape.stage_sizes
         )
         require_equal(str(path), variables, shapes)
         return variables

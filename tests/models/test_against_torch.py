@@ -103,6 +103,24 @@ def test_the_encoder_alone_gives_the_same_feature_maps(classifier):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('size', [(256, 256), (224, 160)])
+def test_smp_unet_on_an_efficientnet_lite0(size, tmp_path):
+    smp = references.require('segmentation_models_pytorch')
+    encoder = 'timm-tf_efficientnet_lite0'
+    net = references.randomize(smp.Unet(encoder, encoder_weights=None), 4)
+    x = images(size)
+    variables = pretrained.load_smp_unet(save(net, tmp_path / 'x.safetensors'))
+    model = UNet(encoder='efficientnet_lite0')
+    ours = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, x)
+    close(ours, references.from_torch(net(references.to_torch(x))), f'lite0 {size} logits')
+    other = smp.Unet(encoder, encoder_weights=None)
+    state = {k: references.require('torch').from_numpy(v) for k, v in
+             pretrained.to_torch(variables).items()}  # fmt: skip
+    other.load_state_dict(state, strict=True)
+    close(references.from_torch(other.eval()(references.to_torch(x))), ours, 'and back')
+
+
+@pytest.mark.slow
 def test_timm_logits(tmp_path):
     timm = references.require('timm')
     net = references.randomize(timm.create_model('resnet34', pretrained=False), 3)

@@ -124,7 +124,7 @@ def test_unet_there_and_back(tmp_path, channels):
     tensors = fake(torch_names.smp_unet(channels, **TINY))
     path = write(tensors, tmp_path / 'unet.safetensors')
     variables = pretrained.load_smp_unet(path, channels=channels, **TINY)
-    assert pretrained.network_shape(variables) == (channels, 4, (1, 1, 1, 1))
+    assert pretrained.network_shape(variables) == ('resnet34', channels, 4, (1, 1, 1, 1))
     back = pretrained.to_torch(variables)
     assert list(back) == list(tensors)
     for name, tensor in tensors.items():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pneumojax.models import torch_names
+from pneumojax.models.efficientnet import EfficientNetLite0
 from pneumojax.models.resnet import ResNet34
 from pneumojax.models.unet import UNet
 from tests.models import torch_references as references
@@ -16,7 +17,12 @@ THIRD_PARTY = pathlib.Path(__file__).parents[2] / 'third_party'
 TABLES = {
     'torchvision/resnet34.csv': (torch_names.resnet34(3, 1000), str),
     'huggingface_resnet/resnet34.csv': (torch_names.resnet34(3, 1000), torch_names.huggingface),
+    'timm/efficientnet_lite0.csv': (torch_names.efficientnet_lite0(3, 1000), str),
     'segmentation_models_pytorch/unet_resnet34.csv': (torch_names.smp_unet(3), str),
+    'segmentation_models_pytorch/unet_efficientnet_lite0.csv': (
+        torch_names.smp_unet(3, encoder='efficientnet_lite0'),
+        str,
+    ),
 }
 
 
@@ -40,7 +46,11 @@ def state_dict(table):
         return references.require('torchvision').models.resnet34().state_dict()
     if table.startswith('segmentation'):
         smp = references.require('segmentation_models_pytorch')
-        return smp.Unet('resnet34', encoder_weights=None).state_dict()
+        encoder = 'resnet34' if 'resnet34' in table else 'timm-tf_efficientnet_lite0'
+        return smp.Unet(encoder, encoder_weights=None).state_dict()
+    if table.startswith('timm'):
+        timm = references.require('timm')
+        return timm.create_model('tf_efficientnet_lite0', pretrained=False).state_dict()
     transformers = references.require('transformers')
     config = transformers.ResNetConfig(
         layer_type='basic',
@@ -72,6 +82,13 @@ def test_every_variable_has_its_name(size, channels):
     for model, names in [
         (ResNet34(num_classes=7, **size), torch_names.resnet34(channels, 7, **size)),
         (UNet(**size), torch_names.smp_unet(channels, **size)),
+        (EfficientNetLite0(), torch_names.efficientnet_lite0(channels, 7)),
+        (
+            UNet(encoder='efficientnet_lite0', width=12, classification_head=True),
+            torch_names.smp_unet(
+                channels, encoder='efficientnet_lite0', width=12, classification_head=True
+            ),
+        ),
     ]:
         shapes = jax.eval_shape(lambda x, m=model: m.init(jax.random.key(0), x, train=False), x)
         flat, _ = jax.tree_util.tree_flatten_with_path(shapes)

@@ -15,11 +15,13 @@ onnx_graph = importlib.import_module('pneumojax.runtimes.onnx_graph')
 onnx_builder = importlib.import_module('pneumojax.runtimes.onnx_builder')
 
 
-def network(channels=1, normalization='unit', stages=(1, 1, 1, 1), head='none', seed=0):
+def network(
+    channels=1, normalization='unit', stages=(1, 1, 1, 1), head='none', seed=0, encoder='resnet34'
+):
     """A narrow network whose every weight and statistic is away from where it started."""
     config = base.get_config()
     config.model.channels, config.model.normalization = channels, normalization
-    config.model.classification_head = head
+    config.model.classification_head, config.model.encoder = head, encoder
     config.model.width, config.model.stage_sizes = 4, stages
     rng = np.random.default_rng(seed)
 
@@ -66,6 +68,28 @@ def test_it_computes_what_flax_computes_at_any_size(channels, normalization, fli
             shape=dimensions,
             gated=head == 'gate',
         )
+        np.testing.assert_allclose(run(model, images), expected, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ('channels', 'normalization', 'shape', 'head'),
+    [
+        (3, 'symmetric', (2, 64, 96), 'none'),
+        (1, 'symmetric', (1, 33, 47), 'gate'),
+        (3, 'imagenet', (1, 61, 64), 'none'),
+    ],
+)
+def test_an_efficientnet_lite0_too(channels, normalization, shape, head):
+    config, variables = network(channels, normalization, head=head, encoder='efficientnet_lite0')
+    images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    predict = jax.jit(tta.make_predict(config, build.make_model(config), ('horizontal',)))
+    expected = predict(variables, images)
+    assert np.ptp(expected) > 0.01
+    for dimensions in (shape, ('batch', 'height', 'width')):
+        model = onnx_graph.make(
+            variables, normalization=normalization, flips=('horizontal',), shape=dimensions,
+            gated=head == 'gate',
+        )  # fmt: skip
         np.testing.assert_allclose(run(model, images), expected, atol=5e-6)
 
 

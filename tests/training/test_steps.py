@@ -181,6 +181,29 @@ def test_frozen_statistics_normalise_and_stay():
 
 
 @pytest.mark.slow
+def test_frozen_stages_stay_as_they_are_even_under_weight_decay():
+    config = make_config(
+        model__frozen_stages=3, model__pretrained='something', optimizer__name='adamw',
+        optimizer__weight_decay=0.1, averaging__kind='none',
+    )  # fmt: skip
+    stepper, start = Stepper(config), initial_variables()
+    state, _ = stepper.step(create_state(start, stepper.optimizer), batch())
+    recalibrate = jax.jit(steps.make_batch_stats_step(config))
+    exact = recalibrate(state.params, state.batch_stats, batch())
+    for tree, before in (
+        (state.params, start['params']), (state.batch_stats, start['batch_stats']),
+        (exact, start['batch_stats']),
+    ):  # fmt: skip
+        for layer, values in tree['encoder'].items():
+            same = jax.tree.map(np.array_equal, values, before['encoder'][layer])
+            frozen = not layer.startswith(('layer3', 'layer4'))
+            assert set(jax.tree.leaves(same)) == {frozen}, layer
+        assert not any(
+            jax.tree.leaves(jax.tree.map(np.array_equal, tree['decoder'], before['decoder']))
+        )
+
+
+@pytest.mark.slow
 def test_the_classification_head_is_trained_and_counts_in_the_prediction():
     config = make_config(
         model__classification_head='gate', loss__classification=0.1, augment__window=16
