@@ -19,8 +19,7 @@ from pneumojax.models.batch_norm import BatchNorm
 
 EPSILON = 1e-3  # of its BatchNorm
 STEM = 32  # channels of the first convolution
-# One per feature map of the U-Net after the stem's, each ending where the next halves the map.
-FEATURES = (STEM, 24, 40, 112, 320)
+FEATURES = (16, 24, 40, 112, 320)  # channels of the feature maps
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
@@ -48,9 +47,9 @@ STAGES = (
     Stage(3, 112, 5, 1, 6), Stage(4, 192, 5, 2, 6), Stage(1, 320, 3, 1, 6),
 )  # fmt: skip
 
-# (stage, stride) of every block, and the feature map that it belongs to, where 0 is the stem's.
+# (stage, stride) of every block, and the feature map that it belongs to.
 BLOCKS = [(stage, stage.stride if i == 0 else 1) for stage in STAGES for i in range(stage.blocks)]
-LEVELS = [max(1, level) for level in itertools.accumulate(stride // 2 for _, stride in BLOCKS)]
+LEVELS = list(itertools.accumulate(stride // 2 for _, stride in BLOCKS))
 
 
 class InvertedResidual(nn.Module):
@@ -116,8 +115,7 @@ class EfficientNetLite0(nn.Module):
             epsilon=EPSILON, name='stem_bn',
         )  # fmt: skip
         x = relu6(norm(stem(jnp.asarray(images, self.dtype))))
-        x = lax.stop_gradient(x) if self.frozen_stages else x
-        features = [x]
+        features = []
         for index, (stage, stride) in enumerate(BLOCKS):
             frozen = LEVELS[index] < self.frozen_stages
             block = InvertedResidual(

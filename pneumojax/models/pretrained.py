@@ -98,7 +98,7 @@ def load_smp_unet(
 ) -> dict[str, Any]:
     """Reads a whole `segmentation_models_pytorch.Unet` of one class; its names tell the encoder.
 
-    That is `Unet('resnet34')` or `Unet('timm-tf_efficientnet_lite0')`.
+    That is `Unet('resnet34')` or `Unet('tu-tf_efficientnet_lite0')`.
 
     With a classification head (`aux_params={'classes': 1}`) it fits
     `UNet(classification_head=True)`.
@@ -188,7 +188,7 @@ def initialize(variables: Mapping[str, Any], name_or_path: str) -> dict[str, Any
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The state dict that `segmentation_models_pytorch.Unet(...)` loads with strict=True.
 
-    Its encoder is 'resnet34' or 'timm-tf_efficientnet_lite0'. With a classification head, it is
+    Its encoder is 'resnet34' or 'tu-tf_efficientnet_lite0'. With a classification head, it is
     that of `Unet(..., aux_params={'classes': 1})`, which returns both heads' logits; multiplying
     their probabilities (`unet.gate`) is then left to the caller.
 
@@ -196,12 +196,12 @@ def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
       variables: {'params', 'batch_stats'} of a `UNet`; its width and depth are read off.
 
     Returns:
-      Name -> float32 array. What nothing reads is zero; counters of batches are int64.
+      Name -> float32 array (int64 zeros for `num_batches_tracked`, which nothing reads).
     """
     has_head = CLASSIFICATION_HEAD in variables['params']
     names = torch_names.smp_unet(**network_shape(variables)._asdict(), classification_head=has_head)
     return {
-        name.torch: np.zeros(name.shape, np.float32 if name.shape else np.int64)
+        name.torch: np.zeros((), np.int64)
         if name.path is None
         else torch_names.torch_array(name, np.asarray(_at(variables, name.path), np.float32))
         for name in names
@@ -280,8 +280,8 @@ def _smp_unet(
     tensors: Tensors, path: pathlib.Path, width: int, stage_sizes: Sequence[int]
 ) -> dict[str, Any]:
     encoder, stem = 'resnet34', 'encoder.conv1.weight'
-    if f'encoder.{_LITE0_STEM}' in tensors:
-        encoder, stem = 'efficientnet_lite0', f'encoder.{_LITE0_STEM}'
+    if f'encoder.model.{_LITE0_STEM}' in tensors:
+        encoder, stem = 'efficientnet_lite0', f'encoder.model.{_LITE0_STEM}'
     channels = _stem_channels(tensors, stem)
     has_head = f'{torch_names.SMP_CLASSIFICATION_HEAD}.weight' in tensors
     names = torch_names.smp_unet(

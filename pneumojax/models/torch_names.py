@@ -24,8 +24,8 @@ class Name(NamedTuple):
     Attributes:
       torch: PyTorch's name, such as 'layer1.0.bn1.running_var'.
       shape: PyTorch's shape; convolution kernels are [out, in, height, width].
-      path: ours, such as ('batch_stats', 'layer1_0', 'bn1', 'var'), or None for what neither
-        network reads: counters of batches, and an encoder's layers after its last map.
+      path: ours, such as ('batch_stats', 'layer1_0', 'bn1', 'var'), or None for what is not read:
+        counters of batches, and an EfficientNet's layers after its last feature map.
     """
 
     torch: str
@@ -79,8 +79,8 @@ def efficientnet_lite0(channels: int = 3, num_classes: int | None = None) -> lis
 
     Args:
       channels: of the input images.
-      num_classes: of the classifier, or None for none. Nothing of ours reads it, nor the layers
-        before it.
+      num_classes: of the classifier, or None for none, nor the layers before it, which follow the
+        last feature map.
 
     Returns:
       timm's names (`tf_efficientnet_lite0`) with paths into the variables of `EfficientNetLite0`.
@@ -103,13 +103,15 @@ def efficientnet_lite0(channels: int = 3, num_classes: int | None = None) -> lis
                 )
                 names += _batch_norm(f'{theirs}.bn{i}', (ours, f'{layer}_bn'), filters)
             inputs, number = stage.filters, number + 1
-    unread = _conv('conv_head', (), LITE0_HEAD, inputs, 1) + _batch_norm('bn2', (), LITE0_HEAD)
     if num_classes is not None:
-        unread += [
+        unread = [
+            *_conv('conv_head', (), LITE0_HEAD, inputs, 1),
+            *_batch_norm('bn2', (), LITE0_HEAD),
             Name('classifier.weight', (num_classes, LITE0_HEAD), None),
             Name('classifier.bias', (num_classes,), None),
         ]
-    return names + [name._replace(path=None) for name in unread]
+        names += [name._replace(path=None) for name in unread]
+    return names
 
 
 def smp_unet(
@@ -123,19 +125,21 @@ def smp_unet(
     """The tensors of segmentation_models_pytorch's `Unet('resnet34')`, in its state dict's order.
 
     Args: as for `resnet34`, and
-      encoder: 'resnet34', or 'efficientnet_lite0' for `Unet('timm-tf_efficientnet_lite0')`.
+      encoder: 'resnet34', or 'efficientnet_lite0' for `Unet('tu-tf_efficientnet_lite0')`. In smp's
+        own `timm-tf_efficientnet_lite0` (0.6.0) padding and epsilon are not those of the weights.
       classification_head: with that of `aux_params={'classes': 1}`.
 
     Returns:
       Its names with paths into the variables of `pneumojax.models.unet.UNet`.
     """
     if encoder == 'resnet34':
-        of_encoder = resnet34(channels, width=width, stage_sizes=stage_sizes)
+        prefix, of_encoder = 'encoder', resnet34(channels, width=width, stage_sizes=stage_sizes)
         features = [width, width, width * 2, width * 4, width * 8]
     else:
-        of_encoder, features = efficientnet_lite0(channels), list(efficientnet.FEATURES)
+        prefix, of_encoder = 'encoder.model', efficientnet_lite0(channels)
+        features = list(efficientnet.FEATURES)
     names = [
-        Name(f'encoder.{torch}', shape, path and (path[0], 'encoder', *path[1:]))
+        Name(f'{prefix}.{torch}', shape, path and (path[0], 'encoder', *path[1:]))
         for torch, shape, path in of_encoder
     ]
     deepest = inputs = features.pop()

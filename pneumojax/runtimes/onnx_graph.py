@@ -120,7 +120,7 @@ def _efficientnet_lite0(graph: Graph, x: str, normalization: str) -> list[str]:
 
     x, kernel, bias = _first(graph, x, normalization, *folded(('encoder',), 'stem'))
     x = relu6(graph.convolution(x, kernel, bias, stride=2, same=True, relu=False))
-    features = [x]
+    features = []
     for index, (stage, stride) in enumerate(efficientnet.BLOCKS):
         path, y = ('encoder', f'block{index}'), x
         if stage.expand > 1:

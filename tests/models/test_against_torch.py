@@ -106,7 +106,7 @@ def test_the_encoder_alone_gives_the_same_feature_maps(classifier):
 @pytest.mark.parametrize('size', [(256, 256), (224, 160)])
 def test_smp_unet_on_an_efficientnet_lite0(size, tmp_path):
     smp = references.require('segmentation_models_pytorch')
-    encoder = 'timm-tf_efficientnet_lite0'
+    encoder = 'tu-tf_efficientnet_lite0'
     net = references.randomize(smp.Unet(encoder, encoder_weights=None), 4)
     x = images(size)
     variables = pretrained.load_smp_unet(save(net, tmp_path / 'x.safetensors'))

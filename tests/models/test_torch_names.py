@@ -46,7 +46,7 @@ def state_dict(table):
         return references.require('torchvision').models.resnet34().state_dict()
     if table.startswith('segmentation'):
         smp = references.require('segmentation_models_pytorch')
-        encoder = 'resnet34' if 'resnet34' in table else 'timm-tf_efficientnet_lite0'
+        encoder = 'resnet34' if 'resnet34' in table else 'tu-tf_efficientnet_lite0'
         return smp.Unet(encoder, encoder_weights=None).state_dict()
     if table.startswith('timm'):
         timm = references.require('timm')
