@@ -11,13 +11,15 @@ from pneumojax.models import build
 from pneumojax.runs.run import Run
 
 
-def tiny_config(size=32, seed=0):
+def tiny_config(size=32, seed=0, encoder='resnet34'):
     """A network that is as small as the code allows."""
     config = base.get_config()
     config.name = f'tiny{seed}'
     config.seed = seed
     config.image_size = size
-    config.model.width, config.model.stage_sizes, config.model.channels = 4, (1, 1, 1, 1), 1
+    config.model.width, config.model.encoder, config.model.channels = 4, encoder, 1
+    if encoder == 'resnet34':
+        config.model.stage_sizes = (1, 1, 1, 1)
     config.evaluation.batch_size = 4
     return config
 
@@ -25,9 +27,11 @@ def tiny_config(size=32, seed=0):
 CALIBRATION = {'slope': 0.5, 'intercept': -1.0, 'images': 100, 'positives': 22}
 
 
-def write_run(path, *, size=32, seed=0, flips=('horizontal',), rule=(0.5, 0, 0.5), step=7):
+def write_run(
+    path, *, size=32, seed=0, flips=('horizontal',), rule=(0.5, 0, 0.5), step=7, encoder='resnet34'
+):
     """A run directory as `evaluate` leaves it; its probabilities lie on both sides of a half."""
-    config, run = tiny_config(size, seed), Run(path)
+    config, run = tiny_config(size, seed, encoder), Run(path)
     run.start(config)
     variables = build.initial_variables(config)
     # Random weights hardly leave 0.5: a louder last layer gives masks of every kind.
@@ -47,15 +51,16 @@ def write_run(path, *, size=32, seed=0, flips=('horizontal',), rule=(0.5, 0, 0.5
     return run
 
 
-def write_evaluated_run(path, root, cache, **changes):
+def write_evaluated_run(path, root, cache, *, encoder='resnet34', **changes):
     """A run of random weights, evaluated on held-out images of a data set.
 
     Args:
       path: of the run directory.
       root, cache: of the data set.
+      encoder: of the network.
       changes: dotted keys of its config, with '__' for dots.
     """
-    run = write_run(path)
+    run = write_run(path, encoder=encoder)
     config = run.config()
     config.data.root, config.data.cache, config.data.num_folds = str(root), str(cache), 4
     config.evaluation.bootstrap = 100

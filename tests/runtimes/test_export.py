@@ -8,7 +8,7 @@ import pytest
 
 from pneumojax import config as config_lib
 from pneumojax.errors import UsageError
-from pneumojax.models import build, tta
+from pneumojax.models import build, pretrained, tta
 from pneumojax.runs.run import Run
 from pneumojax.runtimes import choose, ensemble_member
 from pneumojax.runtimes import export as export_lib
@@ -84,7 +84,8 @@ def test_a_network_that_differs_from_jax_is_refused(run, tmp_path, monkeypatch, 
     from pneumojax.runtimes import onnx_builder
 
     if mistake == 'epsilon':
-        monkeypatch.setattr(onnx_builder, 'EPSILON', 1e-2)
+        folded = onnx_builder.Graph.folded
+        monkeypatch.setattr(onnx_builder.Graph, 'folded', lambda *args: folded(*args, 1e-2))
     else:
         node = onnx_builder.Graph.node
 
@@ -110,6 +111,21 @@ def test_stablehlo_is_the_same_function_at_any_size(run, tmp_path):
     np.testing.assert_allclose(back.call(images), jax_predicts(run, images), atol=1e-5)
     stated = json.loads((tmp_path / 'unet.stablehlo.json').read_text())
     assert stated['identity']['step'] == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('format', ['torch', 'stablehlo', pytest.param('onnx', marks=needs_onnx)])
+def test_an_efficientnet_lite0_is_exported_too(tmp_path, format):
+    """The other two compare themselves with JAX before they write anything."""
+    run = write_run(tmp_path / 'run', encoder='efficientnet_lite0')
+    out = tmp_path / 'exported'
+    export(run.config(), run, out, format, None if format == 'torch' else 'any,any,any')
+    if format == 'torch':
+        back = pretrained.load_smp_unet(out / 'unet.safetensors', channels=1, width=4)
+        jax.tree.map(np.testing.assert_array_equal, back, ensemble_member.of_run(run).variables())
+    else:
+        stated = json.loads((out / f'unet.{format}.json').read_text())
+        assert stated['checked']['largest_difference'] < 1e-5
 
 
 def test_shapes():

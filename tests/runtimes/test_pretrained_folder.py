@@ -27,7 +27,7 @@ from pneumojax.runtimes import choose, ensemble_member, export, export_torch, pr
 from pneumojax.training import loop
 from tests import no_network
 from tests.prediction.predictions import results
-from tests.tiny_runs import tiny_config, write_run
+from tests.tiny_runs import tiny_config, write_evaluated_run, write_run
 
 WEIGHTS = 'model.safetensors'
 SUMMED = (WEIGHTS, 'config.json', 'thresholds.json', 'evaluation.json')
@@ -367,3 +367,16 @@ def test_dataset_paths_are_not_needed(saved, evaluated):
     with pytest.raises(UsageError):
         dataset_lib.load(config)
     pneumojax.load(saved, runtime='jax')
+
+
+@pytest.mark.slow
+def test_an_efficientnet_lite0_keeps_its_bits(phantoms, cache, tmp_path):
+    run = write_evaluated_run(
+        tmp_path / 'run', phantoms, cache, encoder='efficientnet_lite0', evaluation__rule='half'
+    )
+    pneumojax.save_pretrained(run.path, tmp_path / 'network')
+    theirs = ensemble_member.of_run(pretrained_folder.opened(Run(tmp_path / 'network')))
+    jax.tree.map(
+        np.testing.assert_array_equal, theirs.variables(), ensemble_member.of_run(run).variables()
+    )
+    assert 'EfficientNet-Lite0' in (tmp_path / 'network' / 'README.md').read_text()
