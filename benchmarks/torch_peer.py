@@ -53,7 +53,8 @@ from pneumojax.training.metrics_log import MetricsLog
 
 # Values of a configuration that this loop does not have.
 UNKNOWN = {
-    'model.classification_head': 'none', 'model.frozen_batch_norm': False, 'augment.window': 0,
+    'model.encoder': 'resnet34', 'model.frozen_stages': 0, 'model.frozen_batch_norm': False,
+    'model.classification_head': 'none', 'augment.window': 0,
     'loss.dice_reduction': 'batch', 'optimizer.accumulate': 1,
     'optimizer.freeze_encoder_epochs': 0, 'averaging.every_steps': 0,
 }  # fmt: skip

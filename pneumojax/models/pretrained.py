@@ -20,7 +20,7 @@ from pneumojax.models.unet import CLASSIFICATION_HEAD
 from pneumojax.runs.run import Run
 
 Tensors = Mapping[str, np.ndarray]  # PyTorch's name -> tensor
-_LITE0_STEM = 'conv_stem.weight'
+_LITE0_STEMS = ('conv_stem.weight', '_conv_stem.weight')  # timm's, the other packages'
 
 
 class Shape(NamedTuple):
@@ -136,7 +136,7 @@ def load(path: str | os.PathLike) -> Weights:
     shape = (64, torch_names.STAGE_SIZES)
     if any(name.startswith('decoder.') for name in tensors):
         return Weights('unet', None, _smp_unet(tensors, path, *shape))
-    if _LITE0_STEM in tensors or torch_names.efficientnet_pytorch(_LITE0_STEM) in tensors:
+    if any(stem in tensors for stem in _LITE0_STEMS):
         return Weights('efficientnet_lite0', None, _efficientnet_lite0(tensors, path))
     biases = [tensors[name].size for name in ('fc.bias', 'classifier.1.bias') if name in tensors]
     num_classes = biases[0] if biases else None
@@ -267,21 +267,20 @@ def _resnet34(
 
 
 def _efficientnet_lite0(tensors: Tensors, path: pathlib.Path) -> dict[str, Any]:
-    def theirs(torch: str) -> str:
-        return torch if _LITE0_STEM in tensors else torch_names.efficientnet_pytorch(torch)
-
-    names = torch_names.efficientnet_lite0(_stem_channels(tensors, theirs(_LITE0_STEM)), 1000)
-    optional = {theirs(name.torch) for name in names if name.path is None}
-    wanted = {theirs(name.torch): name for name in names}
-    return _match(tensors, wanted, optional, path, 'EfficientNet-Lite0')
+    stem = next(stem for stem in _LITE0_STEMS if stem in tensors)
+    names = torch_names.efficientnet_lite0(
+        _stem_channels(tensors, stem), num_classes=1000, timm=stem == _LITE0_STEMS[0]
+    )
+    unread = {name.torch for name in names if name.path is None}  # the classifier is not needed
+    return _match(tensors, {n.torch: n for n in names}, unread, path, 'EfficientNet-Lite0')
 
 
 def _smp_unet(
     tensors: Tensors, path: pathlib.Path, width: int, stage_sizes: Sequence[int]
 ) -> dict[str, Any]:
     encoder, stem = 'resnet34', 'encoder.conv1.weight'
-    if f'encoder.model.{_LITE0_STEM}' in tensors:
-        encoder, stem = 'efficientnet_lite0', f'encoder.model.{_LITE0_STEM}'
+    if f'encoder.model.{_LITE0_STEMS[0]}' in tensors:
+        encoder, stem = 'efficientnet_lite0', f'encoder.model.{_LITE0_STEMS[0]}'
     channels = _stem_channels(tensors, stem)
     has_head = f'{torch_names.SMP_CLASSIFICATION_HEAD}.weight' in tensors
     names = torch_names.smp_unet(

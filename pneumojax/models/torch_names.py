@@ -74,41 +74,54 @@ def resnet34(
     return names
 
 
-def efficientnet_lite0(channels: int = 3, num_classes: int | None = None) -> list[Name]:
+def efficientnet_lite0(
+    channels: int = 3, num_classes: int | None = None, *, timm: bool = True
+) -> list[Name]:
     """The tensors of an EfficientNet-Lite0, in the order of timm's state dict.
 
     Args:
       channels: of the input images.
       num_classes: of the classifier, or None for none, nor the layers before it, which follow the
         last feature map.
+      timm: with the names of timm's `tf_efficientnet_lite0`; otherwise with those of the packages
+        `efficientnet_lite_pytorch` and `efficientnet_pytorch`.
 
     Returns:
-      timm's names (`tf_efficientnet_lite0`) with paths into the variables of `EfficientNetLite0`.
+      Names with paths into the variables of `EfficientNetLite0`.
     """
-    names = _conv('conv_stem', ('stem_conv',), efficientnet.STEM, channels, 3)
-    names += _batch_norm('bn1', ('stem_bn',), efficientnet.STEM)
+    if timm:
+        stem, head = ('conv_stem', 'bn1'), ('conv_head', 'bn2', 'classifier')
+    else:
+        stem, head = ('_conv_stem', '_bn0'), ('_conv_head', '_bn1', '_fc')
     inputs, number = efficientnet.STEM, 0
+    names = _conv(stem[0], ('stem_conv',), inputs, channels, 3)
+    names += _batch_norm(stem[1], ('stem_bn',), inputs)
     for s, stage in enumerate(efficientnet.STAGES):
         for b in range(stage.blocks):
-            theirs, ours = f'blocks.{s}.{b}', f'block{number}'
             wide = inputs * stage.expand
-            parts = [('conv_dw', 'depthwise', wide, 1, stage.kernel)]
-            if stage.expand > 1:
-                parts.insert(0, ('conv_pw', 'expand', wide, inputs, 1))
-            last = 'conv_pwl' if stage.expand > 1 else 'conv_pw'
-            parts.append((last, 'project', stage.filters, wide, 1))
-            for i, (torch, layer, filters, fan_in, kernel) in enumerate(parts, 1):
-                names += _conv(
-                    f'{theirs}.{torch}', (ours, f'{layer}_conv'), filters, fan_in, kernel
-                )
-                names += _batch_norm(f'{theirs}.bn{i}', (ours, f'{layer}_bn'), filters)
+            layers = [
+                ('expand', wide, inputs, 1),
+                ('depthwise', wide, 1, stage.kernel),
+                ('project', stage.filters, wide, 1),
+            ][stage.expand == 1 :]
+            if timm:
+                prefix, norms = f'blocks.{s}.{b}', ('bn1', 'bn2', 'bn3')
+                convs = ['conv_pw', 'conv_dw', 'conv_pwl']
+                convs = ['conv_dw', 'conv_pw'] if stage.expand == 1 else convs
+            else:
+                prefix, norms = f'_blocks.{number}', ('_bn0', '_bn1', '_bn2')[-len(layers) :]
+                convs = [f'_{layer}_conv' for layer, *_ in layers]
+            for (layer, *shape), conv, norm in zip(layers, convs, norms, strict=False):
+                ours = f'block{number}'
+                names += _conv(f'{prefix}.{conv}', (ours, f'{layer}_conv'), *shape)
+                names += _batch_norm(f'{prefix}.{norm}', (ours, f'{layer}_bn'), shape[0])
             inputs, number = stage.filters, number + 1
     if num_classes is not None:
         unread = [
-            *_conv('conv_head', (), LITE0_HEAD, inputs, 1),
-            *_batch_norm('bn2', (), LITE0_HEAD),
-            Name('classifier.weight', (num_classes, LITE0_HEAD), None),
-            Name('classifier.bias', (num_classes,), None),
+            *_conv(head[0], (), LITE0_HEAD, inputs, 1),
+            *_batch_norm(head[1], (), LITE0_HEAD),
+            Name(f'{head[2]}.weight', (num_classes, LITE0_HEAD), None),
+            Name(f'{head[2]}.bias', (num_classes,), None),
         ]
         names += [name._replace(path=None) for name in unread]
     return names
@@ -178,27 +191,6 @@ def huggingface(name: str) -> str:
         return f'resnet.encoder.stages.{stage}.layers.{index}.{rest}'
 
     return re.sub(r'^layer(\d)\.(\d+)\.(.*)', block, name)
-
-
-def efficientnet_pytorch(name: str) -> str:
-    """The name in the packages `efficientnet_lite_pytorch` and `efficientnet_pytorch`."""
-    match = re.match(r'blocks\.(\d)\.(\d)\.(.*)', name)
-    if not match:
-        ends = {'conv_stem': '_conv_stem', 'bn1': '_bn0', 'conv_head': '_conv_head', 'bn2': '_bn1'}
-        layer, _, rest = name.partition('.')
-        return f'{ends.get(layer, "_fc")}.{rest}'
-    stage, block, rest = int(match[1]), int(match[2]), match[3]
-    number = sum(s.blocks for s in efficientnet.STAGES[:stage]) + block
-    layers = ['_depthwise_conv', '_project_conv']
-    if efficientnet.STAGES[stage].expand > 1:
-        layers.insert(0, '_expand_conv')
-        rest = re.sub(r'bn(\d)', lambda m: f'_bn{int(m[1]) - 1}', rest)
-    else:
-        rest = re.sub(r'bn(\d)', r'_bn\1', rest).replace('conv_pw.', 'conv_pwl.')
-    theirs = dict(zip(('conv_pwl', 'conv_pw', 'conv_dw'),
-                      (layers[-1], layers[0], layers[-2]), strict=True))  # fmt: skip
-    rest = re.sub(r'conv_\w+', lambda m: theirs[m[0]], rest)
-    return f'_blocks.{number}.{rest}'
 
 
 def flax_shape(name: Name) -> tuple[int, ...]:

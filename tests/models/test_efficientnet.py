@@ -152,18 +152,22 @@ def test_frozen_stages_have_no_gradient_and_keep_their_statistics(encoder, froze
 
 
 def test_names_of_the_package_that_publishes_the_weights(tmp_path):
-    names = torch_names.efficientnet_lite0(3, 1000)
-    theirs = [torch_names.efficientnet_pytorch(name.torch) for name in names]
-    # In that package's own order: of a block the expansion comes first, then the rest.
-    assert theirs[:2] == ['_conv_stem.weight', '_bn0.weight']
-    assert {'_blocks.0._depthwise_conv.weight', '_blocks.0._bn1.weight', '_blocks.0._bn2.bias',
-            '_blocks.0._project_conv.weight', '_blocks.15._expand_conv.weight',
-            '_blocks.15._bn0.running_var', '_conv_head.weight', '_bn1.bias', '_fc.bias',
-            } <= set(theirs)  # fmt: skip
-    assert len(set(theirs)) == len(names)
-    state = fake(names)
-    for path, renamed in (('a', str), ('b', torch_names.efficientnet_pytorch)):
-        tensors = {renamed(name): tensor for name, tensor in state.items()}
+    """Some as they stand in its file; and both dialects name the same tensors."""
+    timms = torch_names.efficientnet_lite0(3, 1000)
+    theirs = torch_names.efficientnet_lite0(3, 1000, timm=False)
+    known = {
+        '_conv_stem.weight': (32, 3, 3, 3), '_bn0.weight': (32,), '_conv_head.weight':
+        (1280, 320, 1, 1), '_bn1.bias': (1280,), '_fc.bias': (1000,),
+        '_blocks.0._depthwise_conv.weight': (32, 1, 3, 3), '_blocks.0._bn1.weight': (32,),
+        '_blocks.0._project_conv.weight': (16, 32, 1, 1), '_blocks.0._bn2.bias': (16,),
+        '_blocks.15._expand_conv.weight': (1152, 192, 1, 1), '_blocks.15._bn0.running_var': (1152,),
+        '_blocks.15._bn2.running_mean': (320,),
+    }  # fmt: skip
+    assert known.items() <= {name.torch: name.shape for name in theirs}.items()
+    assert [(n.shape, n.path) for n in timms] == [(n.shape, n.path) for n in theirs]
+    state = fake(timms)
+    for path, names in (('a', timms), ('b', theirs)):
+        tensors = {n.torch: state[t.torch] for n, t in zip(names, timms, strict=True)}
         safetensors.numpy.save_file(tensors, tmp_path / f'{path}.safetensors')
     a, b = (pretrained.load(tmp_path / f'{path}.safetensors') for path in 'ab')
     jax.tree.map(np.testing.assert_array_equal, a.variables, b.variables)
