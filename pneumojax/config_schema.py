@@ -209,6 +209,9 @@ RULES = (
     Rule('model.stage_sizes', lambda c: c.model.encoder == 'resnet34'
          or tuple(c.model.stage_sizes) == (3, 4, 6, 3),
          '(3, 4, 6, 3) unless model.encoder is a ResNet'),
+    Rule('model.normalization', lambda c: c.model.encoder == 'resnet34'
+         or c.model.pretrained != 'imagenet' or c.model.normalization == 'symmetric',
+         "'symmetric', as the ImageNet weights of an EfficientNet-Lite0 were trained"),
     Rule('optimizer.warmup_epochs', lambda c: c.optimizer.warmup_epochs <= c.num_epochs,
          'at most num_epochs ({c.num_epochs})'),
     Rule('optimizer.freeze_encoder_epochs',

@@ -110,6 +110,7 @@ BAD = [
     ('loss.bce', -1.0), ('loss.dice', -1.0), ('loss.smooth', -1.0), ('loss.focal', -1.0),
     ('loss.focal_gamma', -0.5), ('loss.classification', -0.5), ('loss.classification', 0.1),
     ('model.classification_head', 'both'), ('model.frozen_batch_norm', True),
+    ('model.encoder', 'resnet50'), ('model.frozen_stages', 6), ('model.frozen_stages', 1),
     ('augment.flip', 1.5), ('augment.intensity', -0.1), ('augment.gamma', (0, 120)),
     ('augment.gamma', (120, 80)), ('augment.crop_min', 0.0), ('augment.scale', 1.0),
     ('augment.border', 'wrap'), ('augment.grid_steps', 0), ('augment.elastic_sigma', -1.0),
@@ -137,6 +138,20 @@ def test_a_bad_value_is_named(key, value):
     assert str(e.value).startswith(f'config.{key} is {value!r}: expected ')
     assert '\n' not in str(e.value)
     assert '{c' not in str(e.value)  # the other key's value stands there
+
+
+def test_what_only_a_resnet_has_is_refused_for_another_encoder():
+    config = base.get_config()
+    config.model.encoder = 'efficientnet_lite0'
+    config_lib.check(config)
+    config.model.pretrained = 'imagenet'
+    with pytest.raises(UsageError, match=r"model\.normalization is 'unit': expected 'symmetric'"):
+        config_lib.check(config)
+    config.model.normalization = 'symmetric'
+    config_lib.check(config)
+    config.model.stage_sizes = (1, 1, 1, 1)
+    with pytest.raises(UsageError, match=r'model\.stage_sizes is \(1, 1, 1, 1\)'):
+        config_lib.check(config)
 
 
 @pytest.mark.parametrize(('key', 'value'), [('size', 31), ('positive_share', 1.5)])
