@@ -87,9 +87,9 @@ PROCESS_ID = flags.DEFINE_integer(
 # --- export ------------------------------------------------------------------------------------
 FORMAT = flags.DEFINE_enum(
     'format', 'torch', ['torch', 'onnx', 'stablehlo', 'huggingface'],
-    "export: 'torch' is a state dict for segmentation_models_pytorch.Unet('resnet34'), 'onnx' is "
-    "for OpenVINO, ONNX Runtime and --mode=predict without JAX, 'stablehlo' is for jax.export, "
-    "'huggingface' is a folder with weights, rule and model card, for --mode=predict and to share.",
+    "export: 'torch' is a state dict for segmentation_models_pytorch.Unet, 'onnx' is for OpenVINO, "
+    "ONNX Runtime and --mode=predict without JAX, 'stablehlo' is for jax.export, 'huggingface' is "
+    'a folder with weights, rule and model card, for --mode=predict and to share.',
 )  # fmt: skip
 SHAPE = flags.DEFINE_string(
     'shape', '',

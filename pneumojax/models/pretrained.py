@@ -135,7 +135,9 @@ def load(path: str | os.PathLike) -> Weights:
     tensors = weight_files.read_tensors(path)
     shape = (64, torch_names.STAGE_SIZES)
     if any(name.startswith('decoder.') for name in tensors):
-        return Weights('unet', None, _smp_unet(tensors, path, *shape))
+        deepest = tensors.get('decoder.blocks.0.conv1.0.weight')
+        width = len(deepest) // 4 if deepest is not None and deepest.ndim else 64
+        return Weights('unet', None, _smp_unet(tensors, path, width, torch_names.STAGE_SIZES))
     if any(stem in tensors for stem in _LITE0_STEMS):
         return Weights('efficientnet_lite0', None, _efficientnet_lite0(tensors, path))
     biases = [tensors[name].size for name in ('fc.bias', 'classifier.1.bias') if name in tensors]

@@ -15,7 +15,7 @@ from pneumojax.runtimes import exported
 
 
 def export_torch(variables: Mapping[str, Any], path: str | os.PathLike) -> pathlib.Path:
-    """Writes one state dict for `segmentation_models_pytorch.Unet('resnet34')`, strict=True.
+    """Writes one state dict for `segmentation_models_pytorch.Unet`, see `pretrained.to_torch`.
 
     Args:
       variables: {'params', 'batch_stats'} of a `UNet`.

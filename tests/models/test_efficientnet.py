@@ -180,6 +180,7 @@ def test_a_whole_unet_there_and_back(tmp_path):
     safetensors.numpy.save_file(state, tmp_path / 'x.safetensors')
     back = pretrained.load_smp_unet(tmp_path / 'x.safetensors', channels=1, width=8)
     jax.tree.map(np.testing.assert_array_equal, back, variables)
+    assert pretrained.load(tmp_path / 'x.safetensors').kind == 'unet'  # of whatever width
     assert pretrained.network_shape(back) == ('efficientnet_lite0', 1, 8, (3, 4, 6, 3))
 
 
