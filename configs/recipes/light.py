@@ -8,7 +8,8 @@ is trained; the second trains the two deepest maps of the encoder as well. All v
 choice (I), the first that were tried.
 
 Expected on 984 real images, out of fold: AUC 0.82, and a Dice of 0.23 on positives at threshold
-0.5, after 1.9 core-hours (docs/study.md). The mean Dice is hardly above that of empty masks.
+0.5, after 1.9 core-hours; measured while the first skip connection was another (docs/study.md). The
+mean Dice is hardly above that of empty masks.
 """
 
 import ml_collections

@@ -1,1 +1,1 @@
-"""ResNet34, EfficientNet-Lite0, UNet, predictions over flips (TTA), PyTorch weights."""
+"""ResNet34, UNet, EfficientNet-Lite0, predictions over flips (TTA), PyTorch weights."""

@@ -18,23 +18,37 @@ from jaxtyping import Array, Float
 
 def conv_general_dilated(
     lhs: Float[Array, 'B H W C'],
-    rhs: Float[Array, 'K K 1 C'],
+    rhs: Float[Array, 'K L I C'],
     window_strides: Sequence[int],
     padding: Any,
     **options: Any,
 ) -> Float[Array, 'B h w C']:
-    """`lax.conv_general_dilated` for a depthwise `flax.linen.Conv` with padding 'SAME'.
+    """`lax.conv_general_dilated` for a depthwise `flax.linen.Conv`, by `sum_of_taps` on CPUs.
+
+    Anything but one kernel for each channel, padding 'SAME', equal strides, no dilation and sizes
+    that are numbers is the plain convolution on CPUs too.
 
     Args:
-      lhs: [B, H, W, C]; at symbolic sizes the convolution is plain everywhere.
-      rhs: [k, k, 1, C].
+      lhs: [B, H, W, C].
+      rhs: [k, k, 1, C], or any other kernel.
       window_strides, padding, **options: as in `lax.conv_general_dilated`.
+
+    Returns:
+      [B, h, w, C], of lhs's type.
     """
 
     def plain(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
 
-    if not all(isinstance(size, int) for size in lhs.shape):
+    dilations = [options.get(name) or (1,) for name in ('lhs_dilation', 'rhs_dilation')]
+    if (
+        not all(isinstance(size, int) for size in lhs.shape)
+        or padding != 'SAME'
+        or not options.get('feature_group_count', 1) == lhs.shape[-1] == rhs.shape[-1]
+        or rhs.shape[0] != rhs.shape[1]
+        or len(set(window_strides)) > 1
+        or any(set(dilation) != {1} for dilation in dilations)
+    ):
         return plain(lhs, rhs)
     stride = window_strides[0]
     return lax.platform_dependent(
@@ -49,19 +63,22 @@ def sum_of_taps(
     """The depthwise convolution with padding 'SAME', tap by tap.
 
     Args:
-      x: a map.
+      x: a map, of any float type; float16 and bfloat16 are summed in float32.
       kernel: of any side.
       stride: of both axes.
+
+    Returns:
+      A map of x's type, its sizes divided by the stride and rounded up.
     """
     return _forward(x, kernel, stride)[0]
 
 
 def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
     padded, size = _pad(x, kernel, stride)
-    y = jnp.zeros((), x.dtype)
+    y: Any = 0
     for i, j in np.ndindex(kernel.shape[:2]):
-        y = y + _tap(padded, i, j, size, stride) * kernel[i, j, 0]
-    return y, (x, kernel)
+        y = y + _tap(padded, i, j, size, stride) * _wide(kernel[i, j, 0])
+    return y.astype(x.dtype), (x, kernel)
 
 
 def _backward(stride: int, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
@@ -73,22 +90,21 @@ def _backward(stride: int, saved: tuple[Array, Array], gradient: Array) -> tuple
     around = [(0, 0, 0), *((side - 1, end, stride - 1) for end in ends), (0, 0, 0)]
     spread = lax.pad(gradient, jnp.zeros((), gradient.dtype), around)
     before = [low for low, _ in _same(x, side, stride)]
-    of_x = jnp.zeros((), x.dtype)
+    of_x: Any = 0
     for i, j in taps:
         start = (side - 1 - i + before[0], side - 1 - j + before[1])
-        of_x = of_x + _tap(spread, *start, x.shape[1:3], 1) * kernel[i, j, 0]
+        of_x = of_x + _tap(spread, *start, x.shape[1:3], 1) * _wide(kernel[i, j, 0])
 
     # Image by image into one map for each tap: XLA sums over leading axes number by number.
     def add(sums: list[Array], image: tuple[Array, Array]) -> tuple[list[Array], None]:
         x, gradient = (part[None] for part in image)
-        products = [_tap(x, i, j, size, stride) * gradient for i, j in taps]
+        products = [_tap(x, i, j, size, stride) * _wide(gradient) for i, j in taps]
         return [s + p[0] for s, p in zip(sums, products, strict=True)], None
 
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    start = [jnp.zeros(gradient.shape[1:], dtype) for _ in taps]
-    sums, _ = lax.scan(add, start, (padded, gradient))
+    empty = [jnp.zeros(gradient.shape[1:], _wide(gradient).dtype) for _ in taps]
+    sums, _ = lax.scan(add, empty, (padded, gradient))
     of_kernel = jnp.stack([jnp.sum(s, (0, 1)) for s in sums]).reshape(kernel.shape)
-    return of_x, of_kernel.astype(kernel.dtype)
+    return of_x.astype(x.dtype), of_kernel.astype(kernel.dtype)
 
 
 sum_of_taps.defvjp(_forward, _backward)
@@ -106,7 +122,12 @@ def _pad(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[int, ...]]:
 
 
 def _tap(x: Array, i: int, j: int, size: Sequence[int], stride: int) -> Array:
-    """Every `stride`th pixel of a map from (i, j) on."""
+    """Every `stride`th pixel of a map from (i, j) on, as `_wide` gives it."""
     (height, width), (b, _, _, c) = size, x.shape
     end = (b, i + (height - 1) * stride + 1, j + (width - 1) * stride + 1, c)
-    return lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1))
+    return _wide(lax.slice(x, (0, i, j, 0), end, (1, stride, stride, 1)))
+
+
+def _wide(x: Array) -> Array:
+    """In float32 at least."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -60,10 +60,22 @@ def normalize(
     images = jnp.repeat(images, channels, axis=-1)
     if kind == 'unit':
         return images
-    if kind == 'symmetric':
-        return 2 * images - 1
-    if kind == 'imagenet' and channels == 3:
-        mean, std = jnp.array(IMAGENET_MEAN), jnp.array(IMAGENET_STD)
-    else:
-        mean, std = GREY_MEAN, GREY_STD
+    mean, std = (jnp.array(values) for values in mean_and_std(kind, channels))
     return ((images - mean) / std).astype(images.dtype)
+
+
+def mean_and_std(kind: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What `normalize` subtracts from values in [0, 1], and divides them by.
+
+    Args:
+      kind: one of `config_schema.NORMALIZATIONS`.
+      channels: 1 or 3.
+
+    Returns:
+      One number of each for all channels, or three.
+    """
+    if kind == 'imagenet' and channels == 3:
+        return IMAGENET_MEAN, IMAGENET_STD
+    return {'unit': ((0.0,), (1.0,)), 'symmetric': ((0.5,), (0.5,))}.get(
+        kind, ((GREY_MEAN,), (GREY_STD,))
+    )

@@ -98,7 +98,7 @@ def load_smp_unet(
 ) -> dict[str, Any]:
     """Reads a whole `segmentation_models_pytorch.Unet` of one class; its names tell the encoder.
 
-    That is `Unet('resnet34')` or `Unet('tu-tf_efficientnet_lite0')`.
+    It is `Unet('resnet34')` or `Unet('tu-tf_efficientnet_lite0')`.
 
     With a classification head (`aux_params={'classes': 1}`) it fits
     `UNet(classification_head=True)`.
@@ -133,16 +133,16 @@ def load(path: str | os.PathLike) -> Weights:
     if path.is_dir():
         return _load_directory(path)
     tensors = weight_files.read_tensors(path)
-    shape = (64, torch_names.STAGE_SIZES)
+    stages = torch_names.STAGE_SIZES
     if any(name.startswith('decoder.') for name in tensors):
         deepest = tensors.get('decoder.blocks.0.conv1.0.weight')
         width = len(deepest) // 4 if deepest is not None and deepest.ndim else 64
-        return Weights('unet', None, _smp_unet(tensors, path, width, torch_names.STAGE_SIZES))
+        return Weights('unet', None, _smp_unet(tensors, path, width, stages))
     if any(stem in tensors for stem in _LITE0_STEMS):
         return Weights('efficientnet_lite0', None, _efficientnet_lite0(tensors, path))
     biases = [tensors[name].size for name in ('fc.bias', 'classifier.1.bias') if name in tensors]
     num_classes = biases[0] if biases else None
-    return Weights('resnet34', num_classes, _resnet34(tensors, path, num_classes, *shape))
+    return Weights('resnet34', num_classes, _resnet34(tensors, path, num_classes, 64, stages))
 
 
 def initialize(variables: Mapping[str, Any], name_or_path: str) -> dict[str, Any]:

@@ -105,13 +105,13 @@ def efficientnet_lite0(
                 ('project', stage.filters, wide, 1),
             ][stage.expand == 1 :]
             if timm:
-                prefix, norms = f'blocks.{s}.{b}', ('bn1', 'bn2', 'bn3')
+                prefix, norms = f'blocks.{s}.{b}', ('bn1', 'bn2', 'bn3')[: len(layers)]
                 convs = ['conv_pw', 'conv_dw', 'conv_pwl']
                 convs = ['conv_dw', 'conv_pw'] if stage.expand == 1 else convs
             else:
                 prefix, norms = f'_blocks.{number}', ('_bn0', '_bn1', '_bn2')[-len(layers) :]
                 convs = [f'_{layer}_conv' for layer, *_ in layers]
-            for (layer, *shape), conv, norm in zip(layers, convs, norms, strict=False):
+            for (layer, *shape), conv, norm in zip(layers, convs, norms, strict=True):
                 ours = f'block{number}'
                 names += _conv(f'{prefix}.{conv}', (ours, f'{layer}_conv'), *shape)
                 names += _batch_norm(f'{prefix}.{norm}', (ours, f'{layer}_bn'), shape[0])

@@ -121,7 +121,7 @@ class Graph:
         return kernel * factor[:, None, None, None], shift - mean * factor
 
     def has(self, *path: str) -> bool:
-        """Whether the network has, beside those taken, weights below this path of its params."""
+        """Whether weights below this path of the params or statistics are not taken yet."""
         return any(left[1 : 1 + len(path)] == path for left in self._left)
 
     def stages(self) -> list[int]:

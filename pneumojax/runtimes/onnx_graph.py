@@ -146,14 +146,8 @@ def _first(
     if normalization == 'unit':
         kernel = kernel.sum(axis=1, keepdims=True) / 255
     else:
-        if normalization == 'imagenet' and kernel.shape[1] == 3:
-            mean, std = np.array(normalize.IMAGENET_MEAN), np.array(normalize.IMAGENET_STD)
-        else:
-            symmetric = normalization == 'symmetric'
-            mean, std = (
-                np.array([0.5 if symmetric else value])
-                for value in (normalize.GREY_MEAN, normalize.GREY_STD)
-            )
+        mean, std = map(np.array, normalize.mean_and_std(normalization, kernel.shape[1]))
+        if len(mean) == 1:
             kernel = kernel.sum(axis=1, keepdims=True)
         channels = (1, len(mean), 1, 1)
         x = graph.node('Mul', [x, graph.constant((1 / (255 * std)).reshape(channels))])

@@ -14,6 +14,7 @@ from jax import lax
 
 from pneumojax.errors import UsageError
 from pneumojax.models import depthwise, download, pretrained, torch_names
+from pneumojax.models.convert import convert
 from pneumojax.models.efficientnet import FEATURES, EfficientNetLite0
 from pneumojax.models.unet import UNet
 from tests.models import made_up
@@ -115,6 +116,52 @@ def test_sum_of_taps_is_the_depthwise_convolution(height, width, side, stride, s
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
+def test_bfloat16_is_summed_in_float32():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.uniform(1, 2, (4, 16, 16, 8)), jnp.bfloat16)
+    kernel = jnp.asarray(rng.uniform(1, 2, (5, 5, 1, 8)), jnp.bfloat16)
+    wide = [part.astype(jnp.float32) for part in (x, kernel)]
+    exact, exact_back = jax.vjp(lambda x, k: depthwise.sum_of_taps(x, k, 1), *wide)
+    actual, back = jax.vjp(lambda x, k: depthwise.sum_of_taps(x, k, 1), x, kernel)
+    cotangent = jnp.ones_like(actual)
+    pairs = [(actual, exact), *zip(back(cotangent), exact_back(jnp.ones_like(exact)), strict=True)]
+    for ours, expected in pairs:
+        assert ours.dtype == jnp.bfloat16
+        # All terms are positive: each sum is off by its own rounding, half of 2^-7 of its value.
+        np.testing.assert_allclose(ours.astype(jnp.float32), expected, rtol=2**-8 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {},
+        {'padding': [(1, 1), (1, 1)]},
+        {'window_strides': (1, 2)},
+        {'rhs_dilation': (2, 2)},
+        {'feature_group_count': 2, 'groups': 2},
+    ],
+)
+def test_what_is_no_plain_depthwise_convolution_is_left_to_xla(changes, monkeypatch):
+    taken = []
+    monkeypatch.setattr(depthwise, 'sum_of_taps', lambda x, k, s: taken.append(s) or x)
+    options = {
+        'window_strides': (1, 1), 'padding': 'SAME', 'feature_group_count': 4,
+        'dimension_numbers': ('NHWC', 'HWIO', 'NHWC'), **changes,
+    }  # fmt: skip
+    kernel = jnp.ones((3, 3, 4 // options.pop('groups', 4), 4))
+    depthwise.conv_general_dilated(jnp.ones((1, 8, 8, 4)), kernel, **options)
+    assert bool(taken) == (not changes)
+
+
+def test_the_network_takes_it(monkeypatch):
+    taken, sum_of_taps = [], depthwise.sum_of_taps
+    monkeypatch.setattr(
+        depthwise, 'sum_of_taps', lambda x, k, s: taken.append(s) or sum_of_taps(x, k, s)
+    )
+    made_up.shapes(EfficientNetLite0())
+    assert taken == [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize('frozen', [0, 1, 3, 5])
 @pytest.mark.parametrize('encoder', ['resnet34', 'efficientnet_lite0'])
 def test_frozen_stages_have_no_gradient_and_keep_their_statistics(encoder, frozen):
@@ -182,6 +229,15 @@ def test_a_whole_unet_there_and_back(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, back, variables)
     assert pretrained.load(tmp_path / 'x.safetensors').kind == 'unet'  # of whatever width
     assert pretrained.network_shape(back) == ('efficientnet_lite0', 1, 8, (3, 4, 6, 3))
+
+
+def test_converted_and_read_again(tmp_path):
+    path = tmp_path / 'x.safetensors'
+    safetensors.numpy.save_file(fake(torch_names.efficientnet_lite0(3, 1000)), path)
+    convert(str(path), tmp_path / 'converted')
+    before, after = pretrained.load(path), pretrained.load(tmp_path / 'converted')
+    assert after.kind == 'efficientnet_lite0'
+    jax.tree.map(np.testing.assert_array_equal, before.variables, after.variables)
 
 
 def test_another_encoders_weights_are_refused(tmp_path):

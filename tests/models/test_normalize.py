@@ -29,6 +29,12 @@ def test_one_pair_for_grey():
     np.testing.assert_array_equal(one, normalize(x, 'imagenet_grey', 1))
 
 
+def test_symmetric_goes_from_minus_one_to_one():
+    out = normalize(np.array([0, 64, 255], np.uint8).reshape(1, 3, 1, 1), 'symmetric', 3)
+    expected = np.repeat([[-1], [2 * 64 / 255 - 1], [1]], 3, axis=1)
+    np.testing.assert_allclose(out[0, :, 0], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('kind', NORMALIZATIONS)
 def test_shape_type_and_bytes(kind, channels):
